@@ -1,0 +1,1 @@
+//! Owns `tests/` and `benches/`; see `crates/` for the libraries and programs.
