@@ -1,1 +1,2 @@
 //! mds
+pub mod order;
