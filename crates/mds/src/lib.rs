@@ -4,6 +4,7 @@
 //!
 //! - [`error`]: the one error type, with the position in the data and the remedy
 //! - [`format`]: pure bytes: samples, shards, `index.json`, encodings, compression, hashes
+//! - [`order`]: which worker serves which samples, and when
 //! - [`writer`]: samples to a directory of shards
 //!
 //! # Example
@@ -35,6 +36,7 @@
 mod durable;
 pub mod error;
 pub mod format;
+pub mod order;
 pub mod writer;
 
 pub use error::{Error, ErrorKind, Position, Result};
