@@ -6,6 +6,8 @@
 //! cases are there are run, each failing one is named, and a missing part is skipped with a notice;
 //! no cases at all is a failure.
 
+#![allow(clippy::unwrap_used, clippy::panic)] // a test may stop at malformed vectors
+
 use std::path::{Path, PathBuf};
 
 use mds::order::partition::{Partition, PartitionRule};

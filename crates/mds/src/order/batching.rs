@@ -377,7 +377,7 @@ mod tests {
             let plan = plan(method, &[1.0, 1.0], OrderOptions::default());
             let order = plan.epoch(0, 0, None).unwrap();
             for batch in (0..2).flat_map(|rank| order.rank_batches(0, rank)) {
-                let first = batch.iter().filter(|&&id| id >= 0 && id < 60).count();
+                let first = batch.iter().filter(|id| (0..60).contains(*id)).count();
                 let second = batch.iter().filter(|&&id| id >= 60).count();
                 assert!(first == 0 || second == 0, "{method}: {batch:?}");
             }

@@ -11,7 +11,7 @@
 //! - [`shuffle`]: in which order;
 //! - [`partition`]: to which node, rank and worker;
 //! - `batching`: how streams are mixed into batches;
-//! - [`state`]: the position of a run, as checkpoints store it;
+//! - `state`: the position of a run, as checkpoints store it;
 //! - [`rng`]: numpy's random numbers, on which all of it rests.
 //!
 //! # Example
