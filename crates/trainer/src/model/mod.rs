@@ -1,0 +1,29 @@
+//! The GPT: a pre-LN decoder with learned positions, exact GELU and a head tied to the token embedding.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | [`gpt`](self) `gpt.rs` | [`GptConfig`], [`Gpt`], its blocks and their forwards |
+//! | `attention.rs` | [`causal_attention`]: one function, two routes ([`AttentionRoute`]) |
+//! | `init.rs` | the initial parameters, drawn from our own seeded PCG64 |
+//! | `dropout.rs` | [`Dropout`]: masks from our own generator, reproducible on every device |
+//! | `parameters.rs` | the parameters by name and in order: what the optimizer and checkpoints see |
+//! | `size.rs` | exact parameter count and model FLOPs |
+//!
+//! Parameters carry the names of Hugging Face's GPT-2 (`wte.weight`, `h.0.attn.c_attn.weight`, ...), and weight
+//! matrices are `[in, out]` as there, so a checkpoint's tensors can be read by name in either world.
+//!
+//! In shapes, `B` is rows of the batch, `T` tokens of a row, `C` = `d_model`, `H` heads, `D` = `C / H`.
+
+mod attention;
+mod dropout;
+mod gpt;
+mod init;
+mod parameters;
+mod size;
+
+pub use attention::{AttentionRoute, causal_attention};
+pub use dropout::Dropout;
+pub use gpt::{Gpt, GptConfig};
+pub use parameters::{NamedTensor, ParameterError, ParameterSpec};
+pub(crate) use parameters::{collect_gradients, in_parameter_order, map_parameters};
+pub use size::ModelSize;
