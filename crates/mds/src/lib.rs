@@ -1,1 +1,52 @@
-//! mds
+//! The MDS streaming dataset format, compatible with mosaicml-streaming.
+//!
+//! # Layout
+//!
+//! - [`error`]: the one error type, with the position in the data and the remedy
+//! - [`format`]: pure bytes: samples, shards, `index.json`, encodings, compression, hashes
+//! - `storage`, `cache`: shards from a path or a URL into a folder that processes share
+//! - [`dataset`]: any sample by its number
+//! - [`loader`]: batches in the exact order, prepared by threads
+//! - [`order`]: which worker serves which samples, and when
+//! - [`writer`]: samples to a directory of shards
+//!
+//! # Example
+//!
+//! ```
+//! use mds::format::{Encoding, Index, Schema, ShardTable, Value};
+//! use mds::{Writer, WriterOptions};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let parent = tempfile::tempdir()?;
+//! let dir = parent.path().join("train");
+//!
+//! let schema = Schema::new([("text", Encoding::Str), ("id", Encoding::Int)])?;
+//! let mut writer = Writer::create(&dir, schema, WriterOptions::default())?;
+//! writer.write(&[0.into(), "The first sample.".into()])?; // columns in the order of their names
+//! writer.write(&[1.into(), "The second sample.".into()])?;
+//! writer.finish()?; // without this there is no index, and so no dataset
+//!
+//! let index = Index::parse(&std::fs::read(dir.join("index.json"))?)?;
+//! let shard = &index.shards[0];
+//! let bytes = std::fs::read(shard.stored().basename.join_to(&dir))?;
+//! let table = ShardTable::parse(&bytes, shard.samples)?;
+//! let values = shard.schema().decode_sample(table.sample(&bytes, 1)?)?;
+//! assert_eq!(values, [Value::Int(1), "The second sample.".into()]);
+//! # Ok(())
+//! # }
+//! ```
+
+mod cache;
+pub mod dataset;
+mod durable;
+pub mod error;
+pub mod format;
+pub mod loader;
+pub mod order;
+pub mod storage;
+pub mod writer;
+
+pub use dataset::{DatasetOptions, Sample, Stream, StreamingDataset};
+pub use error::{Error, ErrorKind, Position, Result};
+pub use loader::{Batch, Checkpoint, Loader, LoaderOptions};
+pub use writer::{Writer, WriterOptions};

@@ -4,33 +4,13 @@ use std::fmt::Write as _;
 
 use burn::tensor::Device;
 
-/// What the configuration asks for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum DeviceChoice {
-    /// The first CUDA device if there is one, else the CPU.
-    #[default]
-    Auto,
-    /// The CPU, through Burn's flex backend.
-    Cpu,
-    /// The first CUDA device.
-    Cuda,
-}
+use crate::config::DeviceChoice;
+use crate::error::{Error, Result};
 
-/// A device was asked for that cannot be had.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum DeviceError {
-    /// The binary has no CUDA code in it.
-    #[error(
-        "device: cuda was asked for, but this build has no CUDA support; build with `--features cuda`, or set device=cpu"
-    )]
-    CudaNotCompiled,
-    /// The binary could use CUDA, the machine has no device.
-    #[error(
-        "device: cuda was asked for, but no CUDA device was found; check the driver with nvidia-smi, or set device=cpu"
-    )]
-    NoCudaDevice,
-}
+const NOT_COMPILED: &str = "device: cuda was asked for, but this build has no CUDA support; \
+                            build with `--features cuda`, or set device=cpu";
+const NOT_FOUND: &str = "device: cuda was asked for, but no CUDA device was found; \
+                         check the driver with nvidia-smi, or set device=cpu";
 
 /// The device that `choice` means here, without autodiff.
 ///
@@ -39,13 +19,13 @@ pub enum DeviceError {
 /// # Errors
 ///
 /// CUDA was asked for and is not compiled in or not present.
-pub fn select(choice: DeviceChoice) -> Result<Device, DeviceError> {
+pub fn select(choice: DeviceChoice) -> Result<Device> {
     let first_cuda = cuda_devices().into_iter().next();
     match choice {
         DeviceChoice::Cpu => Ok(Device::flex()),
         DeviceChoice::Auto => Ok(first_cuda.unwrap_or_else(Device::flex)),
-        DeviceChoice::Cuda if !cfg!(feature = "cuda") => Err(DeviceError::CudaNotCompiled),
-        DeviceChoice::Cuda => first_cuda.ok_or(DeviceError::NoCudaDevice),
+        DeviceChoice::Cuda if !cfg!(feature = "cuda") => Err(Error::Device(NOT_COMPILED.into())),
+        DeviceChoice::Cuda => first_cuda.ok_or_else(|| Error::Device(NOT_FOUND.into())),
     }
 }
 

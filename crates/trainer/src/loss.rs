@@ -15,38 +15,16 @@
 use burn::tensor::activation::softmax;
 use burn::tensor::{Device, IndexingUpdateOp, Int, Tensor, TensorData};
 
+use crate::data::{IGNORED, TokenBatch};
 use crate::model::{Dropout, Gpt, collect_gradients};
 use crate::optim::Gradients;
-
-/// Label of a position that has no target and does not count.
-pub const IGNORED: i32 = -100;
 
 /// Tokens whose logits exist at the same time.
 const CHUNK_TOKENS: usize = 512;
 
-/// Token ids and labels of some rows of a batch, row by row: `[rows, seq_len]` each.
-#[derive(Clone, Copy, Debug)]
-pub struct Tokens<'a> {
-    /// Token ids.
-    pub tokens: &'a [i32],
-    /// The id after each token, or [`IGNORED`].
-    pub labels: &'a [i32],
-    /// Sequences.
-    pub rows: usize,
-    /// Tokens in each.
-    pub seq_len: usize,
-}
-
-impl Tokens<'_> {
-    /// The ids on `device`, `[rows, seq_len]`.
-    fn ids(&self, device: &Device) -> Tensor<2, Int> {
-        Tensor::from_data(TensorData::new(self.tokens.to_vec(), [self.rows, self.seq_len]), device)
-    }
-
-    /// Positions that have a target.
-    fn counted(&self) -> usize {
-        self.labels.iter().filter(|&&label| label != IGNORED).count()
-    }
+/// The token ids on `device`, `[rows, seq_len]`.
+fn ids(batch: &TokenBatch, device: &Device) -> Tensor<2, Int> {
+    Tensor::from_data(TensorData::new(batch.tokens.clone(), [batch.rows, batch.seq_len]), device)
 }
 
 /// Loss and gradients of some rows.
@@ -58,18 +36,18 @@ impl Tokens<'_> {
 /// The loss stays on the device, `[1]`: reading it waits for the computation.
 pub fn loss_and_gradients(
     model: &Gpt,
-    batch: Tokens<'_>,
+    batch: &TokenBatch,
     weight: f64,
     dropout: &mut Dropout,
 ) -> (Tensor<1>, Gradients) {
     let wte = model.wte.weight.val(); // [V, C]
-    let hidden = model.hidden(batch.ids(&wte.device()), dropout); // [B, T, C], on the graph
-    let scale = weight / batch.counted().max(1) as f64;
+    let hidden = model.hidden(ids(batch, &wte.device()), dropout); // [B, T, C], on the graph
+    let scale = weight / batch.labelled().max(1) as f64;
     let [rows, seq_len, d_model] = hidden.dims();
 
     let flat = hidden.clone().inner().reshape([rows * seq_len, d_model]); // [B·T, C]
     let head = Head { wte: wte.inner() };
-    let (loss, hidden_grad, wte_grad) = head.loss_and_gradients(flat, batch.labels, scale);
+    let (loss, hidden_grad, wte_grad) = head.loss_and_gradients(flat, &batch.labels, scale);
 
     let hidden_grad = hidden_grad.reshape([rows, seq_len, d_model]); // [B, T, C]
     let mut gradients = (hidden * Tensor::from_inner(hidden_grad)).sum().backward();
@@ -80,13 +58,13 @@ pub fn loss_and_gradients(
 
 /// Sum of the losses of all targets, in nats, and their number; on a model without autodiff
 /// ([`Module::valid`](burn::module::Module::valid)), so that no graph is recorded.
-pub fn summed_loss(model: &Gpt, batch: Tokens<'_>) -> (f64, u64) {
+pub fn summed_loss(model: &Gpt, batch: &TokenBatch) -> (f64, u64) {
     let wte = model.wte.weight.val();
-    let hidden = model.hidden(batch.ids(&wte.device()), &mut Dropout::off()); // [B, T, C]
+    let hidden = model.hidden(ids(batch, &wte.device()), &mut Dropout::off()); // [B, T, C]
     let [rows, seq_len, d_model] = hidden.dims();
     let head = Head { wte };
-    let loss = head.loss(hidden.reshape([rows * seq_len, d_model]), batch.labels);
-    (f64::from(loss.into_scalar::<f32>()), batch.counted() as u64)
+    let loss = head.loss(hidden.reshape([rows * seq_len, d_model]), &batch.labels);
+    (f64::from(loss.into_scalar::<f32>()), batch.labelled() as u64)
 }
 
 /// The output projection, off the graph.
@@ -183,42 +161,41 @@ impl Targets {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::GptConfig;
+    use crate::config::ModelConfig;
+    use crate::model::tiny_config;
     use burn::tensor::activation::log_softmax;
 
-    fn config() -> GptConfig {
-        GptConfig {
+    fn config() -> ModelConfig {
+        ModelConfig {
             vocab_size: 31,
             max_seq_len: 300,
             d_model: 16,
-            n_heads: 2,
-            n_layers: 2,
             init_std: 0.2,
-            ..GptConfig::default()
+            ..tiny_config()
         }
     }
 
     /// 3 rows of 300 tokens: more than one chunk, the last one not full, some labels ignored.
-    fn batch() -> (Vec<i32>, Vec<i32>) {
+    fn batch() -> TokenBatch {
         let tokens: Vec<i32> = (0..900).map(|i| (i * i + 7 * i) % 31).collect();
-        let labels = (0..900)
-            .map(|i| if i % 300 == 299 || i == 4 { IGNORED } else { tokens[i + 1] })
-            .collect();
-        (tokens, labels)
+        let mut batch = TokenBatch::new(300);
+        tokens.chunks(300).for_each(|row| batch.push(row, 0));
+        batch.labels[4] = IGNORED;
+        batch
     }
 
     /// The textbook way: log-softmax and gather on the graph.
-    fn on_the_graph(model: &Gpt, batch: Tokens<'_>) -> (f32, Vec<Vec<f32>>) {
+    fn on_the_graph(model: &Gpt, batch: &TokenBatch) -> (f32, Vec<Vec<f32>>) {
         let device = model.wte.weight.device();
-        let logits = model.logits(model.hidden(batch.ids(&device), &mut Dropout::off()));
+        let logits = model.logits(model.hidden(ids(batch, &device), &mut Dropout::off()));
         let log_probabilities = log_softmax(logits.reshape([900, 31]), 1);
-        let targets = Targets::new(batch.labels, 1.0, &device.clone().inner());
+        let targets = Targets::new(&batch.labels, 1.0, &device.clone().inner());
         let label = Tensor::from_inner(targets.label);
         let weight = Tensor::from_inner(targets.weight);
         let loss = (log_probabilities.gather(1, label) * weight)
             .sum()
             .neg()
-            .div_scalar(batch.counted() as f64);
+            .div_scalar(batch.labelled() as f64);
         let mut gradients = loss.backward();
         let gradients = collect_gradients(model, &mut gradients);
         (
@@ -229,11 +206,10 @@ mod tests {
 
     #[test]
     fn loss_and_gradients_equal_those_of_log_softmax_on_the_graph() {
-        let model = config().init(3, &Device::flex().autodiff());
-        let (tokens, labels) = batch();
-        let batch = Tokens { tokens: &tokens, labels: &labels, rows: 3, seq_len: 300 };
-        let (expected_loss, expected) = on_the_graph(&model, batch);
-        let (loss, gradients) = loss_and_gradients(&model, batch, 1.0, &mut Dropout::off());
+        let model = Gpt::init(&config(), 3, &Device::flex().autodiff());
+        let batch = batch();
+        let (expected_loss, expected) = on_the_graph(&model, &batch);
+        let (loss, gradients) = loss_and_gradients(&model, &batch, 1.0, &mut Dropout::off());
         assert!((loss.into_scalar::<f32>() - expected_loss).abs() < 1e-6 * expected_loss);
         for ((gradient, expected), spec) in
             gradients.into_flat().into_iter().zip(&expected).zip(model.parameters())
@@ -247,18 +223,12 @@ mod tests {
 
     #[test]
     fn two_weighted_microbatches_make_the_gradient_of_the_batch() {
-        let model = config().init(3, &Device::flex().autodiff());
-        let (tokens, mut labels) = batch();
-        labels[4] = 0; // now each row has as many targets, so the sample weights are the exact ones
+        let model = Gpt::init(&config(), 3, &Device::flex().autodiff());
+        let mut batch = batch();
+        batch.labels[4] = 0; // now each row has as many targets, so weights by rows are exact
         let rows = |from: usize, to: usize| {
-            let (a, b) = (from * 300, to * 300);
-            let part = Tokens {
-                tokens: &tokens[a..b],
-                labels: &labels[a..b],
-                rows: to - from,
-                seq_len: 300,
-            };
-            loss_and_gradients(&model, part, (to - from) as f64 / 3.0, &mut Dropout::off())
+            let weight = (to - from) as f64 / 3.0;
+            loss_and_gradients(&model, &batch.slice(from..to), weight, &mut Dropout::off())
         };
         let (loss, whole) = rows(0, 3);
         let ((loss_a, a), (loss_b, b)) = (rows(0, 2), rows(2, 3));
@@ -272,13 +242,12 @@ mod tests {
 
     #[test]
     fn evaluation_counts_targets_and_agrees_with_training() {
-        let model = config().init(3, &Device::flex());
-        let (tokens, labels) = batch();
-        let batch = Tokens { tokens: &tokens, labels: &labels, rows: 3, seq_len: 300 };
-        let (sum, count) = summed_loss(&model, batch);
+        let model = Gpt::init(&config(), 3, &Device::flex());
+        let batch = batch();
+        let (sum, count) = summed_loss(&model, &batch);
         assert_eq!(count, 896);
-        let trained = config().init(3, &Device::flex().autodiff());
-        let (mean, _) = loss_and_gradients(&trained, batch, 1.0, &mut Dropout::off());
+        let trained = Gpt::init(&config(), 3, &Device::flex().autodiff());
+        let (mean, _) = loss_and_gradients(&trained, &batch, 1.0, &mut Dropout::off());
         assert!((sum / 896.0 - f64::from(mean.into_scalar::<f32>())).abs() < 1e-5);
     }
 

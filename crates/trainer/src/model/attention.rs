@@ -5,6 +5,7 @@ use burn::tensor::ops::AttentionModuleOptions;
 use burn::tensor::{Bool, Tensor};
 
 use super::Dropout;
+use crate::config::ModelConfig;
 
 /// How [`causal_attention`] is computed. Both routes give the same values up to rounding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +15,13 @@ pub enum AttentionRoute {
     /// Scores, mask, softmax and product as separate operations: the reference, and the only route with dropout
     /// on the attention weights.
     Composed,
+}
+
+impl AttentionRoute {
+    /// The route that `model.attn_impl` names.
+    pub fn of(config: &ModelConfig) -> Self {
+        if config.attn_impl == "torch" { Self::Composed } else { Self::Fused }
+    }
 }
 
 /// Softmax(q·kᵀ/√D) · v over the keys at or before each query.

@@ -1,4 +1,4 @@
-//! The model itself: configuration, modules, forwards.
+//! The model itself: its modules and their forwards.
 
 use burn::module::{Module, Param};
 use burn::nn::{Embedding, LayerNorm, LayerNormConfig, Linear};
@@ -6,72 +6,8 @@ use burn::tensor::activation::gelu;
 use burn::tensor::{Device, Int, Tensor};
 
 use super::init::{Normals, zeros};
-use super::{AttentionRoute, Dropout, ModelSize, causal_attention};
-
-/// What a [`Gpt`] is made of. [`Default`] is the 125M model of the family.
-#[derive(Clone, Debug, PartialEq)]
-pub struct GptConfig {
-    /// Rows of the token embedding, V; token ids are below it.
-    pub vocab_size: usize,
-    /// Rows of the position table, S: the longest sequence the model takes.
-    pub max_seq_len: usize,
-    /// Width of the residual stream, C.
-    pub d_model: usize,
-    /// Attention heads, H; divides `d_model`.
-    pub n_heads: usize,
-    /// Transformer blocks, L.
-    pub n_layers: usize,
-    /// Hidden size of the MLP over `d_model`.
-    pub mlp_ratio: f64,
-    /// Standard deviation of the initial weights.
-    pub init_std: f64,
-    /// Dropout of the sum of the embeddings.
-    pub emb_pdrop: f64,
-    /// Dropout of what each attention and each MLP adds to the residual stream.
-    pub resid_pdrop: f64,
-    /// Dropout of the attention weights.
-    pub attn_pdrop: f64,
-    /// Share of the gradient that reaches the embeddings, in (0, 1]; the forward is the same for all.
-    pub embedding_fraction: f64,
-    /// Which attention is computed.
-    pub attention: AttentionRoute,
-}
-
-impl Default for GptConfig {
-    fn default() -> Self {
-        Self {
-            vocab_size: 50257,
-            max_seq_len: 2048,
-            d_model: 768,
-            n_heads: 12,
-            n_layers: 12,
-            mlp_ratio: 4.0,
-            init_std: 0.02,
-            emb_pdrop: 0.0,
-            resid_pdrop: 0.0,
-            attn_pdrop: 0.0,
-            embedding_fraction: 1.0,
-            attention: AttentionRoute::Fused,
-        }
-    }
-}
-
-impl GptConfig {
-    /// Hidden size of the MLP.
-    pub fn hidden_size(&self) -> usize {
-        (self.mlp_ratio * self.d_model as f64).round() as usize
-    }
-
-    /// Parameters and FLOPs of the model.
-    pub fn size(&self) -> ModelSize {
-        ModelSize::of(self)
-    }
-
-    /// A model with fresh parameters from `seed`. On a device with autodiff the parameters are trainable.
-    pub fn init(&self, seed: u64, device: &Device) -> Gpt {
-        Gpt::init(self, seed, device)
-    }
-}
+use super::{AttentionRoute, Dropout, causal_attention};
+use crate::config::ModelConfig;
 
 /// A decoder-only transformer.
 #[derive(Module, Debug)]
@@ -83,11 +19,12 @@ pub struct Gpt {
     h: Vec<Block>,
     ln_f: LayerNorm,
     #[module(skip)]
-    config: GptConfig,
+    config: ModelConfig,
 }
 
 impl Gpt {
-    fn init(config: &GptConfig, seed: u64, device: &Device) -> Self {
+    /// A model with fresh parameters from `seed`; trainable where `device` has autodiff.
+    pub fn init(config: &ModelConfig, seed: u64, device: &Device) -> Self {
         let mut normals = Normals::new(seed);
         let std = config.init_std;
         // The order of these draws is what a seed means: see init.rs.
@@ -105,7 +42,7 @@ impl Gpt {
     }
 
     /// The configuration the model was made from.
-    pub fn config(&self) -> &GptConfig {
+    pub fn config(&self) -> &ModelConfig {
         &self.config
     }
 
@@ -161,7 +98,7 @@ struct Block {
 }
 
 impl Block {
-    fn init(config: &GptConfig, normals: &mut Normals, device: &Device) -> Self {
+    fn init(config: &ModelConfig, normals: &mut Normals, device: &Device) -> Self {
         Self {
             ln_1: layer_norm(config, device),
             attn: Attention::init(config, normals, device),
@@ -174,7 +111,7 @@ impl Block {
     ///
     /// - x: `[batch, seq, d_model]`
     /// - output: `[batch, seq, d_model]`
-    fn forward(&self, x: Tensor<3>, config: &GptConfig, dropout: &mut Dropout) -> Tensor<3> {
+    fn forward(&self, x: Tensor<3>, config: &ModelConfig, dropout: &mut Dropout) -> Tensor<3> {
         let attended = self.attn.forward(self.ln_1.forward(x.clone()), config, dropout);
         let x = x + dropout.apply(attended, config.resid_pdrop);
         let transformed = self.mlp.forward(self.ln_2.forward(x.clone()));
@@ -190,7 +127,7 @@ struct Attention {
 }
 
 impl Attention {
-    fn init(config: &GptConfig, normals: &mut Normals, device: &Device) -> Self {
+    fn init(config: &ModelConfig, normals: &mut Normals, device: &Device) -> Self {
         let d = config.d_model;
         Self {
             c_attn: linear([d, 3 * d], config.init_std, normals, device),
@@ -202,7 +139,7 @@ impl Attention {
     ///
     /// - x: `[batch, seq, d_model]`
     /// - output: `[batch, seq, d_model]`
-    fn forward(&self, x: Tensor<3>, config: &GptConfig, dropout: &mut Dropout) -> Tensor<3> {
+    fn forward(&self, x: Tensor<3>, config: &ModelConfig, dropout: &mut Dropout) -> Tensor<3> {
         let [batch, seq, d_model] = x.dims();
         let head_dim = d_model / config.n_heads;
         let qkv = self.c_attn.forward(x); // [B, T, 3·C]
@@ -210,7 +147,8 @@ impl Attention {
             let part = qkv.clone().narrow(2, part * d_model, d_model); // [B, T, C]
             part.reshape([batch, seq, config.n_heads, head_dim]).swap_dims(1, 2) // [B, H, T, D]
         });
-        let attended = causal_attention(q, k, v, config.attention, config.attn_pdrop, dropout); // [B, H, T, D]
+        let route = AttentionRoute::of(config);
+        let attended = causal_attention(q, k, v, route, config.attn_pdrop, dropout); // [B, H, T, D]
         let attended = attended.swap_dims(1, 2).reshape([batch, seq, d_model]); // [B, T, C]
         self.c_proj.forward(attended)
     }
@@ -224,8 +162,8 @@ struct Mlp {
 }
 
 impl Mlp {
-    fn init(config: &GptConfig, normals: &mut Normals, device: &Device) -> Self {
-        let (d, hidden) = (config.d_model, config.hidden_size());
+    fn init(config: &ModelConfig, normals: &mut Normals, device: &Device) -> Self {
+        let (d, hidden) = (config.d_model, config.mlp_ratio * config.d_model);
         Self {
             c_fc: linear([d, hidden], config.init_std, normals, device),
             c_proj: linear([hidden, d], residual_std(config), normals, device),
@@ -243,7 +181,7 @@ impl Mlp {
 }
 
 /// Standard deviation of the weights whose output joins the residual stream: 2·L of them add up there.
-fn residual_std(config: &GptConfig) -> f64 {
+fn residual_std(config: &ModelConfig) -> f64 {
     config.init_std / (2.0 * config.n_layers as f64).sqrt()
 }
 
@@ -253,6 +191,6 @@ fn linear([d_in, d_out]: [usize; 2], std: f64, normals: &mut Normals, device: &D
     Linear { weight, bias: Some(zeros(d_out, device)) }
 }
 
-fn layer_norm(config: &GptConfig, device: &Device) -> LayerNorm {
+fn layer_norm(config: &ModelConfig, device: &Device) -> LayerNorm {
     LayerNormConfig::new(config.d_model).with_epsilon(1e-5).init(device)
 }

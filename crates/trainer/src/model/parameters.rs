@@ -220,23 +220,13 @@ impl<F: FnMut(String, AnyTensor)> ModuleVisitor for Walk<F> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::GptConfig;
+    use crate::config::ModelConfig;
+    use crate::model::tiny_config as tiny;
     use burn::tensor::Device;
-
-    fn tiny() -> GptConfig {
-        GptConfig {
-            vocab_size: 11,
-            max_seq_len: 5,
-            d_model: 8,
-            n_heads: 2,
-            n_layers: 2,
-            ..GptConfig::default()
-        }
-    }
 
     #[test]
     fn names_shapes_and_order_are_those_of_gpt2() {
-        let specs = tiny().init(1, &Device::flex()).parameters();
+        let specs = Gpt::init(&tiny(), 1, &Device::flex()).parameters();
         let listing: Vec<String> =
             specs.iter().map(|spec| format!("{} {:?}", spec.name, spec.shape)).collect();
         assert_eq!(
@@ -262,13 +252,13 @@ mod tests {
         );
         assert_eq!(listing[26..], ["ln_f.weight [8]", "ln_f.bias [8]"]);
         let elements: usize = specs.iter().map(|spec| spec.shape.iter().product::<usize>()).sum();
-        assert_eq!(elements as u64, tiny().size().parameters);
+        assert_eq!(elements as u64, tiny().n_params());
     }
 
     #[test]
     fn the_initial_values_follow_the_scheme() {
-        let config = GptConfig { vocab_size: 500, d_model: 64, ..tiny() };
-        for tensor in config.init(17, &Device::flex()).to_named_tensors() {
+        let config = ModelConfig { vocab_size: 500, d_model: 64, ..tiny() };
+        for tensor in Gpt::init(&config, 17, &Device::flex()).to_named_tensors() {
             let n = tensor.values.len() as f64;
             let std = (tensor.values.iter().map(|&x| (x as f64).powi(2)).sum::<f64>() / n).sqrt();
             let expected = match tensor.name.as_str() {
@@ -288,18 +278,22 @@ mod tests {
 
     #[test]
     fn a_seed_gives_the_same_model_with_and_without_autodiff() {
-        let plain = tiny().init(5, &Device::flex()).to_named_tensors();
-        assert_eq!(plain, tiny().init(5, &Device::flex().autodiff()).to_named_tensors());
-        assert_ne!(plain, tiny().init(6, &Device::flex()).to_named_tensors());
+        let plain = Gpt::init(&tiny(), 5, &Device::flex()).to_named_tensors();
+        assert_eq!(plain, Gpt::init(&tiny(), 5, &Device::flex().autodiff()).to_named_tensors());
+        assert_ne!(plain, Gpt::init(&tiny(), 6, &Device::flex()).to_named_tensors());
     }
 
     #[test]
     fn tensors_of_another_model_are_refused_by_name() {
         let device = Device::flex();
         let load = |tensors| {
-            tiny().init(2, &device).with_named_tensors(tensors).map(|_| ()).unwrap_err().to_string()
+            Gpt::init(&tiny(), 2, &device)
+                .with_named_tensors(tensors)
+                .map(|_| ())
+                .unwrap_err()
+                .to_string()
         };
-        let tensors = tiny().init(1, &device).to_named_tensors();
+        let tensors = Gpt::init(&tiny(), 1, &device).to_named_tensors();
 
         let mut wider = tensors.clone();
         wider[1].shape = vec![6, 8];
@@ -315,7 +309,7 @@ mod tests {
             "tensor lm_head.weight belongs to no parameter of the configured model"
         );
 
-        let loaded = tiny().init(2, &device).with_named_tensors(tensors.clone()).unwrap();
+        let loaded = Gpt::init(&tiny(), 2, &device).with_named_tensors(tensors.clone()).unwrap();
         assert_eq!(loaded.to_named_tensors(), tensors);
     }
 }

@@ -14,34 +14,15 @@
 //! parameter, norms, biases and embeddings included.
 
 use burn::tensor::{Device, Tensor, TensorData};
-use serde::{Deserialize, Serialize};
 
 use super::Gradients;
+use crate::config::OptimizerConfig;
 use crate::model::{Gpt, NamedTensor, ParameterError, ParameterSpec, map_parameters};
-
-/// Hyperparameters of [`DecoupledAdamW`]; [`Default`] has the reference's.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct AdamWConfig {
-    /// Peak learning rate, which the schedule multiplies.
-    pub lr: f64,
-    /// Decay rates of the first and second moment.
-    pub betas: [f64; 2],
-    /// Added to the root of the second moment.
-    pub eps: f64,
-    /// Share of each parameter lost per step at the peak learning rate.
-    pub weight_decay: f64,
-}
-
-impl Default for AdamWConfig {
-    fn default() -> Self {
-        Self { lr: 1e-3, betas: [0.9, 0.95], eps: 1e-8, weight_decay: 1e-5 }
-    }
-}
 
 /// The optimizer and its state.
 #[derive(Debug)]
 pub struct DecoupledAdamW {
-    config: AdamWConfig,
+    config: OptimizerConfig,
     steps: u64,
     moments: Vec<Moment>,
     specs: Vec<ParameterSpec>,
@@ -67,7 +48,7 @@ pub struct Moments {
 
 impl DecoupledAdamW {
     /// An optimizer for `model` with zero moments on `device`.
-    pub fn new(config: AdamWConfig, model: &Gpt, device: &Device) -> Self {
+    pub fn new(config: OptimizerConfig, model: &Gpt, device: &Device) -> Self {
         let specs = model.parameters();
         let zeros =
             |spec: &ParameterSpec| Tensor::zeros([spec.shape.iter().product::<usize>()], device);
@@ -77,7 +58,7 @@ impl DecoupledAdamW {
     }
 
     /// The hyperparameters.
-    pub fn config(&self) -> &AdamWConfig {
+    pub fn config(&self) -> &OptimizerConfig {
         &self.config
     }
 
@@ -89,7 +70,8 @@ impl DecoupledAdamW {
     /// Takes one step with learning rate `lr` and returns the updated model.
     pub fn step(&mut self, model: Gpt, gradients: Gradients, lr: f64) -> Gpt {
         self.steps += 1;
-        let AdamWConfig { lr: initial_lr, betas: [beta1, beta2], eps, weight_decay } = self.config;
+        let OptimizerConfig { lr: initial_lr, betas: [beta1, beta2], eps, weight_decay, .. } =
+            self.config;
         let t = self.steps.min(i32::MAX as u64) as i32;
         let step_size = lr / (1.0 - beta1.powi(t));
         let second_correction = (1.0 - beta2.powi(t)).sqrt();
@@ -159,7 +141,17 @@ impl Moment {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::GptConfig;
+    use crate::model::tiny_config;
+
+    fn hyperparameters() -> OptimizerConfig {
+        OptimizerConfig {
+            name: "decoupled_adamw".into(),
+            lr: 1e-2,
+            betas: [0.9, 0.95],
+            eps: 1e-8,
+            weight_decay: 1e-5,
+        }
+    }
 
     /// The update rule in f64, one element at a time.
     struct Reference {
@@ -170,7 +162,7 @@ mod tests {
     }
 
     impl Reference {
-        fn step(&mut self, g: f64, lr: f64, c: &AdamWConfig) {
+        fn step(&mut self, g: f64, lr: f64, c: &OptimizerConfig) {
             self.t += 1;
             self.p *= 1.0 - lr / c.lr * c.weight_decay;
             self.m = c.betas[0] * self.m + (1.0 - c.betas[0]) * g;
@@ -182,19 +174,11 @@ mod tests {
 
     fn tiny() -> (Gpt, Device) {
         let device = Device::flex().autodiff();
-        let config = GptConfig {
-            vocab_size: 3,
-            max_seq_len: 2,
-            d_model: 4,
-            n_heads: 1,
-            n_layers: 1,
-            ..GptConfig::default()
-        };
-        (config.init(1, &device), Device::flex())
+        (Gpt::init(&tiny_config(), 1, &device), Device::flex())
     }
 
     fn constant_gradients(model: &Gpt, value: f64, device: &Device) -> Gradients {
-        let flat = model.parameters().iter().map(|spec| {
+        let flat = model.parameters().into_iter().map(|spec| {
             Tensor::<1>::ones([spec.shape.iter().product::<usize>()], device).mul_scalar(value)
         });
         Gradients::new(flat.collect())
@@ -203,9 +187,9 @@ mod tests {
     #[test]
     fn steps_follow_the_rule_with_decay_and_a_large_eps() {
         // A large eps shows where it is added, a strong decay shows that it comes first.
-        let config = AdamWConfig { lr: 0.1, betas: [0.9, 0.95], eps: 0.3, weight_decay: 0.2 };
+        let config = OptimizerConfig { lr: 0.1, eps: 0.3, weight_decay: 0.2, ..hyperparameters() };
         let (mut model, device) = tiny();
-        let mut optimizer = DecoupledAdamW::new(config, &model, &device);
+        let mut optimizer = DecoupledAdamW::new(config.clone(), &model, &device);
         let mut reference: Vec<Reference> = model.to_named_tensors()[0]
             .values
             .iter()
@@ -230,7 +214,7 @@ mod tests {
         let (model, device) = tiny();
         let before = model.to_named_tensors();
         let mut optimizer = DecoupledAdamW::new(
-            AdamWConfig { weight_decay: 0.1, ..Default::default() },
+            OptimizerConfig { weight_decay: 0.1, ..hyperparameters() },
             &model,
             &device,
         );
@@ -243,9 +227,9 @@ mod tests {
     #[test]
     fn a_restored_optimizer_continues_bit_for_bit() {
         let (model, device) = tiny();
-        let mut optimizer = DecoupledAdamW::new(AdamWConfig::default(), &model, &device);
+        let mut optimizer = DecoupledAdamW::new(hyperparameters(), &model, &device);
         let model = optimizer.step(model.clone(), constant_gradients(&model, 0.3, &device), 1e-2);
-        let mut restored = DecoupledAdamW::new(AdamWConfig::default(), &model, &device);
+        let mut restored = DecoupledAdamW::new(hyperparameters(), &model, &device);
         restored.load_moments(optimizer.to_moments(), &device).unwrap();
         let gradients = constant_gradients(&model, -0.1, &device);
         let a = optimizer.step(model.clone(), gradients.clone(), 1e-2).to_named_tensors();

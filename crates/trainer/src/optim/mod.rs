@@ -3,5 +3,5 @@
 mod adamw;
 mod gradients;
 
-pub use adamw::{AdamWConfig, DecoupledAdamW, Moments};
+pub use adamw::{DecoupledAdamW, Moments};
 pub use gradients::Gradients;

@@ -1,0 +1,51 @@
+# Thin entry points; README opens with the first two.
+#
+#   make quickstart   build, convert real text, inspect it, train a small GPT on it, generate
+#   make test         every test that needs no server and no network
+#   make check        format, lints, documentation, licences
+#   make bench        micro-benchmarks (criterion)
+#   make conformance  exchange datasets with the reference implementation, both ways
+#   make cuda-check   lint the CUDA feature
+#   make cuda         build with CUDA into target-cuda/ and print the device report
+
+CARGO ?= cargo
+# One profile for programs, tests and benches: dependencies are built once, and what is tested is what runs.
+PROFILE := --release
+
+.PHONY: quickstart test check bench conformance cuda cuda-check
+
+quickstart:
+	@scripts/quickstart
+
+test:
+	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
+	  $(CARGO) nextest run $(PROFILE) --workspace --no-fail-fast; \
+	else \
+	  $(CARGO) test $(PROFILE) --workspace --no-fail-fast --lib --bins --tests; \
+	fi
+	@$(CARGO) test $(PROFILE) --workspace --doc --quiet
+
+check:
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy $(PROFILE) --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc $(PROFILE) --workspace --no-deps --document-private-items
+	@command -v cargo-deny >/dev/null || { echo "cargo-deny is missing; install it with: cargo install --locked cargo-deny"; exit 1; }
+	cargo-deny --workspace --all-features check licenses bans sources
+
+bench:
+	$(CARGO) bench --workspace --benches
+
+conformance:
+	@scripts/conformance
+
+# LLVM goes inside target/, and CUDA's feature set into a target folder of its own.
+CUDA_ENV = XDG_DATA_HOME="$(CURDIR)/target/llvm" CARGO_TARGET_DIR="$${CUDA_TARGET_DIR:-$(CURDIR)/target-cuda}"
+
+cuda-check:
+	@scripts/get-llvm
+	$(CUDA_ENV) $(CARGO) clippy $(PROFILE) -p trainer --features cuda --all-targets -- -D warnings
+
+cuda:
+	@scripts/get-llvm
+	$(CUDA_ENV) $(CARGO) build $(PROFILE) -p trainer --features cuda
+	"$${CUDA_TARGET_DIR:-target-cuda}"/release/train --devices

@@ -1,0 +1,152 @@
+//! Names of shard files.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use crate::{Error, Result};
+
+/// The name of a file of a dataset, relative to the dataset's directory, with `/` between segments.
+///
+/// Names come from index files, which may be hostile, and are joined to local directories. So a
+/// name is never absolute; no segment is empty, `.` or `..`; there is no backslash, no NUL or other
+/// control character, no drive letter; each segment has at most 240 bytes, which leaves room for
+/// the suffix of a temporary name; all of it has at most 1024; and it is not `index.json`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ShardName(String);
+
+/// File systems take 255 bytes.
+const MAX_SEGMENT_BYTES: usize = 240;
+const MAX_NAME_BYTES: usize = 1024;
+
+impl ShardName {
+    /// Checks a name.
+    ///
+    /// # Errors
+    /// `Corrupt` if it breaks one of the rules above.
+    pub fn new(name: impl Into<String>) -> Result<Self> {
+        let name = name.into();
+        match broken_rule(&name) {
+            None => Ok(Self(name)),
+            Some(why) => Err(Error::corrupt(
+                format!("the shard name {name:?} {why}"),
+                "do not use this dataset unless you trust it; correct its index.json",
+            )),
+        }
+    }
+
+    /// The name that the reference gives to shard `number`: `shard.00017.mds`.
+    pub(crate) fn numbered(number: u64) -> Self {
+        Self(format!("shard.{number:05}.mds"))
+    }
+
+    /// The name of the compressed file beside this one.
+    pub(crate) fn with_extension(&self, extension: &str) -> Self {
+        Self(format!("{}.{extension}", self.0))
+    }
+
+    /// The name as it stands in the index.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The path of the file in a local directory.
+    pub fn join_to(&self, directory: &Path) -> PathBuf {
+        let mut path = directory.to_path_buf();
+        path.extend(self.0.split('/'));
+        path
+    }
+}
+
+fn broken_rule(name: &str) -> Option<&'static str> {
+    let bytes = name.as_bytes();
+    if name.is_empty() {
+        return Some("is empty");
+    }
+    if name.starts_with('/') {
+        return Some("is an absolute path");
+    }
+    if bytes.len() > 1 && bytes[0].is_ascii_alphabetic() && bytes[1] == b':' {
+        return Some("begins with a drive letter");
+    }
+    if name.contains('\\') {
+        return Some("contains a backslash");
+    }
+    if name.chars().any(char::is_control) {
+        return Some("contains a control character");
+    }
+    if name.split('/').any(|segment| matches!(segment, "" | "." | "..")) {
+        return Some("has an empty, `.` or `..` segment");
+    }
+    if name.len() > MAX_NAME_BYTES || name.split('/').any(|s| s.len() > MAX_SEGMENT_BYTES) {
+        return Some("is too long");
+    }
+    if name.rsplit('/').next() == Some("index.json") {
+        return Some("is that of an index");
+    }
+    None
+}
+
+impl fmt::Display for ShardName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for ShardName {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        Self::new(name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_shards_are_taken() {
+        let long = format!("{0}/{0}", "a".repeat(MAX_SEGMENT_BYTES));
+        for name in ["shard.00000.mds", "00003/shard.00001.mds.zstd", "a b", "ü", "..a", &long] {
+            assert_eq!(ShardName::new(name).unwrap().as_str(), name);
+        }
+        let name = ShardName::new("a/b.mds").unwrap();
+        assert_eq!(name.join_to(Path::new("/data")), Path::new("/data").join("a").join("b.mds"));
+        assert_eq!(ShardName::numbered(7).as_str(), "shard.00007.mds");
+        assert_eq!(ShardName::numbered(123_456).as_str(), "shard.123456.mds");
+        assert_eq!(name.with_extension("zstd").as_str(), "a/b.mds.zstd");
+    }
+
+    #[test]
+    fn names_that_leave_the_directory_are_refused() {
+        let cases = [
+            ("", "is empty"),
+            ("/etc/passwd", "is an absolute path"),
+            ("C:x", "begins with a drive letter"),
+            ("c:/x", "begins with a drive letter"),
+            ("a\\b", "contains a backslash"),
+            ("a\0b", "contains a control character"),
+            ("a\nb", "contains a control character"),
+            ("..", "has an empty, `.` or `..` segment"),
+            ("a/../../b", "has an empty, `.` or `..` segment"),
+            ("./a", "has an empty, `.` or `..` segment"),
+            ("a//b", "has an empty, `.` or `..` segment"),
+            ("a/", "has an empty, `.` or `..` segment"),
+            ("index.json", "is that of an index"),
+            ("a/index.json", "is that of an index"),
+        ];
+        let long_segment = "a".repeat(MAX_SEGMENT_BYTES + 1);
+        let long_name = "a/".repeat(600) + "b";
+        let long = [(long_segment.as_str(), "is too long"), (&long_name, "is too long")];
+        for (name, why) in cases.into_iter().chain(long) {
+            assert_eq!(
+                ShardName::new(name).unwrap_err().to_string(),
+                format!(
+                    "the shard name {name:?} {why}; do not use this dataset unless you trust it; \
+                     correct its index.json"
+                )
+            );
+        }
+    }
+}
