@@ -246,3 +246,6 @@ fn unusable() -> Error {
         "correct the earlier failure and write the dataset again",
     )
 }
+
+#[cfg(test)]
+mod tests;
