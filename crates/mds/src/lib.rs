@@ -4,6 +4,10 @@
 //!
 //! - [`error`]: the one error type, with the position in the data and the remedy
 //! - [`format`]: pure bytes: samples, shards, `index.json`, encodings, compression, hashes
+//! - `storage`, `cache`: shards from a path or a URL into a folder that processes share
+//! - [`dataset`]: any sample by its number
+//! - [`loader`]: batches in the exact order, prepared by threads
+//! - [`order`]: which worker serves which samples, and when
 //! - [`writer`]: samples to a directory of shards
 //!
 //! # Example
@@ -32,10 +36,17 @@
 //! # }
 //! ```
 
+mod cache;
+pub mod dataset;
 mod durable;
 pub mod error;
 pub mod format;
+pub mod loader;
+pub mod order;
+pub mod storage;
 pub mod writer;
 
+pub use dataset::{DatasetOptions, Sample, Stream, StreamingDataset};
 pub use error::{Error, ErrorKind, Position, Result};
+pub use loader::{Batch, Checkpoint, Loader, LoaderOptions};
 pub use writer::{Writer, WriterOptions};

@@ -1,0 +1,304 @@
+//! Where the files of one stream are: in a folder that is read in place, or in a cache that
+//! mirrors a remote.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use tempfile::TempDir;
+
+use super::lock::FileLock;
+use super::mapped::check;
+use super::publish::{PartFile, publish, sweep};
+use super::{CacheOptions, lock_limit, lock_path, relock};
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::{FileInfo, Index, ShardInfo};
+use crate::storage::{Location, Remote, Stop, check_split};
+
+/// The name of the list of shards.
+const INDEX: &str = "index.json";
+
+/// An index is text of a few hundred bytes per shard; nobody has a gigabyte of it.
+const MAX_INDEX_BYTES: u64 = 1 << 30;
+
+/// The place of one stream.
+#[derive(Debug)]
+pub(crate) struct Place {
+    /// How messages call the dataset.
+    shown: String,
+    /// What is read; for a mirror, also what is written.
+    dir: PathBuf,
+    /// `None` if the dataset is read in place.
+    remote: Option<Remote>,
+    /// Made when first needed: for shards that exist only compressed where nothing may be written.
+    private: Mutex<Option<TempDir>>,
+}
+
+/// A stream's addresses, as a user gives them.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Addresses<'a> {
+    pub(crate) remote: Option<&'a str>,
+    pub(crate) local: Option<&'a Path>,
+    pub(crate) split: Option<&'a str>,
+}
+
+impl Place {
+    /// Finds the place of a stream and reads its index, from the remote if there is one.
+    pub(crate) fn open(addresses: Addresses<'_>, options: &CacheOptions) -> Result<(Self, Index)> {
+        let split = addresses.split.filter(|split| !split.is_empty());
+        check_split(split.unwrap_or_default())?;
+        let local = addresses.local.map(|local| match split {
+            Some(split) => local.join(split),
+            None => local.to_path_buf(),
+        });
+        let Some(remote) = addresses.remote else {
+            let local = local.ok_or_else(|| {
+                Error::invalid("a stream has neither a remote nor a local folder", "give one")
+            })?;
+            return Self::in_place(local);
+        };
+        let location = Location::parse(remote)?.join(split);
+        match (location.folder(), local) {
+            (Some(folder), None) => Self::in_place(folder.to_path_buf()),
+            (Some(folder), Some(local)) if same_folder(folder, &local) => Self::in_place(local),
+            (_, local) => {
+                Self::mirror(Remote::at(location, options.remote.clone())?, local, options)
+            }
+        }
+    }
+
+    fn in_place(dir: PathBuf) -> Result<(Self, Index)> {
+        let shown = dir.display().to_string();
+        let text = read_index(&dir)?.ok_or_else(|| no_index(&dir))?;
+        let index = Index::parse(&text).map_err(|e| e.in_dataset(&shown))?;
+        Ok((Self { shown, dir, remote: None, private: Mutex::new(None) }, index))
+    }
+
+    fn mirror(
+        remote: Remote,
+        local: Option<PathBuf>,
+        options: &CacheOptions,
+    ) -> Result<(Self, Index)> {
+        let shown = remote.address().to_owned();
+        let fetched = fetch_index(&remote);
+        let (dir, private) = match local {
+            Some(dir) => (dir, None),
+            None => {
+                let private = private_dir()?;
+                (private.path().to_path_buf(), Some(private))
+            }
+        };
+        let index = match fetched {
+            Ok((text, index)) => {
+                std::fs::create_dir_all(&dir)
+                    .map_err(|e| Error::io(e, format!("cannot create {}", dir.display())))?;
+                keep_index(&dir, &remote, &text, &index, options)?;
+                index
+            }
+            // A remote that cannot be reached does not stop a run whose cache has what it needs.
+            Err(unreachable) if unreachable.kind() == ErrorKind::Download => {
+                let cached = read_index(&dir)?.and_then(|text| Index::parse(&text).ok());
+                let Some(index) = cached else { return Err(unreachable) };
+                tracing::warn!(
+                    remote = shown,
+                    cache = %dir.display(),
+                    "the remote cannot be reached; going on with the cached index"
+                );
+                index
+            }
+            Err(error) => return Err(error),
+        };
+        let mut folders: Vec<_> =
+            index.shards.iter().map(|s| folder_of(&s.raw_data.basename.join_to(&dir))).collect();
+        folders.push(dir.clone());
+        folders.sort();
+        folders.dedup();
+        folders.iter().for_each(|folder| sweep(folder));
+        Ok((Self { shown, dir, remote: Some(remote), private: Mutex::new(private) }, index))
+    }
+
+    /// How messages call the dataset: its address without any password.
+    pub(crate) fn shown(&self) -> &str {
+        &self.shown
+    }
+
+    /// Whether shards may be fetched again once they are evicted.
+    pub(crate) fn is_cache(&self) -> bool {
+        self.remote.is_some()
+    }
+
+    /// Where the raw file of the shard is, or is to be put.
+    pub(crate) fn raw_path(&self, info: &ShardInfo) -> Result<RawPath> {
+        let path = info.raw_data.basename.join_to(&self.dir);
+        if self.is_cache() {
+            return Ok(RawPath::Cached(path));
+        }
+        if info.zip_data.is_none() || path.exists() {
+            return Ok(RawPath::InPlace(path));
+        }
+        let mut private = relock(&self.private);
+        let folder = match &mut *private {
+            Some(folder) => folder,
+            empty => empty.insert(private_dir()?),
+        };
+        Ok(RawPath::Cached(info.raw_data.basename.join_to(folder.path())))
+    }
+
+    /// Where the compressed file of the shard is kept in a cache.
+    pub(crate) fn zip_path(&self, info: &ShardInfo) -> Option<PathBuf> {
+        let zip = info.zip_data.as_ref().filter(|_| self.is_cache())?;
+        Some(zip.basename.join_to(&self.dir))
+    }
+
+    /// The compressed file, checked: from the cache if it is there, else from the remote.
+    /// The flag says that it was downloaded.
+    pub(crate) fn read_zip(
+        &self,
+        zip: &FileInfo,
+        options: &CacheOptions,
+        stop: &Stop,
+    ) -> Result<(Vec<u8>, bool)> {
+        let path = zip.basename.join_to(&self.dir);
+        let damaged =
+            |at: &str, what: String| Error::corrupt(format!("{at} is damaged: {what}"), REWRITE);
+        match std::fs::read(&path) {
+            Ok(bytes) => match check(&bytes, zip, options.validate_hash) {
+                Ok(()) => return Ok((bytes, false)),
+                Err(what) if self.remote.is_none() => {
+                    return Err(damaged(&path.display().to_string(), what));
+                }
+                Err(what) => tracing::warn!(file = %path.display(), what, "fetching it again"),
+            },
+            Err(e) if e.kind() == io::ErrorKind::NotFound && self.remote.is_some() => {}
+            Err(e) => return Err(Error::io(e, format!("cannot read {}", path.display()))),
+        }
+        let Some(remote) = &self.remote else { return Err(no_index(&self.dir)) };
+        let bytes = remote.get_until(zip.basename.as_str(), zip.bytes, stop)?;
+        check(&bytes, zip, options.validate_hash)
+            .map_err(|what| damaged(&object(remote, zip), what))?;
+        Ok((bytes, true))
+    }
+
+    /// Downloads the raw file to a temporary one beside `target` and checks it.
+    pub(crate) fn download_raw(
+        &self,
+        raw: &FileInfo,
+        target: &Path,
+        options: &CacheOptions,
+        stop: &Stop,
+    ) -> Result<PartFile> {
+        let Some(remote) = &self.remote else { return Err(no_index(&self.dir)) };
+        let mut part = PartFile::create(target)?;
+        remote.download(raw.basename.as_str(), part.file_mut(), raw.bytes, stop)?;
+        let checked = super::mapped::map(part.file_mut())
+            .map_err(|e| Error::io(e, format!("cannot read {}", target.display())))
+            .map(|map| check(&map, raw, options.validate_hash))?;
+        checked.map_err(|what| {
+            Error::corrupt(format!("{} is damaged: {what}", object(remote, raw)), REWRITE)
+        })?;
+        Ok(part)
+    }
+}
+
+/// Where the raw bytes of a shard are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum RawPath {
+    /// In the dataset itself, which is not to be touched.
+    InPlace(PathBuf),
+    /// In a cache, or to be put there.
+    Cached(PathBuf),
+}
+
+const REWRITE: &str = "copy the dataset to its remote again or write it again";
+
+fn object(remote: &Remote, file: &FileInfo) -> String {
+    format!("{}/{}", remote.address().trim_end_matches('/'), file.basename)
+}
+
+fn fetch_index(remote: &Remote) -> Result<(Vec<u8>, Index)> {
+    let text = match (remote.get(INDEX, MAX_INDEX_BYTES), remote.folder()) {
+        (Err(e), Some(folder)) if e.kind() == ErrorKind::NotFound => return Err(no_index(folder)),
+        (text, _) => text?,
+    };
+    let index = Index::parse(&text).map_err(|e| e.in_dataset(remote.address()))?;
+    Ok((text, index))
+}
+
+/// Puts the remote's index into the cache, unless the cache already belongs to another dataset.
+fn keep_index(
+    dir: &Path,
+    remote: &Remote,
+    text: &[u8],
+    index: &Index,
+    options: &CacheOptions,
+) -> Result<()> {
+    let path = dir.join(INDEX);
+    let _lock = FileLock::acquire(&lock_path(&path), lock_limit(options), &Stop::new())?;
+    match read_index(dir)? {
+        Some(cached) if cached == text => return Ok(()),
+        Some(cached) => match Index::parse(&cached) {
+            Ok(other) if other.fingerprint() == index.fingerprint() => return Ok(()),
+            Ok(other) => {
+                return Err(Error::new(
+                    ErrorKind::AlreadyExists,
+                    format!(
+                        "the cache {} holds another dataset (index {}) than {} (index {})",
+                        dir.display(),
+                        other.fingerprint(),
+                        remote.address(),
+                        index.fingerprint()
+                    ),
+                    "remove that folder or choose another local one",
+                ));
+            }
+            // Shards in this folder are still checked one by one before they are trusted.
+            Err(_) => tracing::warn!(file = %path.display(), "replacing a damaged cached index"),
+        },
+        None => {}
+    }
+    publish(&path, text)
+}
+
+fn read_index(dir: &Path) -> Result<Option<Vec<u8>>> {
+    let path = dir.join(INDEX);
+    match std::fs::read(&path) {
+        Ok(text) => Ok(Some(text)),
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Ok(None)
+        }
+        Err(e) => Err(Error::io(e, format!("cannot read {}", path.display()))),
+    }
+}
+
+/// There is no dataset in a folder; names the splits below it, if that is the reason.
+fn no_index(dir: &Path) -> Error {
+    let mut splits: Vec<String> = std::fs::read_dir(dir)
+        .map(|entries| {
+            let found = entries.flatten().filter(|e| e.path().join(INDEX).is_file());
+            found.map(|e| e.file_name().to_string_lossy().into_owned()).collect()
+        })
+        .unwrap_or_default();
+    splits.sort();
+    let what = format!("there is no dataset in {}: it has no {INDEX}", dir.display());
+    let remedy = match splits.as_slice() {
+        [] if dir.is_dir() => "check the path and the split".to_owned(),
+        [] => "the folder does not exist, so check the path and the split".to_owned(),
+        splits => format!("choose one of its splits: {}", splits.join(", ")),
+    };
+    Error::new(ErrorKind::NotFound, what, remedy)
+}
+
+fn private_dir() -> Result<TempDir> {
+    tempfile::Builder::new()
+        .prefix("mds-")
+        .tempdir()
+        .map_err(|e| Error::io(e, "cannot create a temporary folder for shards"))
+}
+
+fn folder_of(path: &Path) -> PathBuf {
+    path.parent().map(Path::to_path_buf).unwrap_or_default()
+}
+
+fn same_folder(a: &Path, b: &Path) -> bool {
+    a == b || matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
+}

@@ -1,0 +1,261 @@
+//! Reading a dataset: any sample by its number, from wherever its shards are.
+//!
+//! A [`StreamingDataset`] joins one or more [`Stream`]s, fetches shards into a cache as samples are
+//! asked for, and knows the order in which each rank is to see them; a
+//! [`Loader`](crate::Loader) walks that order. See the cache's rules in
+//! [`StreamingDataset::open`].
+
+mod options;
+mod sample;
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::cache::{Addresses, CacheOptions, MappedShard, Place, ShardCache};
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::{HashAlgorithm, Index, Schema};
+use crate::order::{self, Plan, StreamShape};
+use crate::storage::{RemoteOptions, Stop};
+
+pub use options::{DatasetOptions, Stream};
+pub use sample::Sample;
+
+/// Streams of shards as one list of samples, numbered stream by stream, shard by shard.
+///
+/// Cheap to share: all methods take `&self` and may be called from any thread.
+pub struct StreamingDataset {
+    cache: ShardCache,
+    /// The number of the first sample of each shard, and at the end the number of samples.
+    starts: Vec<u64>,
+    schema: Arc<Schema>,
+    fingerprint: String,
+    plan: Plan,
+    rank: usize,
+    predownload: Option<usize>,
+}
+
+impl fmt::Debug for StreamingDataset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StreamingDataset")
+            .field("samples", &self.num_samples())
+            .field("shards", &(self.starts.len() - 1))
+            .field("fingerprint", &self.fingerprint)
+            .finish_non_exhaustive()
+    }
+}
+
+impl StreamingDataset {
+    /// Opens the streams: reads each `index.json`, but no shard yet. Blocks.
+    ///
+    /// Where a stream's shards are read from:
+    ///
+    /// | `remote` | `local` | |
+    /// | --- | --- | --- |
+    /// | given | another folder | shards are copied to `local`, a cache that mirrors the remote |
+    /// | – | given | read in place: nothing is copied, nothing is removed |
+    /// | the same folder | given | read in place |
+    /// | a folder | – | read in place |
+    /// | a URL | – | shards are copied to a private folder, removed with the dataset |
+    ///
+    /// Compressed shards that have no raw file beside them and are read in place are decompressed
+    /// into a private folder, never beside the originals. Several processes may share a cache;
+    /// each shard is then fetched once. A cache that holds another dataset than the remote (its
+    /// index differs) is refused. If the remote cannot be reached, the cached index is used.
+    ///
+    /// Shards are mapped into memory. The files of a cache never change, but a dataset that is
+    /// read in place must not be truncated or rewritten by others while it is open: as with any
+    /// mapped file, that would end the process with a bus error or change samples under its feet.
+    ///
+    /// # Errors
+    /// [`NotFound`](ErrorKind::NotFound) if there is no dataset, [`Corrupt`](ErrorKind::Corrupt)
+    /// or [`Unsupported`](ErrorKind::Unsupported) if its index cannot be used,
+    /// [`AlreadyExists`](ErrorKind::AlreadyExists) if the cache holds another one,
+    /// [`InvalidArgument`](ErrorKind::InvalidArgument) for streams and options that cannot work
+    /// (an empty dataset among them), and the failures of the disk and the network.
+    pub fn open(streams: Vec<Stream>, options: DatasetOptions) -> Result<Arc<Self>> {
+        let cache_options = CacheOptions {
+            limit: options.cache_limit,
+            validate_hash: options.validate_hash,
+            keep_zip: options.keep_zip,
+            remote: RemoteOptions {
+                timeout: options.download_timeout,
+                attempts: options.download_retry,
+            },
+        };
+        let mut opened = Vec::with_capacity(streams.len());
+        let mut shapes = Vec::with_capacity(streams.len());
+        for stream in &streams {
+            let addresses = Addresses {
+                remote: stream.remote.as_deref(),
+                local: stream.local.as_deref(),
+                split: stream.split.as_deref(),
+            };
+            let (place, index) = Place::open(addresses, &cache_options)?;
+            if index.samples() == 0 {
+                return Err(no_samples(place.shown()));
+            }
+            let shard_sizes = index.shards.iter().map(|shard| shard.samples).collect();
+            shapes.push(StreamShape { shard_sizes, weight: stream.weight });
+            opened.push((place, index));
+        }
+        let plan = Plan::new(&shapes, options.order, options.world)?;
+        plan.place(options.rank)?;
+        let schema = first_schema(&opened).ok_or_else(|| no_samples("without streams"))?;
+        Ok(Arc::new(Self {
+            starts: starts(shapes.iter().flat_map(|shape| &shape.shard_sizes)),
+            schema,
+            fingerprint: fingerprint(opened.iter().map(|(_, index)| index)),
+            cache: ShardCache::new(opened, cache_options)?,
+            plan,
+            rank: options.rank,
+            predownload: options.predownload,
+        }))
+    }
+
+    /// The samples that one rank sees in one epoch, as the reference's `len`.
+    pub fn len(&self) -> u64 {
+        self.plan.samples_per_rank()
+    }
+
+    /// Never: a dataset without samples cannot be opened.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The samples of all streams, each counted once. Sample numbers are below this.
+    pub fn num_samples(&self) -> u64 {
+        self.starts[self.starts.len() - 1]
+    }
+
+    /// The columns of the first shard that has samples. All shards of a dataset usually have the
+    /// same; a [`Sample`] always knows its own.
+    pub fn schema(&self) -> &Schema {
+        &self.schema
+    }
+
+    /// A short name for exactly these shards: for one stream the fingerprint of its index. Store
+    /// it in checkpoints, to notice when the data changed.
+    pub fn index_fingerprint(&self) -> &str {
+        &self.fingerprint
+    }
+
+    /// The order in which samples are served.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// The number of this process among all ranks.
+    pub fn rank(&self) -> usize {
+        self.rank
+    }
+
+    /// Sample number `id`, fetching its shard first if need be. Blocks.
+    ///
+    /// # Errors
+    /// [`NotFound`](ErrorKind::NotFound) if there is no such sample; otherwise as the shard cannot
+    /// be fetched or is damaged: the error names it.
+    pub fn sample(&self, id: u64) -> Result<Sample> {
+        self.sample_until(id, &Stop::new())
+    }
+
+    /// [`sample`](Self::sample) that gives up when `stop` goes up.
+    pub(crate) fn sample_until(&self, id: u64, stop: &Stop) -> Result<Sample> {
+        let shard = self.shard_of(id).ok_or_else(|| {
+            Error::new(
+                ErrorKind::NotFound,
+                format!("there is no sample {id}"),
+                format!("the dataset has {} samples, numbered from 0", self.num_samples()),
+            )
+        })?;
+        let mapped = self.cache.open(shard, stop)?;
+        // The position fits: a shard has fewer than 2^32 samples, as checked when it was mapped.
+        let position = (id - self.starts[shard]) as usize;
+        Ok(Sample::new(mapped, position, id))
+    }
+
+    /// The shard that holds sample `id`.
+    pub(crate) fn shard_of(&self, id: u64) -> Option<usize> {
+        // Empty shards share their start with the next one; the last of equals has the sample.
+        (id < self.num_samples()).then(|| self.starts.partition_point(|start| *start <= id) - 1)
+    }
+
+    /// Fetches a shard before it is needed and keeps it from being evicted. `None` if the cache
+    /// has no room for it now.
+    pub(crate) fn open_ahead(&self, shard: usize, stop: &Stop) -> Result<Option<Arc<MappedShard>>> {
+        self.cache.open_ahead(shard, stop)
+    }
+
+    /// Whether shards can be read without fetching or decompressing anything.
+    pub(crate) fn is_all_in_place(&self) -> bool {
+        self.cache.is_all_in_place()
+    }
+
+    /// Samples that each rank fetches ahead of use: the reference's default is 8 batches.
+    pub(crate) fn predownload(&self) -> usize {
+        let batch_size = self.plan.options().batch_size;
+        self.predownload.unwrap_or_else(|| batch_size.map_or(64, |size| size.saturating_mul(8)))
+    }
+}
+
+fn no_samples(dataset: &str) -> Error {
+    Error::invalid(
+        format!("the dataset {dataset} has no samples"),
+        "write samples to it or choose another split",
+    )
+}
+
+fn first_schema(streams: &[(Place, Index)]) -> Option<Arc<Schema>> {
+    let mut shards = streams.iter().flat_map(|(_, index)| &index.shards);
+    shards.find(|shard| shard.samples > 0).map(|shard| Arc::clone(shard.schema()))
+}
+
+fn starts<'a>(sizes: impl Iterator<Item = &'a u64>) -> Vec<u64> {
+    let mut starts = vec![0];
+    let mut total = 0u64;
+    for size in sizes {
+        total = total.saturating_add(*size);
+        starts.push(total);
+    }
+    starts
+}
+
+fn fingerprint<'a>(indices: impl Iterator<Item = &'a Index>) -> String {
+    let each: Vec<String> = indices.map(Index::fingerprint).collect();
+    match each.as_slice() {
+        [only] => only.clone(),
+        several => HashAlgorithm::Xxh3_128.hex(several.join("\n").as_bytes()),
+    }
+}
+
+impl From<order::Error> for Error {
+    /// The order's messages read `WHAT: REMEDY`.
+    fn from(error: order::Error) -> Self {
+        let text = error.to_string();
+        let (what, remedy) = text.split_once(": ").unwrap_or((&text, "change the order's options"));
+        Self::new(ErrorKind::InvalidArgument, what, remedy)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn samples_are_found_past_empty_shards() {
+        let sizes = [0, 1, 2, 0, 0, 3];
+        assert_eq!(starts(sizes.iter()), [0, 0, 1, 3, 3, 3, 6]);
+        let starts = starts(sizes.iter());
+        let shard_of = |id: u64| starts.partition_point(|start| *start <= id) - 1;
+        assert_eq!((0..6).map(shard_of).collect::<Vec<_>>(), [1, 2, 2, 5, 5, 5]);
+    }
+
+    #[test]
+    fn errors_of_the_order_keep_their_text_and_remedy() {
+        let error = Error::from(order::Error::NoCanonicalNodes);
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+        assert_eq!(
+            error.to_string(),
+            order::Error::NoCanonicalNodes.to_string().replacen(": ", "; ", 1)
+        );
+    }
+}
