@@ -128,16 +128,13 @@ impl Schema {
         let mut length_at = 0;
         for ((column, size), value) in self.columns.iter().zip(&self.sizes).zip(values) {
             let start = out.len();
-            encode_value(&column.encoding, value, out)
+            let length = encode_value(&column.encoding, value, out)
                 .and_then(|()| check_length(*size, out.len() - start))
-                .and_then(|length| {
-                    if size.is_none() {
-                        out[length_at..][..LENGTH_SIZE].copy_from_slice(&length.to_le_bytes());
-                        length_at += LENGTH_SIZE;
-                    }
-                    Ok(())
-                })
                 .map_err(|error| error.in_column(&column.name))?;
+            if size.is_none() {
+                out[length_at..][..LENGTH_SIZE].copy_from_slice(&length.to_le_bytes());
+                length_at += LENGTH_SIZE;
+            }
         }
         Ok(())
     }

@@ -193,6 +193,17 @@ fn after_a_lost_shard_there_is_no_going_on() {
     assert!(files(parent.path()).is_empty());
 }
 
+/// A folder in the place of the index: it cannot be renamed into place.
+#[test]
+fn without_an_index_the_shards_go_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut writer = Writer::create(dir.path(), schema(), WriterOptions::default()).unwrap();
+    writer.write(&[1.into(), "x".into()]).unwrap();
+    fs::create_dir(dir.path().join("index.json")).unwrap();
+    assert!(writer.finish().is_err());
+    assert_eq!(files(dir.path()), ["index.json".to_owned()].into());
+}
+
 #[cfg(unix)]
 #[test]
 fn files_are_as_readable_as_the_umask_allows() {
