@@ -350,7 +350,7 @@ fn read_dataset(
         num_canonical_nodes: dataset.whole("num_canonical_nodes", 1)?,
         predownload: either("predownload", "prefetch")?,
         cache_limit: dataset.whole("cache_limit", 1)?,
-        validate_hash: dataset.has("validate_hash") && dataset.flag("validate_hash")? == Some(true),
+        validate_hash: dataset.flag("validate_hash")?.unwrap_or(true),
         keep_zip: dataset.flag("keep_zip")?.unwrap_or(false),
         download_retry: either("download_retry", "retry")?.map_or(2, |n| n.min(1000) as u32),
         download_timeout: seconds("download_timeout")?.or(seconds("timeout")?).unwrap_or(60.0),

@@ -84,11 +84,20 @@ pub(super) fn apply_overrides(tree: &mut Value, overrides: &[String]) -> Result<
                  max_duration=100ba"
             )));
         }
-        // Text that is not YAML by itself (`prompt=He said: "no"`) is taken as it stands.
-        let value = parse_value(value).unwrap_or_else(|_| Value::String(value.to_owned()));
-        set(tree, key, value)?;
+        set(tree, key, override_value(value))?;
     }
     Ok(())
+}
+
+/// The value as YAML. Only brackets and braces make lists and sections, and what is not YAML by
+/// itself is a text as it stands: `prompt=He said: "no"`.
+fn override_value(text: &str) -> Value {
+    let bracketed = text.trim_start().starts_with(['[', '{']);
+    match parse_value(text) {
+        Ok(Value::Array(_) | Value::Object(_)) if !bracketed => Value::String(text.to_owned()),
+        Ok(value) => value,
+        Err(_) => Value::String(text.to_owned()),
+    }
 }
 
 fn set(tree: &mut Value, key: &str, value: Value) -> Result<()> {
@@ -278,13 +287,21 @@ mod tests {
     fn overrides_are_yaml_and_reach_references() {
         let tree = load(
             "n: 1\nm: {k: '${n}', t: 'run-${n}-${m.k}', list: [1, '${n}']}",
-            &["n=7", "m.new.deep=[a, 2]", "m.list.0=5", "empty={}", "q=a: b: c", "none="],
+            &[
+                "n=7",
+                "m.new.deep=[a, 2]",
+                "m.list.0=5",
+                "empty={}",
+                "q=a: b: c",
+                "r=x: \"y\"",
+                "none=",
+            ],
         )
         .unwrap();
         assert_eq!(
             tree,
             json!({"n": 7, "m": {"k": 7, "t": "run-7-7", "list": [5, 7], "new": {"deep": ["a", 2]}},
-                   "empty": {}, "q": "a: b: c", "none": null})
+                   "empty": {}, "q": "a: b: c", "r": "x: \"y\"", "none": null})
         );
     }
 

@@ -1,0 +1,389 @@
+//! Configurations as users write them: recipes of the reference load unchanged, overrides reach
+//! everything, and every mistake is one sentence that names the key and the remedy.
+
+use std::path::{Path, PathBuf};
+
+use trainer::config::{Config, DeviceChoice, GroupMethod, Microbatch, Precision, SchedulerName};
+use trainer::time::Time;
+
+/// A recipe as the source document's repository wrote them: YAML anchors, the `c4` loader, FSDP.
+const OLD_RECIPE: &str = "
+data_remote: &data_remote ./my-copy-c4
+data_local: &data_local ./my-copy-c4
+max_seq_len: &max_seq_len 2048
+tokenizer_name: &tokenizer_name gpt2
+run_name: gpt-125m
+model:
+  name: mosaic_gpt
+  device: meta
+  tokenizer_name: *tokenizer_name
+  d_model: 768
+  n_heads: 12
+  n_layers: 12
+  mlp_ratio: 4
+  max_seq_len: *max_seq_len
+  vocab_size: 50257
+  init_std: 0.02
+  attn_pdrop: 0.0
+  resid_pdrop: 0.0
+  emb_pdrop: 0.0
+  attn_impl: flash
+tokenizer:
+  type: hftokenizer
+  args:
+    tokenizer_name: *tokenizer_name
+    max_seq_len: *max_seq_len
+train_loader:
+  name: c4
+  dataset:
+    remote: *data_remote
+    local: *data_local
+    split: train
+    shuffle: true
+    prefetch: 1_000_000
+    tokenizer_name: *tokenizer_name
+    max_seq_len: *max_seq_len
+    group_method: concat
+  drop_last: true
+  num_workers: 8
+  pin_memory: true
+  prefetch_factor: 2
+  persistent_workers: true
+  timeout: 0
+eval_loader:
+  name: c4
+  eval_subset_num_batches: -1
+  dataset:
+    remote: *data_remote
+    local: *data_local
+    split: val
+    shuffle: false
+    prefetch: 1000
+    tokenizer_name: *tokenizer_name
+    max_seq_len: *max_seq_len
+    group_method: truncate
+  drop_last: false
+  num_workers: 8
+  pin_memory: true
+  prefetch_factor: 2
+  persistent_workers: true
+  timeout: 0
+scheduler:
+  name: cosine_with_warmup
+  t_warmup: 100ba
+  alpha_f: 0.1
+optimizer:
+  name: decoupled_adamw
+  lr: 6.0e-4
+  betas:
+  - 0.9
+  - 0.95
+  eps: 1.0e-08
+  weight_decay: 0.0
+max_duration: 4800ba
+eval_interval: 500ba
+global_train_batch_size: 256
+grad_clip_norm: 1.0
+seed: 17
+device_eval_batch_size: 16
+device_train_microbatch_size: 16
+precision: bf16
+fsdp_config:
+  sharding_strategy: FULL_SHARD
+  min_params: 1e8
+  mixed_precision: DEFAULT
+  activation_checkpointing: false
+  verbose: true
+progress_bar: true
+log_to_console: true
+callbacks:
+  speed_monitor:
+    window_size: 10
+  lr_monitor: {}
+  memory_monitor: {}
+loggers:
+  wandb: {}
+";
+
+/// The same with the names of the document's successors.
+const NEWER: &[&str] = &[
+    "global_seed=3",
+    "seed=${global_seed}",
+    "model.device=null",
+    "model.init_device=meta",
+    "model.loss_fn=fused_crossentropy",
+    "train_loader.name=text",
+    "eval_loader.name=text",
+    "grad_clip_norm=null",
+    "algorithms={gradient_clipping: {clipping_type: norm, clipping_threshold: 0.5}}",
+    "precision=amp_bf16",
+    "console_log_interval=10ba",
+    "eval_subset_num_batches=20",
+    "device_train_microbatch_size=auto",
+    "save_folder=./{run_name}/checkpoints",
+    "autoresume=true",
+];
+
+fn load(overrides: &[&str]) -> trainer::Result<Config> {
+    let overrides: Vec<_> = overrides.iter().map(ToString::to_string).collect();
+    Config::from_yaml_str(OLD_RECIPE, &overrides)
+}
+
+fn message(overrides: &[&str]) -> String {
+    load(overrides).expect_err("the configuration is wrong").to_string()
+}
+
+fn yamls() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../yamls")
+}
+
+#[test]
+fn a_recipe_of_the_source_document_loads_unchanged() {
+    let config = load(&[]).unwrap();
+    assert_eq!(config.run_name, "gpt-125m");
+    assert_eq!(config.model.n_params(), 125_226_240);
+    assert_eq!(config.train_loader.dataset.remote.as_deref(), Some("./my-copy-c4"));
+    assert_eq!(config.train_loader.dataset.group_method, GroupMethod::Concat);
+    assert_eq!(config.train_loader.dataset.predownload, Some(1_000_000));
+    let eval = config.eval_loader.as_ref().unwrap();
+    assert_eq!(eval.dataset.group_method, GroupMethod::Truncate);
+    assert_eq!((eval.dataset.split.as_deref(), eval.dataset.shuffle), (Some("val"), false));
+    assert_eq!((eval.drop_last, config.train_loader.drop_last), (false, true));
+    assert_eq!(config.eval_subset_num_batches, None);
+    assert_eq!(config.scheduler.name, SchedulerName::CosineWithWarmup);
+    assert_eq!(config.optimizer.betas, [0.9, 0.95]);
+    assert_eq!((config.optimizer.lr, config.optimizer.eps), (6e-4, 1e-8));
+    assert_eq!(config.max_duration, Time::batches(4800));
+    assert_eq!(config.device_train_microbatch_size, Microbatch::Rows(16));
+    assert_eq!((config.precision, config.device), (Precision::AmpBf16, DeviceChoice::Auto));
+    assert_eq!(config.callbacks.speed_monitor.unwrap().window_size, 10);
+    assert_eq!(
+        config.notices,
+        [
+            "`model.device` has no effect here: weights are made on the training device",
+            "`fsdp_config` has no effect here: this run has one device",
+            "`loggers.wandb` has no effect here: only tensorboard, metrics.jsonl and the loss \
+             curve are written",
+        ]
+    );
+}
+
+#[test]
+fn the_names_of_its_successors_load_too() {
+    let config = load(NEWER).unwrap();
+    assert_eq!((config.seed, config.grad_clip_norm), (3, Some(0.5)));
+    assert_eq!((config.eval_subset_num_batches, config.autoresume), (Some(20), true));
+    assert_eq!(config.save_folder.as_deref(), Some("./gpt-125m/checkpoints"));
+    assert_eq!(config.device_train_microbatch_size, Microbatch::Auto);
+}
+
+#[test]
+fn the_recipes_of_this_repository_load() {
+    let config = Config::load(&yamls().join("125m.yaml"), &[]).unwrap();
+    assert_eq!(config.model.n_params(), 125_226_240);
+    let old = load(&[]).unwrap();
+    assert_eq!(config.optimizer, old.optimizer);
+    assert_eq!(config.scheduler, old.scheduler);
+    assert_eq!(config.max_duration, old.max_duration);
+    assert_eq!(config.global_train_batch_size, old.global_train_batch_size);
+    assert_eq!(config.precision, old.precision);
+
+    let config = Config::load(&yamls().join("quickstart.yaml"), &[]).unwrap();
+    assert_eq!(config.model.vocab_size, 4096);
+    assert!(config.notices.is_empty(), "{:?}", config.notices);
+    assert!(config.save_folder.is_some());
+    for entry in std::fs::read_dir(yamls()).unwrap() {
+        let path = entry.unwrap().path();
+        let lines = std::fs::read_to_string(&path).unwrap().lines().count();
+        assert!(lines <= 60, "{} has {lines} lines", path.display());
+        Config::load(&path, &[]).unwrap();
+    }
+}
+
+#[test]
+fn an_override_of_a_variable_reaches_every_reference() {
+    let overrides = ["max_seq_len=128", "data_remote=/data/c4", "tokenizer_name=/tok"];
+    let overrides = overrides.map(String::from);
+    let config = Config::load(&yamls().join("125m.yaml"), &overrides).unwrap();
+    let eval = config.eval_loader.unwrap().dataset;
+    let train = config.train_loader.dataset;
+    assert_eq!(config.model.max_seq_len, 128);
+    assert_eq!((train.max_seq_len, eval.max_seq_len), (128, 128));
+    assert_eq!(train.remote.as_deref(), Some("/data/c4"));
+    assert_eq!(eval.remote.as_deref(), Some("/data/c4"));
+    assert_eq!(config.tokenizer_name, "/tok");
+}
+
+#[test]
+fn overrides_take_lists_sections_and_null() {
+    let config = load(&[
+        "optimizer.betas=[0.8, 0.99]",
+        "callbacks={}",
+        "callbacks.lr_monitor={}",
+        "eval_loader=null",
+        "generate.prompt=He said: \"no\"",
+        "train_loader.dataset.split=val",
+        "optimizer.lr=1e-3",
+    ])
+    .unwrap();
+    assert_eq!(config.optimizer.betas, [0.8, 0.99]);
+    assert!(config.callbacks.lr_monitor.is_some() && config.callbacks.speed_monitor.is_none());
+    assert!(config.eval_loader.is_none());
+    assert_eq!(config.generate.prompt.as_deref(), Some("He said: \"no\""));
+    assert_eq!(config.train_loader.dataset.split.as_deref(), Some("val"));
+    assert_eq!(config.optimizer.lr, 1e-3);
+}
+
+#[test]
+fn the_resolved_configuration_loads_to_itself() {
+    for overrides in [&[][..], NEWER] {
+        let config = load(overrides).unwrap();
+        let text = config.to_yaml();
+        let again = Config::from_yaml_str(&text, &[]).unwrap_or_else(|e| panic!("{e}\n{text}"));
+        let forget_notices = |config: Config| Config { notices: Vec::new(), ..config };
+        assert_eq!(forget_notices(again), forget_notices(config), "{text}");
+    }
+}
+
+#[test]
+fn a_typo_is_answered_with_the_nearest_key() {
+    assert_eq!(
+        message(&["max_seq_length=128"]),
+        "unknown key `max_seq_length`; did you mean `max_seq_len`?"
+    );
+    assert_eq!(
+        message(&["optimizer.weight_decy=0.1"]),
+        "unknown key `optimizer.weight_decy`; did you mean `optimizer.weight_decay`?"
+    );
+    assert_eq!(
+        message(&["train_loader.dataset.max_seqlen=9"]),
+        "unknown key `train_loader.dataset.max_seqlen`; did you mean \
+         `train_loader.dataset.max_seq_len`?"
+    );
+    assert_eq!(
+        message(&["model.max_seq_len=${max_seq_lenn}"]),
+        "`model.max_seq_len` refers to `${max_seq_lenn}`, but there is no key `max_seq_lenn`; did \
+         you mean `max_seq_len`?"
+    );
+}
+
+#[test]
+fn a_global_batch_that_does_not_divide_is_one_sentence() {
+    let config = load(&[]).unwrap();
+    assert_eq!(
+        config.batch_plan(12).unwrap_err().to_string(),
+        "global_train_batch_size 256 does not divide by the 12 devices of this run; set it to a \
+         multiple of 12, for example 252"
+    );
+    assert_eq!(
+        load(&["global_train_batch_size=3"]).unwrap().batch_plan(8).unwrap_err().to_string(),
+        "global_train_batch_size 3 does not divide by the 8 devices of this run; set it to a \
+         multiple of 8, for example 8"
+    );
+}
+
+#[test]
+fn batches_are_split_over_devices_and_passes() {
+    let plan = |global: usize, micro: &str, world: usize| {
+        let global = format!("global_train_batch_size={global}");
+        let micro = format!("device_train_microbatch_size={micro}");
+        load(&[&global, &micro]).unwrap().batch_plan(world).unwrap()
+    };
+    let even = plan(256, "16", 8);
+    assert_eq!((even.device_batch, even.microbatch, even.grad_accum), (32, 16, 2));
+    assert_eq!((even.microbatches(32), even.notice), (vec![16, 16], None));
+
+    let uneven = plan(48, "11", 1);
+    assert_eq!((uneven.microbatch, uneven.grad_accum), (11, 5));
+    assert_eq!(uneven.microbatches(48), [11, 11, 11, 11, 4]);
+
+    let clamped = plan(8, "16", 2);
+    assert_eq!((clamped.microbatch, clamped.grad_accum), (4, 1));
+    assert_eq!(
+        clamped.notice.as_deref(),
+        Some(
+            "device_train_microbatch_size 16 is larger than the device's batch of 4 rows; 4 is used"
+        )
+    );
+    let auto = plan(8, "auto", 2);
+    assert_eq!((auto.microbatch, auto.grad_accum, auto.auto), (4, 1, true));
+}
+
+#[test]
+fn wrong_types_and_values_name_the_key() {
+    for (overrides, expected) in [
+        (
+            &["model.d_model=wide"][..],
+            "`model.d_model` is \"wide\"; it must be a whole number of at least 1",
+        ),
+        (
+            &["optimizer.betas=[0.9]"],
+            "`optimizer.betas` is [0.9]; it must be two numbers from 0 up to 1, for example \
+             [0.9, 0.95]",
+        ),
+        (&["progress_bar=yes"], "`progress_bar` is \"yes\"; it must be true or false"),
+        (
+            &["max_duration=ten"],
+            "`max_duration`: `ten` is not a time; write a number and one of ep, ba, sp, tok, dur, \
+             for example 500ba or 0.1dur",
+        ),
+        (&["model=gpt"], "`model` is \"gpt\"; it must be a section of keys"),
+        (
+            &["scheduler.name=cosine_with_warmups"],
+            "`scheduler.name` is `cosine_with_warmups`; it must be one of cosine_with_warmup, \
+             linear_decay_with_warmup, constant_with_warmup; did you mean `cosine_with_warmup`?",
+        ),
+        (&["optimizer.name=sgd"], "`optimizer.name` is `sgd`; it must be one of decoupled_adamw"),
+        (&["optimizer.lr=null"], "`optimizer.lr` is missing; set it, for example `lr: 6.0e-4`"),
+        (
+            &["max_duration=null"],
+            "`max_duration` is missing; set it, for example `max_duration: 4800ba`",
+        ),
+        (
+            &["model.n_heads=7"],
+            "model.d_model 768 does not divide into 7 heads; make it a multiple of model.n_heads",
+        ),
+        (
+            &["model.max_seq_len=64"],
+            "train_loader.dataset.max_seq_len 2048 is longer than the 64 positions of the model; \
+             raise model.max_seq_len or shorten the rows",
+        ),
+        (
+            &["max_duration=1ep"],
+            "`max_duration` is 1ep, but a train_loader with group_method concat has no epochs; \
+             count batches, samples or tokens, for example 1000ba",
+        ),
+        (
+            &["eval_loader.dataset.tokenizer_name=other"],
+            "`tokenizer_name` is `gpt2`, but `eval_loader.dataset.tokenizer_name` is `other`; a \
+             run has one tokenizer: set both to ${tokenizer_name}",
+        ),
+        (
+            &["autoresume=true"],
+            "autoresume is true but there is no save_folder to resume from; set save_folder, for \
+             example ./runs/{run_name}/checkpoints",
+        ),
+        (&["seed=4294967296"], "`seed` is 4294967296; it must be below 4294967296, for example 17"),
+        (
+            &["model.alibi=true"],
+            "`model.alibi` is refused: ALiBi is not supported yet; remove the key or set it to \
+             false",
+        ),
+        (
+            &["algorithms.gradient_clipping.clipping_type=adaptive"],
+            "`algorithms.gradient_clipping.clipping_type` is `adaptive`; only norm is supported: \
+             set it to norm",
+        ),
+    ] {
+        assert_eq!(message(overrides), expected);
+    }
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    let missing = Path::new("yamls/nowhere.yaml");
+    assert_eq!(
+        Config::load(missing, &[]).unwrap_err().to_string(),
+        "there is no configuration file `yamls/nowhere.yaml`; the repository's own are in yamls/"
+    );
+}
