@@ -45,9 +45,10 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::{Index, ShardInfo};
 use crate::storage::{RemoteOptions, Stop};
 use lock::FileLock;
-use mapped::{MapOptions, missing};
-pub(crate) use mapped::{MappedShard, check_hash, check_size};
-pub(crate) use place::{Addresses, Place, RawPath};
+use mapped::{MapOptions, check_size, missing};
+pub(crate) use mapped::MappedShard;
+pub(crate) use place::{Addresses, Place};
+use place::RawPath;
 use publish::publish;
 
 /// Shards that stay mapped although no sample refers to them.
