@@ -1,0 +1,58 @@
+//! How a global batch is split: over ranks, then into microbatches.
+
+use super::{Config, Microbatch};
+use crate::error::{Error, Result};
+
+/// The share of one device in an optimizer step, and the passes it is done in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BatchPlan {
+    /// Rows per optimizer step on this device.
+    pub device_batch: usize,
+    /// Rows per forward and backward pass; the last pass may have fewer.
+    pub microbatch: usize,
+    /// Passes per optimizer step.
+    pub grad_accum: usize,
+    /// Whether the microbatch may be made smaller when memory runs out.
+    pub auto: bool,
+    /// What was adjusted, for the user to read.
+    pub notice: Option<String>,
+}
+
+impl BatchPlan {
+    /// The rows of each pass over a device batch of `rows` rows: 48 by 11 gives 11, 11, 11, 11, 4.
+    pub fn microbatches(&self, rows: usize) -> Vec<usize> {
+        (0..rows).step_by(self.microbatch).map(|start| self.microbatch.min(rows - start)).collect()
+    }
+}
+
+impl Config {
+    /// Splits the global batch over `world_size` devices and into microbatches.
+    ///
+    /// # Errors
+    /// When the global batch does not divide by the number of devices.
+    pub fn batch_plan(&self, world_size: usize) -> Result<BatchPlan> {
+        let global = self.global_train_batch_size;
+        if world_size == 0 || !global.is_multiple_of(world_size) {
+            let below = global - global.checked_rem(world_size).unwrap_or(0);
+            return Err(Error::Config(format!(
+                "global_train_batch_size {global} does not divide by the {world_size} devices of \
+                 this run; set it to a multiple of {world_size}, for example {}",
+                below.max(world_size)
+            )));
+        }
+        let device_batch = global / world_size;
+        let (asked, auto) = match self.device_train_microbatch_size {
+            Microbatch::Auto => (device_batch, true),
+            Microbatch::Rows(rows) => (rows, false),
+        };
+        let microbatch = asked.min(device_batch);
+        let notice = (asked > device_batch).then(|| {
+            format!(
+                "device_train_microbatch_size {asked} is larger than the device's batch of \
+                 {device_batch} rows; {device_batch} is used"
+            )
+        });
+        let grad_accum = device_batch.div_ceil(microbatch);
+        Ok(BatchPlan { device_batch, microbatch, grad_accum, auto, notice })
+    }
+}

@@ -1,0 +1,482 @@
+//! The configuration of a run: the YAML schema of LLM training recipes, read strictly.
+//!
+//! [`Config::load`] reads a YAML file (anchors and merge keys included), lays `key.sub=value`
+//! overrides over it, resolves `${key.sub}` references (so that an override of `max_seq_len`
+//! reaches every place that refers to it), and then reads every value with its type. A key that
+//! does not exist is an error that names the nearest one that does; an option that would change the
+//! result but is not supported is refused by name; one that has no effect here is accepted with a
+//! notice ([`Config::notices`]).
+//!
+//! * `yaml.rs` text to a tree of values: overrides and references
+//! * `schema.rs` every key there is, and what becomes of it
+//! * `read.rs` the tree to [`Config`], with defaults
+//! * `batch.rs` how a global batch is split over ranks and microbatches
+//!
+//! ```
+//! use trainer::config::Config;
+//!
+//! let yaml = "
+//! max_seq_len: 128
+//! data_remote: ./c4
+//! tokenizer_name: gpt2
+//! model: {name: mosaic_gpt, d_model: 64, n_heads: 4, n_layers: 2, vocab_size: 50257,
+//!         max_seq_len: '${max_seq_len}'}
+//! train_loader: {name: text, dataset: {split: train, max_seq_len: '${max_seq_len}'}}
+//! optimizer: {name: decoupled_adamw, lr: 6.0e-4}
+//! scheduler: {name: cosine_with_warmup, t_warmup: 10ba, alpha_f: 0.1}
+//! max_duration: 100ba
+//! global_train_batch_size: 48
+//! device_train_microbatch_size: 11
+//! ";
+//! let config = Config::from_yaml_str(yaml, &["max_seq_len=64".into()])?;
+//! assert_eq!(config.model.max_seq_len, 64);
+//! let plan = config.batch_plan(1)?;
+//! assert_eq!(plan.microbatches(48), [11, 11, 11, 11, 4]);
+//! # Ok::<(), trainer::Error>(())
+//! ```
+
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use crate::time::Time;
+
+mod batch;
+mod read;
+mod schema;
+mod section;
+mod yaml;
+
+pub use batch::BatchPlan;
+
+/// A fully resolved configuration: every reference replaced, every default filled in.
+///
+/// It serialises to YAML that loads to the same configuration ([`Config::to_yaml`]).
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Config {
+    /// Names the run in its folder and in the logs.
+    pub run_name: String,
+    /// The seed of weight initialisation and dropout (the data order has its own `shuffle_seed`).
+    pub seed: u64,
+    /// Tokens per training row.
+    pub max_seq_len: usize,
+    /// The folder or URI that holds the splits.
+    pub data_remote: Option<String>,
+    /// Where shards are cached; the same as `data_remote` means no copying.
+    pub data_local: Option<String>,
+    /// A built-in name (`gpt2`), a path to `tokenizer.json`, or a name on the hub.
+    pub tokenizer_name: String,
+    /// The transformer.
+    pub model: ModelConfig,
+    /// Where training rows come from.
+    pub train_loader: LoaderConfig,
+    /// Where evaluation rows come from; without it nothing is evaluated.
+    pub eval_loader: Option<LoaderConfig>,
+    /// The learning-rate schedule.
+    pub scheduler: SchedulerConfig,
+    /// The optimizer.
+    pub optimizer: OptimizerConfig,
+    /// When to stop.
+    pub max_duration: Time,
+    /// How often to evaluate; zero: only at the end.
+    pub eval_interval: Time,
+    /// Whether to evaluate before the first step.
+    pub eval_first: bool,
+    /// How many batches one evaluation takes; `None` (-1 in YAML) takes all.
+    #[serde(serialize_with = "minus_one_for_none")]
+    pub eval_subset_num_batches: Option<u64>,
+    /// Rows per optimizer step, over all ranks.
+    pub global_train_batch_size: usize,
+    /// Rows per forward and backward pass.
+    pub device_train_microbatch_size: Microbatch,
+    /// Rows per evaluation batch.
+    pub device_eval_batch_size: usize,
+    /// The largest global gradient norm; larger gradients are scaled down to it.
+    pub grad_clip_norm: Option<f64>,
+    /// Weigh microbatches by their tokens with a label, not by their rows (the two differ only
+    /// where rows are padded).
+    pub accumulate_train_batch_on_tokens: bool,
+    /// The arithmetic of the forward and backward pass.
+    pub precision: Precision,
+    /// Which device to train on.
+    pub device: DeviceChoice,
+    /// Show a progress bar (on a terminal only).
+    pub progress_bar: bool,
+    /// Print the `[batch=7/5000]: ...` lines.
+    pub log_to_console: bool,
+    /// How often to print them.
+    pub console_log_interval: Time,
+    /// What is measured beside the loss.
+    pub callbacks: Callbacks,
+    /// Where metrics go beside the console and `metrics.jsonl`.
+    pub loggers: Loggers,
+    /// The folder for checkpoints; without it none are saved. `{run_name}` and `{rank}` (here 0)
+    /// have been replaced.
+    pub save_folder: Option<String>,
+    /// How often to save a checkpoint.
+    pub save_interval: Time,
+    /// How many checkpoints to keep; -1 keeps all.
+    pub save_num_checkpoints_to_keep: i64,
+    /// Whether a checkpoint of the same name may be replaced.
+    pub save_overwrite: bool,
+    /// The checkpoint to start from.
+    pub load_path: Option<String>,
+    /// Take only the weights from `load_path`: not the optimizer, the schedule or the data order.
+    pub load_weights_only: bool,
+    /// Continue from the newest checkpoint in `save_folder` where there is one.
+    pub autoresume: bool,
+    /// The folder for metrics, event files and the loss curve.
+    pub run_folder: PathBuf,
+    /// The text generated at the end of the run.
+    pub generate: GenerateConfig,
+    /// What the user should know: options without effect, values that were adjusted.
+    #[serde(skip)]
+    pub notices: Vec<String>,
+}
+
+/// A decoder-only GPT: pre-LN blocks, learned positions, an output projection tied to the embedding.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ModelConfig {
+    /// Always `mosaic_gpt`.
+    pub name: String,
+    /// The width of the residual stream.
+    pub d_model: usize,
+    /// Attention heads; each is `d_model / n_heads` wide.
+    pub n_heads: usize,
+    /// Transformer blocks.
+    pub n_layers: usize,
+    /// The width of the MLP's hidden layer, as a multiple of `d_model`.
+    pub mlp_ratio: usize,
+    /// Rows of the position table: the longest sequence there can be.
+    pub max_seq_len: usize,
+    /// Rows of the token embedding: the highest token id plus one, or more.
+    pub vocab_size: usize,
+    /// The standard deviation of initial weights.
+    pub init_std: f64,
+    /// Dropout probability on attention weights.
+    pub attn_pdrop: f64,
+    /// Dropout probability on both residual branches.
+    pub resid_pdrop: f64,
+    /// Dropout probability on the summed embeddings.
+    pub emb_pdrop: f64,
+    /// `flash` or `torch`: which attention kernel; the result is the same.
+    pub attn_impl: String,
+    /// The fraction of the gradient that reaches the embeddings, in (0, 1].
+    pub embedding_fraction: f64,
+}
+
+/// One loader: a dataset and how it is batched.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct LoaderConfig {
+    /// `text` (or its older name `c4`).
+    pub name: String,
+    /// The dataset.
+    pub dataset: DatasetConfig,
+    /// Drop a last batch that is not full.
+    pub drop_last: bool,
+    /// Threads that read and tokenise.
+    pub num_workers: usize,
+    /// Batches that each of them keeps ready.
+    pub prefetch_factor: usize,
+}
+
+/// One split of an MDS dataset, and how its samples become rows of `max_seq_len` tokens.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct DatasetConfig {
+    /// The folder or URI that holds the split; `None` where it is all in `local`.
+    pub remote: Option<String>,
+    /// The cache folder; `None`: the remote itself where that is a folder.
+    pub local: Option<String>,
+    /// The split: a folder under both.
+    pub split: Option<String>,
+    /// Shuffle samples.
+    pub shuffle: bool,
+    /// The shuffling algorithm's name: `py1e` and its like.
+    pub shuffle_algo: String,
+    /// The seed of the shuffle and of sampling.
+    pub shuffle_seed: u64,
+    /// Samples per block of a block-wise shuffle.
+    pub shuffle_block_size: Option<u64>,
+    /// Canonical nodes: what the global order is laid out for.
+    pub num_canonical_nodes: Option<u64>,
+    /// Samples to download ahead of the one being read.
+    pub predownload: Option<u64>,
+    /// The largest size of the local cache, in bytes.
+    pub cache_limit: Option<u64>,
+    /// Check the hashes of every shard.
+    pub validate_hash: bool,
+    /// Keep compressed shards beside the decompressed ones.
+    pub keep_zip: bool,
+    /// How often a failed download is tried again.
+    pub download_retry: u32,
+    /// How long one download may take, in seconds.
+    pub download_timeout: f64,
+    /// Tokens per row.
+    pub max_seq_len: usize,
+    /// How texts become rows.
+    pub group_method: GroupMethod,
+    /// Text put in front of every document, where its tokens are wanted.
+    pub bos_text: String,
+    /// Text put after every document, where its tokens are wanted.
+    pub eos_text: String,
+    /// The integers of a `tokens` column of bytes.
+    pub token_encoding_type: TokenEncoding,
+}
+
+/// How texts become rows of `max_seq_len` tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GroupMethod {
+    /// One document is one row: cut at `max_seq_len`, or padded to it.
+    Truncate,
+    /// Documents are joined end to end and cut every `max_seq_len` tokens.
+    Concat,
+}
+
+/// The integer type inside a `tokens` column that was written as bytes (little-endian).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TokenEncoding {
+    /// 8 bytes, signed: what older converters wrote.
+    Int64,
+    /// 4 bytes, signed.
+    Int32,
+    /// 4 bytes, unsigned.
+    Uint32,
+    /// 2 bytes, unsigned.
+    Uint16,
+}
+
+/// The learning-rate schedule; see [`crate::schedule`] for the formulas.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct SchedulerConfig {
+    /// Which formula.
+    pub name: SchedulerName,
+    /// The length of the linear warm-up.
+    pub t_warmup: Time,
+    /// When the decay ends.
+    pub t_max: Time,
+    /// The multiplier at the end of the decay.
+    pub alpha_f: f64,
+}
+
+impl SchedulerConfig {
+    /// The schedule of the reference recipes, over the whole run.
+    pub fn cosine_with_warmup(t_warmup: Time, alpha_f: f64) -> Self {
+        let t_max = Time::new(1.0, crate::time::Unit::Duration);
+        Self { name: SchedulerName::CosineWithWarmup, t_warmup, t_max, alpha_f }
+    }
+}
+
+/// The formulas of [`crate::schedule`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SchedulerName {
+    /// Half a cosine, from 1 to `alpha_f`.
+    CosineWithWarmup,
+    /// A straight line, from 1 to `alpha_f`.
+    LinearDecayWithWarmup,
+    /// No decay.
+    ConstantWithWarmup,
+}
+
+/// DecoupledAdamW: weight decay follows the schedule's shape, not the learning rate.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct OptimizerConfig {
+    /// Always `decoupled_adamw`.
+    pub name: String,
+    /// The learning rate that the schedule multiplies.
+    pub lr: f64,
+    /// The decay rates of the two moments.
+    pub betas: [f64; 2],
+    /// Added to the root of the second moment.
+    pub eps: f64,
+    /// The fraction of every weight taken away per step at the full learning rate.
+    pub weight_decay: f64,
+}
+
+/// `device_train_microbatch_size`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Microbatch {
+    /// As large as the device's memory allows.
+    Auto,
+    /// This many rows.
+    Rows(usize),
+}
+
+impl Serialize for Microbatch {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Auto => serializer.serialize_str("auto"),
+            Self::Rows(rows) => rows.serialize(serializer),
+        }
+    }
+}
+
+/// The arithmetic of the forward and backward pass; weights and optimizer state are always fp32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Precision {
+    /// 32-bit floats throughout.
+    Fp32,
+    /// Matrix products in bfloat16, with fp32 weights (`bf16` in older recipes).
+    AmpBf16,
+    /// Matrix products in float16, with fp32 weights (`amp` or `fp16` in older recipes).
+    AmpFp16,
+}
+
+impl fmt::Display for Precision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Fp32 => "fp32",
+            Self::AmpBf16 => "amp_bf16",
+            Self::AmpFp16 => "amp_fp16",
+        })
+    }
+}
+
+/// `device`: what to train on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DeviceChoice {
+    /// CUDA where there is such a device and this build supports it, else the CPU.
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// The first CUDA device; an error where there is none.
+    Cuda,
+}
+
+/// Which measurements are taken beside the loss; an absent one is `None`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Callbacks {
+    /// `throughput/*`: speed and MFU.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub speed_monitor: Option<SpeedMonitorConfig>,
+    /// `lr-DecoupledAdamW/group0`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lr_monitor: Option<Switch>,
+    /// `memory/*`: resident memory of the process.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_monitor: Option<Switch>,
+    /// `time/remaining_estimate`, in hours.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub runtime_estimator: Option<Switch>,
+}
+
+/// An option that is turned on by being there: `lr_monitor: {}`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Switch {}
+
+/// The speed monitor.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct SpeedMonitorConfig {
+    /// Batches over which speed is averaged.
+    pub window_size: usize,
+    /// The device's peak, in floating-point operations per second, where it is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gpu_flops_available: Option<f64>,
+}
+
+/// Where metrics go beside the console and `metrics.jsonl`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Loggers {
+    /// TensorBoard event files in `run_folder/tensorboard`.
+    pub tensorboard: bool,
+    /// The picture `run_folder/loss_curve.svg`.
+    pub loss_curve: bool,
+}
+
+/// The text generated at the end of the run.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct GenerateConfig {
+    /// What the model continues; without it nothing is generated.
+    pub prompt: Option<String>,
+    /// Tokens to generate.
+    pub max_new_tokens: usize,
+    /// Divides the logits; 0 always takes the likeliest token.
+    pub temperature: f64,
+    /// Sample among the likeliest `top_k` tokens only.
+    pub top_k: Option<usize>,
+}
+
+fn minus_one_for_none<S: serde::Serializer>(
+    value: &Option<u64>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match value {
+        None => serializer.serialize_i64(-1),
+        Some(n) => serializer.serialize_u64(*n),
+    }
+}
+
+impl ModelConfig {
+    /// The number of parameters, the tied embedding counted once:
+    /// `L (12 d² + 13 d) + 2 d + V d + S d` at an `mlp_ratio` of 4.
+    pub fn n_params(&self) -> u64 {
+        let [d, layers, vocab, positions] =
+            [self.d_model, self.n_layers, self.vocab_size, self.max_seq_len].map(|n| n as u64);
+        let hidden = d * self.mlp_ratio as u64;
+        // Attention: d → 3d and d → d with biases; MLP: d → hidden → d with biases; two LayerNorms.
+        let block = (3 * d * d + 3 * d) + (d * d + d) + (2 * d * hidden + hidden + d) + 4 * d;
+        layers * block + 2 * d + (vocab + positions) * d
+    }
+
+    /// Floating-point operations of one training step (forward and backward) on one sequence of
+    /// `seq_len` tokens: `3 (2 N S + 4 L d S²)`, the attention matrix counted in full.
+    pub fn train_flops_per_sequence(&self, seq_len: usize) -> f64 {
+        let [params, layers, d, s] =
+            [self.n_params() as f64, self.n_layers as f64, self.d_model as f64, seq_len as f64];
+        3.0 * (2.0 * params * s + layers * 4.0 * d * s * s)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn model(d_model: usize, n_heads: usize, n_layers: usize, vocab_size: usize) -> ModelConfig {
+        ModelConfig {
+            name: "mosaic_gpt".into(),
+            d_model,
+            n_heads,
+            n_layers,
+            mlp_ratio: 4,
+            max_seq_len: 2048,
+            vocab_size,
+            init_std: 0.02,
+            attn_pdrop: 0.0,
+            resid_pdrop: 0.0,
+            emb_pdrop: 0.0,
+            attn_impl: "flash".into(),
+            embedding_fraction: 1.0,
+        }
+    }
+
+    #[test]
+    fn parameter_counts_are_the_published_ones() {
+        for (d, heads, layers, params) in [
+            (768, 12, 12, 125_226_240),
+            (1024, 16, 24, 355_871_744),
+            (1536, 12, 24, 760_300_032),
+            (2048, 16, 24, 1_315_723_264),
+            (2560, 20, 32, 2_651_553_280),
+            (4096, 32, 32, 6_658_404_352),
+            (8192, 64, 80, 64_861_528_064),
+        ] {
+            assert_eq!(model(d, heads, layers, 50_257).n_params(), params);
+        }
+        assert_eq!(model(768, 12, 12, 50_368).n_params(), 125_311_488);
+    }
+
+    #[test]
+    fn training_flops_per_token_are_the_published_ones() {
+        for (d, heads, layers, giga) in
+            [(768, 12, 12, 0.978), (1024, 16, 24, 2.739), (4096, 32, 32, 43.17)]
+        {
+            let per_token = model(d, heads, layers, 50_257).train_flops_per_sequence(2048) / 2048.0;
+            assert!((per_token / 1e9 / giga - 1.0).abs() < 1e-3, "{d}: {per_token}");
+        }
+    }
+}

@@ -1,0 +1,507 @@
+//! The tree of values to [`Config`]: types, defaults, older names, and what must fit together.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::section::Section;
+use super::{
+    Callbacks, Config, DatasetConfig, DeviceChoice, GenerateConfig, GroupMethod, LoaderConfig,
+    Loggers, Microbatch, ModelConfig, OptimizerConfig, Precision, SchedulerConfig, SchedulerName,
+    SpeedMonitorConfig, Switch, TokenEncoding, schema, yaml,
+};
+use crate::error::{Error, Result};
+use crate::time::{Time, Unit};
+
+impl Config {
+    /// Reads the YAML file at `path` and lays `overrides` (`key.sub=value`) over it.
+    ///
+    /// # Errors
+    /// One sentence that names the file or key, what is wrong with it, and the remedy.
+    pub fn load(path: &Path, overrides: &[String]) -> Result<Self> {
+        Self::from_tree(yaml::read(path)?, overrides)
+    }
+
+    /// The same from YAML text.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn from_yaml_str(text: &str, overrides: &[String]) -> Result<Self> {
+        Self::from_tree(yaml::parse(text, "configuration")?, overrides)
+    }
+
+    /// The whole configuration as YAML: what was given and every default. It loads to an equal
+    /// configuration.
+    pub fn to_yaml(&self) -> String {
+        serde_saphyr::to_string(self)
+            .expect("the configuration is plain maps, lists and scalars, which YAML can write")
+    }
+
+    fn from_tree(mut tree: Value, overrides: &[String]) -> Result<Self> {
+        yaml::apply_overrides(&mut tree, overrides)?;
+        // Keys are checked before references are resolved, so that a mistyped variable is reported
+        // where it is defined; and after it, since a whole section may be a reference.
+        schema::check(&tree)?;
+        let tree = yaml::interpolate(&tree)?;
+        let notices = schema::check(&tree)?;
+        let config = read_config(&Section::root(&tree), notices)?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// What must fit together across sections.
+    fn check(&self) -> Result<()> {
+        let model = &self.model;
+        if !model.d_model.is_multiple_of(model.n_heads) {
+            return Err(Error::Config(format!(
+                "model.d_model {} does not divide into {} heads; make it a multiple of \
+                 model.n_heads",
+                model.d_model, model.n_heads
+            )));
+        }
+        let loaders = [
+            ("train_loader", Some(&self.train_loader)),
+            ("eval_loader", self.eval_loader.as_ref()),
+        ];
+        for (name, loader) in loaders {
+            let Some(LoaderConfig { dataset, .. }) = loader else { continue };
+            if dataset.max_seq_len > model.max_seq_len {
+                return Err(Error::Config(format!(
+                    "{name}.dataset.max_seq_len {} is longer than the {} positions of the model; \
+                     raise model.max_seq_len or shorten the rows",
+                    dataset.max_seq_len, model.max_seq_len
+                )));
+            }
+            if dataset.remote.is_none() && dataset.local.is_none() {
+                return Err(Error::Config(format!(
+                    "{name}.dataset has neither a remote nor a local; set data_remote to the \
+                     folder or URI that holds the splits"
+                )));
+            }
+        }
+        self.check_epochs()?;
+        self.max_duration.resolve(self.max_duration)?;
+        if self.autoresume && self.save_folder.is_none() {
+            return Err(Error::Config(
+                "autoresume is true but there is no save_folder to resume from; set save_folder, \
+                 for example ./runs/{run_name}/checkpoints"
+                    .into(),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Joined documents have no end, so nothing can be counted in their epochs.
+    fn check_epochs(&self) -> Result<()> {
+        if self.train_loader.dataset.group_method != GroupMethod::Concat {
+            return Ok(());
+        }
+        let times = [
+            ("max_duration", self.max_duration),
+            ("eval_interval", self.eval_interval),
+            ("save_interval", self.save_interval),
+            ("console_log_interval", self.console_log_interval),
+            ("scheduler.t_warmup", self.scheduler.t_warmup),
+            ("scheduler.t_max", self.scheduler.t_max),
+        ];
+        match times.into_iter().find(|(_, time)| time.unit == Unit::Epoch) {
+            None => Ok(()),
+            Some((key, time)) => Err(Error::Config(format!(
+                "`{key}` is {time}, but a train_loader with group_method concat has no epochs; \
+                 count batches, samples or tokens, for example 1000ba"
+            ))),
+        }
+    }
+}
+
+fn read_config(root: &Section<'_>, mut notices: Vec<String>) -> Result<Config> {
+    let run_name = match root.text("run_name")? {
+        Some(name) => name,
+        None => std::env::var("COMPOSER_RUN_NAME").unwrap_or_else(|_| "llm".to_owned()),
+    };
+    let with_run_name = |text: String| text.replace("{run_name}", &run_name).replace("{rank}", "0");
+    let seed = match root.whole("seed", 0)? {
+        Some(seed) => seed,
+        None => root.whole("global_seed", 0)?.unwrap_or(17),
+    };
+    if seed > u64::from(u32::MAX) {
+        return Err(Error::Config(format!(
+            "`seed` is {seed}; it must be below 4294967296, for example 17"
+        )));
+    }
+    let max_seq_len = match root.size("max_seq_len", 2)? {
+        Some(length) => length,
+        None => root
+            .section("model")?
+            .size("max_seq_len", 2)?
+            .ok_or_else(|| root.missing("max_seq_len", "max_seq_len: 2048"))?,
+    };
+    let data_remote = root.text("data_remote")?;
+    let data_local = root.text("data_local")?;
+    let defaults = DataDefaults { remote: &data_remote, local: &data_local, max_seq_len };
+    let train_loader = match root.has("train_loader") {
+        true => read_loader(&root.section("train_loader")?, &defaults, true)?,
+        false => {
+            let example = "train_loader: {name: text, dataset: {split: train}}";
+            return Err(root.missing("train_loader", example));
+        }
+    };
+    let eval_loader = match root.has("eval_loader") {
+        true => Some(read_loader(&root.section("eval_loader")?, &defaults, false)?),
+        false => None,
+    };
+    let microbatch = match root.text("device_train_microbatch_size")?.as_deref() {
+        None | Some("auto") => Microbatch::Auto,
+        Some(_) => Microbatch::Rows(root.size("device_train_microbatch_size", 1)?.unwrap_or(1)),
+    };
+    let eval_batch = match (root.size("device_eval_batch_size", 1)?, microbatch) {
+        (Some(rows), _) | (None, Microbatch::Rows(rows)) => rows,
+        (None, Microbatch::Auto) => 1,
+    };
+    let run_folder = root.text("run_folder")?.unwrap_or_else(|| "./runs/{run_name}".to_owned());
+    Ok(Config {
+        seed,
+        max_seq_len,
+        tokenizer_name: read_tokenizer_name(root)?,
+        model: read_model(&root.section("model")?, max_seq_len)?,
+        train_loader,
+        eval_loader,
+        scheduler: read_scheduler(&root.section("scheduler")?)?,
+        optimizer: read_optimizer(&root.section("optimizer")?, &mut notices)?,
+        max_duration: required(
+            root,
+            "max_duration",
+            "max_duration: 4800ba",
+            root.time("max_duration")?,
+        )?,
+        eval_interval: root.time("eval_interval")?.unwrap_or(Time::batches(0)),
+        eval_first: root.flag("eval_first")?.unwrap_or(false),
+        eval_subset_num_batches: read_eval_subset(root)?,
+        global_train_batch_size: required(
+            root,
+            "global_train_batch_size",
+            "global_train_batch_size: 256",
+            root.size("global_train_batch_size", 1)?,
+        )?,
+        device_train_microbatch_size: microbatch,
+        device_eval_batch_size: eval_batch,
+        grad_clip_norm: read_grad_clip_norm(root)?,
+        accumulate_train_batch_on_tokens: root
+            .flag("accumulate_train_batch_on_tokens")?
+            .unwrap_or(false),
+        precision: read_precision(root)?,
+        device: root.choice("device", DEVICES)?.unwrap_or(DeviceChoice::Auto),
+        progress_bar: root.flag("progress_bar")?.unwrap_or(true),
+        log_to_console: root.flag("log_to_console")?.unwrap_or(true),
+        console_log_interval: root.time("console_log_interval")?.unwrap_or(Time::batches(1)),
+        callbacks: read_callbacks(&root.section("callbacks")?)?,
+        loggers: read_loggers(&root.section("loggers")?)?,
+        save_folder: root.text("save_folder")?.map(with_run_name),
+        save_interval: root.time("save_interval")?.unwrap_or(Time::batches(1000)),
+        save_num_checkpoints_to_keep: read_checkpoints_to_keep(root)?,
+        save_overwrite: root.flag("save_overwrite")?.unwrap_or(false),
+        load_path: root.text("load_path")?.map(with_run_name),
+        load_weights_only: root.flag("load_weights_only")?.unwrap_or(false),
+        autoresume: root.flag("autoresume")?.unwrap_or(false),
+        run_folder: PathBuf::from(with_run_name(run_folder)),
+        generate: read_generate(&root.section("generate")?)?,
+        run_name,
+        data_remote,
+        data_local,
+        notices,
+    })
+}
+
+const DEVICES: &[(&str, DeviceChoice)] = &[
+    ("auto", DeviceChoice::Auto),
+    ("cpu", DeviceChoice::Cpu),
+    ("cuda", DeviceChoice::Cuda),
+    ("gpu", DeviceChoice::Cuda),
+];
+
+fn required<T>(section: &Section<'_>, key: &str, example: &str, value: Option<T>) -> Result<T> {
+    value.ok_or_else(|| section.missing(key, example))
+}
+
+/// One tokenizer per run: the several places that may name it must agree.
+fn read_tokenizer_name(root: &Section<'_>) -> Result<String> {
+    let tokenizer = root.section("tokenizer")?;
+    let args = tokenizer.section("args")?;
+    let train = root.section("train_loader")?.section("dataset")?;
+    let eval = root.section("eval_loader")?.section("dataset")?;
+    let places = [
+        (root, "tokenizer_name"),
+        (&tokenizer, "name"),
+        (&args, "tokenizer_name"),
+        (&train, "tokenizer_name"),
+        (&eval, "tokenizer_name"),
+    ];
+    let mut found: Option<(String, String)> = None;
+    for (section, key) in places {
+        let Some(name) = section.text(key)? else { continue };
+        let place = section.path(key);
+        match &found {
+            None => found = Some((place, name)),
+            Some((first, other)) if *other != name => {
+                return Err(Error::Config(format!(
+                    "`{first}` is `{other}`, but `{place}` is `{name}`; a run has one tokenizer: \
+                     set both to ${{tokenizer_name}}"
+                )));
+            }
+            Some(_) => {}
+        }
+    }
+    found
+        .map(|(_, name)| name)
+        .ok_or_else(|| root.missing("tokenizer_name", "tokenizer_name: gpt2"))
+}
+
+fn read_model(model: &Section<'_>, max_seq_len: usize) -> Result<ModelConfig> {
+    let name = model.text("name")?.unwrap_or_else(|| "mosaic_gpt".to_owned());
+    if name != "mosaic_gpt" {
+        return Err(Error::Config(format!(
+            "`model.name` is `{name}`; only mosaic_gpt is supported: set model.name to mosaic_gpt"
+        )));
+    }
+    let attention = model.section("attn_config")?;
+    let probability = |section: &Section<'_>, key| {
+        section.number(key, 0.0..1.0, "a probability from 0 up to 1, for example 0.1")
+    };
+    let kernels = [("flash", "flash"), ("torch", "torch"), ("triton", "triton")];
+    let kernel = match model.choice("attn_impl", &kernels)? {
+        Some(kernel) => kernel,
+        None => attention.choice("attn_impl", &kernels)?.unwrap_or("flash"),
+    };
+    let dropout = match probability(model, "attn_pdrop")? {
+        Some(dropout) => dropout,
+        None => probability(&attention, "attn_pdrop")?.unwrap_or(0.0),
+    };
+    let mlp_ratio = match model.size("mlp_ratio", 1)? {
+        Some(ratio) => ratio,
+        None => model.size("expansion_ratio", 1)?.unwrap_or(4),
+    };
+    let fraction = "a number above 0 and at most 1";
+    let fraction = model.number("embedding_fraction", f64::MIN_POSITIVE..=1.0, fraction)?;
+    let size = |key, example| required(model, key, example, model.size(key, 1)?);
+    Ok(ModelConfig {
+        d_model: size("d_model", "d_model: 768")?,
+        n_heads: size("n_heads", "n_heads: 12")?,
+        n_layers: size("n_layers", "n_layers: 12")?,
+        mlp_ratio,
+        max_seq_len: model.size("max_seq_len", 2)?.unwrap_or(max_seq_len),
+        vocab_size: size("vocab_size", "vocab_size: 50257")?,
+        init_std: model
+            .number("init_std", 0.0.., "a number of at least 0, for example 0.02")?
+            .unwrap_or(0.02),
+        attn_pdrop: dropout,
+        resid_pdrop: probability(model, "resid_pdrop")?.unwrap_or(0.0),
+        emb_pdrop: probability(model, "emb_pdrop")?.unwrap_or(0.0),
+        attn_impl: kernel.to_owned(),
+        embedding_fraction: fraction.unwrap_or(1.0),
+        name,
+    })
+}
+
+/// What a dataset section falls back to.
+struct DataDefaults<'a> {
+    remote: &'a Option<String>,
+    local: &'a Option<String>,
+    max_seq_len: usize,
+}
+
+fn read_loader(
+    loader: &Section<'_>,
+    defaults: &DataDefaults<'_>,
+    training: bool,
+) -> Result<LoaderConfig> {
+    let name = loader.choice("name", &[("text", "text"), ("c4", "c4")])?.unwrap_or("text");
+    Ok(LoaderConfig {
+        name: name.to_owned(),
+        dataset: read_dataset(&loader.section("dataset")?, defaults, training)?,
+        drop_last: loader.flag("drop_last")?.unwrap_or(training),
+        num_workers: loader.size("num_workers", 0)?.unwrap_or(2),
+        prefetch_factor: loader.size("prefetch_factor", 1)?.unwrap_or(2),
+    })
+}
+
+fn read_dataset(
+    dataset: &Section<'_>,
+    defaults: &DataDefaults<'_>,
+    training: bool,
+) -> Result<DatasetConfig> {
+    let methods = [("truncate", GroupMethod::Truncate), ("concat", GroupMethod::Concat)];
+    let encodings = [
+        ("int64", TokenEncoding::Int64),
+        ("int32", TokenEncoding::Int32),
+        ("uint32", TokenEncoding::Uint32),
+        ("uint16", TokenEncoding::Uint16),
+    ];
+    // `a` is today's name of the option, `b` its name in older recipes.
+    let either = |a, b| Ok::<_, Error>(dataset.whole(a, 0)?.or(dataset.whole(b, 0)?));
+    let seconds = |key| dataset.number(key, 0.0.., "a number of seconds, for example 60");
+    Ok(DatasetConfig {
+        remote: dataset.text("remote")?.or_else(|| defaults.remote.clone()),
+        local: dataset.text("local")?.or_else(|| defaults.local.clone()),
+        split: dataset.text("split")?,
+        shuffle: dataset.flag("shuffle")?.unwrap_or(training),
+        shuffle_algo: dataset.text("shuffle_algo")?.unwrap_or_else(|| "py1e".to_owned()),
+        shuffle_seed: dataset.whole("shuffle_seed", 0)?.unwrap_or(9176),
+        shuffle_block_size: dataset.whole("shuffle_block_size", 1)?,
+        num_canonical_nodes: dataset.whole("num_canonical_nodes", 1)?,
+        predownload: either("predownload", "prefetch")?,
+        cache_limit: dataset.whole("cache_limit", 1)?,
+        validate_hash: dataset.has("validate_hash") && dataset.flag("validate_hash")? == Some(true),
+        keep_zip: dataset.flag("keep_zip")?.unwrap_or(false),
+        download_retry: either("download_retry", "retry")?.map_or(2, |n| n.min(1000) as u32),
+        download_timeout: seconds("download_timeout")?.or(seconds("timeout")?).unwrap_or(60.0),
+        max_seq_len: dataset.size("max_seq_len", 2)?.unwrap_or(defaults.max_seq_len),
+        group_method: dataset.choice("group_method", &methods)?.unwrap_or(GroupMethod::Truncate),
+        bos_text: dataset.text("bos_text")?.unwrap_or_default(),
+        eos_text: dataset.text("eos_text")?.unwrap_or_default(),
+        token_encoding_type: dataset
+            .choice("token_encoding_type", &encodings)?
+            .unwrap_or(TokenEncoding::Int64),
+    })
+}
+
+fn read_scheduler(scheduler: &Section<'_>) -> Result<SchedulerConfig> {
+    let names = [
+        ("cosine_with_warmup", SchedulerName::CosineWithWarmup),
+        ("linear_decay_with_warmup", SchedulerName::LinearDecayWithWarmup),
+        ("constant_with_warmup", SchedulerName::ConstantWithWarmup),
+    ];
+    let name = scheduler.choice("name", &names)?;
+    let name = required(scheduler, "name", "name: cosine_with_warmup", name)?;
+    let least = "a number of at least 0, for example 0.1";
+    Ok(SchedulerConfig {
+        name,
+        t_warmup: required(scheduler, "t_warmup", "t_warmup: 100ba", scheduler.time("t_warmup")?)?,
+        t_max: scheduler.time("t_max")?.unwrap_or(Time::new(1.0, Unit::Duration)),
+        alpha_f: scheduler.number("alpha_f", 0.0.., least)?.unwrap_or(0.0),
+    })
+}
+
+fn read_optimizer(optimizer: &Section<'_>, notices: &mut Vec<String>) -> Result<OptimizerConfig> {
+    let choices = [("decoupled_adamw", "decoupled_adamw")];
+    let name = optimizer.choice("name", &choices)?.unwrap_or("decoupled_adamw");
+    let least = "a number of at least 0, for example 6.0e-4";
+    let lr = required(optimizer, "lr", "lr: 6.0e-4", optimizer.number("lr", 0.0.., least)?)?;
+    let weight_decay = optimizer.number("weight_decay", 0.0.., least)?.unwrap_or(1e-5);
+    if weight_decay >= 1e-3 {
+        notices.push(format!(
+            "optimizer.weight_decay {weight_decay} takes that fraction of every weight per step, \
+             whatever lr is: a value for plain AdamW must be multiplied by lr"
+        ));
+    }
+    Ok(OptimizerConfig {
+        name: name.to_owned(),
+        lr,
+        betas: optimizer.betas("betas")?.unwrap_or([0.9, 0.95]),
+        eps: optimizer.number("eps", 0.0.., least)?.unwrap_or(1e-8),
+        weight_decay,
+    })
+}
+
+/// `grad_clip_norm`, or its newer place `algorithms.gradient_clipping`.
+fn read_grad_clip_norm(root: &Section<'_>) -> Result<Option<f64>> {
+    let expected = "a number above 0, for example 1.0";
+    let above_zero = f64::MIN_POSITIVE..;
+    let clipping = root.section("algorithms")?.section("gradient_clipping")?;
+    let kind = clipping.text("clipping_type")?;
+    if let Some(kind) = kind.filter(|kind| kind != "norm") {
+        return Err(Error::Config(format!(
+            "`{}` is `{kind}`; only norm is supported: set it to norm",
+            clipping.path("clipping_type")
+        )));
+    }
+    let newer = clipping.number("clipping_threshold", above_zero.clone(), expected)?;
+    let older = root.number("grad_clip_norm", above_zero, expected)?;
+    match (older, newer) {
+        (Some(older), Some(newer)) if older != newer => Err(Error::Config(format!(
+            "`grad_clip_norm` is {older}, but `algorithms.gradient_clipping.clipping_threshold` is \
+             {newer}; keep one of the two"
+        ))),
+        _ => Ok(older.or(newer)),
+    }
+}
+
+fn read_precision(root: &Section<'_>) -> Result<Precision> {
+    let names = [
+        ("fp32", Precision::Fp32),
+        ("amp_bf16", Precision::AmpBf16),
+        ("amp_fp16", Precision::AmpFp16),
+        ("bf16", Precision::AmpBf16),
+        ("amp", Precision::AmpFp16),
+        ("fp16", Precision::AmpFp16),
+    ];
+    Ok(root.choice("precision", &names)?.unwrap_or(Precision::Fp32))
+}
+
+/// -1 is all; the top level's value goes before the evaluation loader's.
+fn read_eval_subset(root: &Section<'_>) -> Result<Option<u64>> {
+    let loader = root.section("eval_loader")?;
+    let (section, value) = match root.integer("eval_subset_num_batches")? {
+        Some(value) => (root, Some(value)),
+        None => (&loader, loader.integer("eval_subset_num_batches")?),
+    };
+    match value {
+        None | Some(-1) => Ok(None),
+        Some(value) => u64::try_from(value).ok().filter(|n| *n > 0).map(Some).ok_or_else(|| {
+            Error::Config(format!(
+                "`{}` is {value}; it must be a number of batches, or -1 for all",
+                section.path("eval_subset_num_batches")
+            ))
+        }),
+    }
+}
+
+fn read_checkpoints_to_keep(root: &Section<'_>) -> Result<i64> {
+    match root.integer("save_num_checkpoints_to_keep")?.unwrap_or(-1) {
+        keep if keep == -1 || keep > 0 => Ok(keep),
+        keep => Err(Error::Config(format!(
+            "`save_num_checkpoints_to_keep` is {keep}; it must be at least 1, or -1 to keep all"
+        ))),
+    }
+}
+
+fn read_callbacks(callbacks: &Section<'_>) -> Result<Callbacks> {
+    let switch = |key| Ok::<_, Error>(callbacks.switch(key)?.filter(|on| *on).map(|_| Switch {}));
+    let speed_monitor = match callbacks.has("speed_monitor") {
+        false => None,
+        true => {
+            let speed = callbacks.section("speed_monitor")?;
+            let flops = "a number of operations per second, for example 989.5e12";
+            Some(SpeedMonitorConfig {
+                window_size: speed.size("window_size", 1)?.unwrap_or(1),
+                gpu_flops_available: speed.number(
+                    "gpu_flops_available",
+                    f64::MIN_POSITIVE..,
+                    flops,
+                )?,
+            })
+        }
+    };
+    Ok(Callbacks {
+        speed_monitor,
+        lr_monitor: switch("lr_monitor")?,
+        memory_monitor: switch("memory_monitor")?,
+        runtime_estimator: switch("runtime_estimator")?,
+    })
+}
+
+fn read_loggers(loggers: &Section<'_>) -> Result<Loggers> {
+    Ok(Loggers {
+        tensorboard: loggers.switch("tensorboard")?.unwrap_or(true),
+        loss_curve: loggers.switch("loss_curve")?.unwrap_or(true),
+    })
+}
+
+fn read_generate(generate: &Section<'_>) -> Result<GenerateConfig> {
+    let least = "a number of at least 0, for example 0.8";
+    Ok(GenerateConfig {
+        prompt: generate.text("prompt")?,
+        max_new_tokens: generate.size("max_new_tokens", 1)?.unwrap_or(100),
+        temperature: generate.number("temperature", 0.0.., least)?.unwrap_or(1.0),
+        top_k: generate.size("top_k", 1)?,
+    })
+}

@@ -1,0 +1,505 @@
+//! Every key of a configuration, and what becomes of it: read, accepted without effect, or refused.
+//!
+//! The rule for options that are not supported: where ignoring one would change the trained model
+//! it is refused by name; where it would not, it is accepted with a notice.
+
+use serde_json::Value;
+
+use super::yaml::join;
+use crate::error::{Error, Result};
+
+/// One key and its rule.
+pub(super) struct Key {
+    name: &'static str,
+    rule: Rule,
+}
+
+enum Rule {
+    /// Read by `read.rs`.
+    Read,
+    /// A section with these keys.
+    Section(&'static [Key]),
+    /// A section with any keys.
+    Open,
+    /// Accepted and of no consequence, not worth a notice: values that recipes carry as a record,
+    /// and hints to another framework's loader.
+    Silent,
+    /// Accepted without effect, with a notice why.
+    NoEffect(&'static str),
+    /// Refused with the reason, except null and these values, which ask for nothing.
+    Refused { harmless: &'static [&'static str], why: &'static str },
+}
+
+const fn read(name: &'static str) -> Key {
+    Key { name, rule: Rule::Read }
+}
+const fn section(name: &'static str, keys: &'static [Key]) -> Key {
+    Key { name, rule: Rule::Section(keys) }
+}
+const fn silent(name: &'static str) -> Key {
+    Key { name, rule: Rule::Silent }
+}
+const fn no_effect(name: &'static str, why: &'static str) -> Key {
+    Key { name, rule: Rule::NoEffect(why) }
+}
+const fn refused(name: &'static str, harmless: &'static [&'static str], why: &'static str) -> Key {
+    Key { name, rule: Rule::Refused { harmless, why } }
+}
+
+const OFF: &[&str] = &["false"];
+const ONE_DEVICE: &str = "this run has one device";
+const NO_TRACKER: &str = "only tensorboard, metrics.jsonl and the loss curve are written";
+const NO_CALLBACK: &str = "this callback is not supported; it does not change what is trained";
+const SAME_RESULT: &str = "it chooses a faster kernel, not another result";
+const NOT_MOSAIC_GPT: &str = "the model is mosaic_gpt without it";
+const NOT_YET: &str = "it is not supported yet";
+
+/// The top level.
+pub(super) const ROOT: &[Key] = &[
+    read("data_remote"),
+    read("data_local"),
+    read("max_seq_len"),
+    read("tokenizer_name"),
+    read("global_seed"),
+    read("run_name"),
+    read("run_folder"),
+    Key { name: "variables", rule: Rule::Open },
+    section("model", MODEL),
+    section("tokenizer", TOKENIZER),
+    section("train_loader", LOADER),
+    section("eval_loader", LOADER),
+    section("scheduler", SCHEDULER),
+    section("optimizer", OPTIMIZER),
+    section("algorithms", ALGORITHMS),
+    read("max_duration"),
+    read("eval_interval"),
+    read("eval_first"),
+    read("eval_subset_num_batches"),
+    read("global_train_batch_size"),
+    read("seed"),
+    read("device_train_microbatch_size"),
+    read("device_eval_batch_size"),
+    read("grad_clip_norm"),
+    read("accumulate_train_batch_on_tokens"),
+    read("precision"),
+    read("device"),
+    no_effect("fsdp_config", ONE_DEVICE),
+    no_effect("tp_config", ONE_DEVICE),
+    no_effect("dist_timeout", ONE_DEVICE),
+    read("progress_bar"),
+    read("log_to_console"),
+    read("console_log_interval"),
+    silent("log_config"),
+    no_effect("python_log_level", "RUST_LOG sets the level, for example RUST_LOG=debug"),
+    section("callbacks", CALLBACKS),
+    section("loggers", LOGGERS),
+    read("save_folder"),
+    read("save_interval"),
+    read("save_num_checkpoints_to_keep"),
+    read("save_overwrite"),
+    no_effect("save_filename", "checkpoints have fixed names"),
+    no_effect("save_latest_filename", "the newest checkpoint is found by itself"),
+    refused("save_weights_only", OFF, NOT_YET),
+    refused("save_ignore_keys", &["[]"], NOT_YET),
+    read("load_path"),
+    read("load_weights_only"),
+    refused("load_ignore_keys", &["[]"], NOT_YET),
+    refused("load_strict_model_weights", &["true"], NOT_YET),
+    read("autoresume"),
+    section("generate", GENERATE),
+    refused("train_subset_num_batches", &["-1"], "set max_duration instead"),
+    no_effect("icl_tasks", "in-context tasks are not evaluated yet"),
+    no_effect("icl_subset_num_batches", "in-context tasks are not evaluated yet"),
+    no_effect("icl_seq_len", "in-context tasks are not evaluated yet"),
+    no_effect("eval_gauntlet", "in-context tasks are not evaluated yet"),
+    refused("code_paths", &["[]"], "Python code cannot be loaded"),
+    no_effect("compile_config", SAME_RESULT),
+    no_effect("profiler", "there is no profiler yet"),
+    no_effect("metadata", NO_TRACKER),
+    no_effect("flatten_metadata", NO_TRACKER),
+    silent("max_split_size_mb"),
+    silent("expandable_segments"),
+    silent("cuda_load_lazy"),
+    silent("spin_dataloaders"),
+    silent("matmul_precision"),
+    // Values that the reference writes back into the configuration.
+    silent("n_gpus"),
+    silent("n_params"),
+    silent("device_train_batch_size"),
+    silent("device_train_grad_accum"),
+];
+
+const MODEL: &[Key] = &[
+    read("name"),
+    no_effect("device", "weights are made on the training device"),
+    no_effect("init_device", "weights are made on the training device"),
+    silent("tokenizer_name"),
+    silent("verbose"),
+    read("d_model"),
+    read("n_heads"),
+    read("n_layers"),
+    read("mlp_ratio"),
+    read("expansion_ratio"),
+    read("max_seq_len"),
+    read("vocab_size"),
+    read("init_std"),
+    read("attn_pdrop"),
+    read("resid_pdrop"),
+    read("emb_pdrop"),
+    read("attn_impl"),
+    read("embedding_fraction"),
+    section("attn_config", ATTENTION),
+    silent("loss_fn"),
+    refused("alibi", OFF, "ALiBi is not supported yet"),
+    silent("alibi_bias_max"),
+    refused("attn_qk_ln", OFF, NOT_MOSAIC_GPT),
+    refused("attn_clip_qkv", &[], NOT_MOSAIC_GPT),
+    refused("softmax_scale", &[], NOT_MOSAIC_GPT),
+    refused("prefix_lm", OFF, NOT_MOSAIC_GPT),
+    refused("attn_uses_sequence_id", OFF, NOT_MOSAIC_GPT),
+    refused("no_bias", OFF, NOT_MOSAIC_GPT),
+    refused("logit_scale", &[], NOT_MOSAIC_GPT),
+    refused("learned_pos_emb", &["true"], NOT_MOSAIC_GPT),
+    refused("tie_word_embeddings", &["true"], NOT_MOSAIC_GPT),
+    refused("param_init_fn", &["baseline_"], "weights start as N(0, init_std)"),
+    refused("init_config", &[], "weights start as N(0, init_std); set model.init_std"),
+    refused("norm_type", &["layernorm", "low_precision_layernorm"], NOT_MOSAIC_GPT),
+    silent("low_precision_layernorm"),
+    refused("ffn_config", &[], NOT_MOSAIC_GPT),
+    silent("use_cache"),
+];
+
+const ATTENTION: &[Key] = &[
+    refused("attn_type", &["multihead_attention"], NOT_MOSAIC_GPT),
+    read("attn_impl"),
+    read("attn_pdrop"),
+    refused("alibi", OFF, "ALiBi is not supported yet"),
+    silent("alibi_bias_max"),
+    refused("rope", OFF, NOT_MOSAIC_GPT),
+    refused("qk_ln", OFF, NOT_MOSAIC_GPT),
+    refused("qk_gn", OFF, NOT_MOSAIC_GPT),
+    silent("fused_qkv"),
+    refused("clip_qkv", &[], NOT_MOSAIC_GPT),
+    refused("softmax_scale", &[], NOT_MOSAIC_GPT),
+    refused("prefix_lm", OFF, NOT_MOSAIC_GPT),
+    refused("attn_uses_sequence_id", OFF, NOT_MOSAIC_GPT),
+    refused("sliding_window_size", &["-1"], NOT_MOSAIC_GPT),
+];
+
+const TOKENIZER: &[Key] = &[
+    silent("type"),
+    read("name"),
+    section("args", &[read("tokenizer_name"), silent("max_seq_len")]),
+    section("kwargs", &[silent("model_max_length")]),
+];
+
+const LOADER: &[Key] = &[
+    read("name"),
+    section("dataset", DATASET),
+    read("drop_last"),
+    read("num_workers"),
+    read("prefetch_factor"),
+    read("eval_subset_num_batches"),
+    silent("label"),
+    silent("pin_memory"),
+    silent("persistent_workers"),
+    silent("timeout"),
+];
+
+const DATASET: &[Key] = &[
+    read("remote"),
+    read("local"),
+    read("split"),
+    read("shuffle"),
+    read("shuffle_algo"),
+    read("shuffle_seed"),
+    read("shuffle_block_size"),
+    read("num_canonical_nodes"),
+    read("predownload"),
+    read("prefetch"),
+    read("cache_limit"),
+    read("validate_hash"),
+    read("keep_zip"),
+    read("retry"),
+    read("download_retry"),
+    read("timeout"),
+    read("download_timeout"),
+    read("tokenizer_name"),
+    read("max_seq_len"),
+    read("group_method"),
+    read("bos_text"),
+    read("eos_text"),
+    read("token_encoding_type"),
+    silent("batch_size"),
+    refused("streams", &[], "mixing several datasets is not supported yet; give remote and local"),
+    refused("epoch_size", &[], NOT_YET),
+    refused("partition_algo", &["relaxed"], NOT_YET),
+    refused("sampling_method", &["balanced"], NOT_YET),
+    silent("sampling_granularity"),
+    refused("batching_method", &["random"], NOT_YET),
+    refused("replication", &[], NOT_YET),
+    refused("eos_token_id", &[], "attention across joined documents cannot be masked yet"),
+    refused("bos_token_id", &[], "attention across joined documents cannot be masked yet"),
+    silent("allow_unsafe_types"),
+];
+
+const SCHEDULER: &[Key] = &[
+    read("name"),
+    read("t_warmup"),
+    read("t_max"),
+    read("alpha_f"),
+    refused("scale_warmup", OFF, NOT_YET),
+];
+
+const OPTIMIZER: &[Key] = &[
+    read("name"),
+    read("lr"),
+    read("betas"),
+    read("eps"),
+    read("weight_decay"),
+    refused("amsgrad", OFF, NOT_YET),
+];
+
+const ALGORITHMS: &[Key] = &[
+    section("gradient_clipping", &[read("clipping_type"), read("clipping_threshold")]),
+    refused("alibi", &[], "ALiBi is not supported yet"),
+    no_effect("fused_layernorm", SAME_RESULT),
+    no_effect("low_precision_layernorm", "normalisation is always done in fp32"),
+    refused("gated_linear_units", &[], NOT_MOSAIC_GPT),
+];
+
+const CALLBACKS: &[Key] = &[
+    section("speed_monitor", &[read("window_size"), read("gpu_flops_available")]),
+    section("lr_monitor", &[]),
+    section("memory_monitor", &[]),
+    section("runtime_estimator", &[]),
+    no_effect("optimizer_monitor", NO_CALLBACK),
+    no_effect("scheduled_gc", NO_CALLBACK),
+    no_effect("system_metrics_monitor", NO_CALLBACK),
+    no_effect("memory_snapshot", NO_CALLBACK),
+    no_effect("fdiff", NO_CALLBACK),
+    no_effect("health_checker", NO_CALLBACK),
+    no_effect("generate_callback", "set generate.prompt for a text at the end"),
+    no_effect("mono_ckpt_saver", NO_CALLBACK),
+    refused("global_lr_scaling", &[], NOT_YET),
+    refused("layer_freezing", &[], NOT_YET),
+    refused("early_stopper", &[], NOT_YET),
+];
+
+const LOGGERS: &[Key] = &[
+    section("tensorboard", &[silent("log_dir"), silent("flush_interval")]),
+    read("loss_curve"),
+    no_effect("wandb", NO_TRACKER),
+    no_effect("mlflow", NO_TRACKER),
+    no_effect("comet_ml", NO_TRACKER),
+    no_effect("neptune", NO_TRACKER),
+    no_effect("mosaicml", NO_TRACKER),
+    no_effect("file", NO_TRACKER),
+    no_effect("inmemory", NO_TRACKER),
+    no_effect("slack", NO_TRACKER),
+];
+
+const GENERATE: &[Key] =
+    &[read("prompt"), read("max_new_tokens"), read("temperature"), read("top_k")];
+
+/// Checks every key of `tree` against the tables above, and returns the notices.
+///
+/// # Errors
+/// An unknown key, with the nearest known one; an unsupported option that asks for something.
+pub(super) fn check(tree: &Value) -> Result<Vec<String>> {
+    let mut notices = Vec::new();
+    check_section(tree, ROOT, "", &mut notices)?;
+    Ok(notices)
+}
+
+fn check_section(
+    value: &Value,
+    keys: &'static [Key],
+    path: &str,
+    notices: &mut Vec<String>,
+) -> Result<()> {
+    let Value::Object(map) = value else { return Ok(()) };
+    for (name, value) in map {
+        let full = join(path, name);
+        let Some(key) = keys.iter().find(|key| key.name == name) else {
+            return Err(unknown_key(&full, name, keys));
+        };
+        match &key.rule {
+            Rule::Section(keys) => check_section(value, keys, &full, notices)?,
+            Rule::NoEffect(why) if !is_harmless(value, OFF) => {
+                notices.push(format!("`{full}` has no effect here: {why}"));
+            }
+            Rule::Refused { harmless, why } if !is_harmless(value, harmless) => {
+                let remedy = match harmless.first() {
+                    Some(only) => format!("remove the key or set it to {only}"),
+                    None => "remove the key".to_owned(),
+                };
+                return Err(Error::Config(format!("`{full}` is refused: {why}; {remedy}")));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn is_harmless(value: &Value, harmless: &[&str]) -> bool {
+    match value {
+        Value::Null => true,
+        Value::String(text) => harmless.contains(&text.as_str()),
+        other => harmless.contains(&other.to_string().as_str()),
+    }
+}
+
+fn unknown_key(full: &str, name: &str, keys: &'static [Key]) -> Error {
+    let prefix = full.strip_suffix(name).unwrap_or_default();
+    // A key of the same section that is spelled nearly so, else one of this very name elsewhere.
+    let near = nearest(name, keys.iter().map(|key| key.name)).map(|near| format!("{prefix}{near}"));
+    let elsewhere = || {
+        let mut found = Vec::new();
+        find_everywhere(name, ROOT, "", &mut found);
+        found.into_iter().next()
+    };
+    let hint = match near.or_else(elsewhere) {
+        Some(hint) => format!("did you mean `{hint}`?"),
+        None if prefix.is_empty() => {
+            "correct or remove it, or put variables of your own under `variables`".to_owned()
+        }
+        None if keys.is_empty() => format!("`{}` takes no keys", prefix.trim_end_matches('.')),
+        None => {
+            let names: Vec<_> = keys.iter().filter(|k| k.is_offered()).map(|k| k.name).collect();
+            format!("`{}` takes {}", prefix.trim_end_matches('.'), names.join(", "))
+        }
+    };
+    Error::Config(format!("unknown key `{full}`; {hint}"))
+}
+
+impl Key {
+    fn is_offered(&self) -> bool {
+        matches!(self.rule, Rule::Read | Rule::Section(_) | Rule::Open)
+    }
+}
+
+fn find_everywhere(name: &str, keys: &'static [Key], path: &str, found: &mut Vec<String>) {
+    for key in keys {
+        let full = join(path, key.name);
+        if key.name == name && key.is_offered() {
+            found.push(full.clone());
+        }
+        if let Rule::Section(keys) = &key.rule {
+            find_everywhere(name, keys, &full, found);
+        }
+    }
+}
+
+/// `; did you mean `key`?`, or nothing where no candidate comes near.
+pub(super) fn did_you_mean<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> String {
+    nearest(name, candidates).map_or_else(String::new, |near| format!("; did you mean `{near}`?"))
+}
+
+/// The candidate fewest edits away, if those are at most a third of the name (and at least two
+/// are allowed for).
+fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let name = name.replace('-', "_").to_lowercase();
+    let allowed = (name.chars().count() / 3).max(2).min(name.chars().count().saturating_sub(1));
+    candidates
+        .map(|candidate| (strsim::damerau_levenshtein(&name, candidate), candidate))
+        .filter(|(distance, _)| *distance <= allowed)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, candidate)| candidate)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn message(tree: Value) -> String {
+        check(&tree).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn an_unknown_key_names_the_nearest_one_at_any_depth() {
+        for (tree, expected) in [
+            (
+                json!({"max_durations": 1}),
+                "unknown key `max_durations`; did you mean `max_duration`?",
+            ),
+            (
+                json!({"model": {"d_modle": 1}}),
+                "unknown key `model.d_modle`; did you mean `model.d_model`?",
+            ),
+            (
+                json!({"train_loader": {"dataset": {"grup_method": 1}}}),
+                "unknown key `train_loader.dataset.grup_method`; did you mean \
+                 `train_loader.dataset.group_method`?",
+            ),
+            (
+                json!({"save-interval": 1}),
+                "unknown key `save-interval`; did you mean `save_interval`?",
+            ),
+            // Right name, wrong place.
+            (json!({"t_warmup": 1}), "unknown key `t_warmup`; did you mean `scheduler.t_warmup`?"),
+            (
+                json!({"my_own_thing": 1}),
+                "unknown key `my_own_thing`; correct or remove it, or put variables of your own \
+                 under `variables`",
+            ),
+            (
+                json!({"generate": {"xyz": 1}}),
+                "unknown key `generate.xyz`; `generate` takes prompt, max_new_tokens, \
+                 temperature, top_k",
+            ),
+            (
+                json!({"callbacks": {"lr_monitor": {"xyz": 1}}}),
+                "unknown key `callbacks.lr_monitor.xyz`; `callbacks.lr_monitor` takes no keys",
+            ),
+        ] {
+            assert_eq!(message(tree), expected);
+        }
+        assert_eq!(check(&json!({"variables": {"any": {"thing": 1}}})).unwrap().len(), 0);
+    }
+
+    #[test]
+    fn what_would_change_the_result_is_refused_by_name() {
+        assert_eq!(
+            message(json!({"model": {"alibi": true}})),
+            "`model.alibi` is refused: ALiBi is not supported yet; remove the key or set it to false"
+        );
+        assert_eq!(
+            message(json!({"algorithms": {"gated_linear_units": {}}})),
+            "`algorithms.gated_linear_units` is refused: the model is mosaic_gpt without it; \
+             remove the key"
+        );
+        let harmless = json!({"model": {"alibi": false, "softmax_scale": null,
+            "attn_config": {"attn_type": "multihead_attention"}}, "train_subset_num_batches": -1});
+        assert_eq!(check(&harmless).unwrap(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_would_not_is_accepted_with_a_notice() {
+        let tree = json!({"fsdp_config": {"sharding_strategy": "FULL_SHARD", "min_params": 1e8},
+                          "loggers": {"wandb": {}}, "train_loader": {"pin_memory": true}});
+        assert_eq!(
+            check(&tree).unwrap(),
+            [
+                "`fsdp_config` has no effect here: this run has one device",
+                "`loggers.wandb` has no effect here: only tensorboard, metrics.jsonl and the loss \
+                 curve are written"
+            ]
+        );
+    }
+
+    #[test]
+    fn no_section_lists_a_key_twice() {
+        fn visit(keys: &'static [Key], path: &str) {
+            for (i, key) in keys.iter().enumerate() {
+                assert!(keys[..i].iter().all(|k| k.name != key.name), "{path}.{}", key.name);
+                if let Rule::Section(keys) = &key.rule {
+                    visit(keys, &join(path, key.name));
+                }
+            }
+        }
+        visit(ROOT, "");
+    }
+}

@@ -1,0 +1,61 @@
+//! The one error type of this crate: what went wrong, named, and what to do about it.
+
+use std::path::{Path, PathBuf};
+
+/// A result of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why a run cannot start or go on. The variants are told apart by what a caller can do.
+///
+/// Every message is complete: it names the key, file, sample or value concerned and the remedy.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The configuration is wrong: edit the YAML file or the overrides.
+    #[error("{0}")]
+    Config(String),
+    /// The dataset does not hold what the configuration asks for: convert it again, or change the
+    /// configuration.
+    #[error("{0}")]
+    Data(String),
+    /// The dataset could not be read: its message names the stream, shard and sample.
+    #[error(transparent)]
+    Dataset(#[from] mds::Error),
+    /// The tokenizer could not be found, loaded or applied.
+    #[error("{0}")]
+    Tokenizer(String),
+    /// A checkpoint is missing, damaged, or belongs to another model or dataset.
+    #[error("{0}")]
+    Checkpoint(String),
+    /// The requested device does not exist here.
+    #[error("{0}")]
+    Device(String),
+    /// The run itself went wrong (a loss that is not a number, say).
+    #[error("{0}")]
+    Training(String),
+    /// The operating system refused a file operation.
+    #[error("cannot {action} `{}`: {source}", path.display())]
+    Io {
+        /// What was tried: "read", "write", "create".
+        action: &'static str,
+        /// The file or folder concerned.
+        path: PathBuf,
+        /// What the operating system answered.
+        source: std::io::Error,
+    },
+}
+
+impl Error {
+    /// For `map_err`: names the file operation that failed.
+    ///
+    /// ```
+    /// use trainer::Error;
+    /// let path = std::path::Path::new("/no/such/file");
+    /// let error = std::fs::read(path).map_err(Error::io("read", path)).unwrap_err();
+    /// assert!(error.to_string().starts_with("cannot read `/no/such/file`: "));
+    /// ```
+    pub fn io(action: &'static str, path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.as_ref().to_owned();
+        move |source| Self::Io { action, path, source }
+    }
+}
