@@ -203,8 +203,7 @@ impl Source {
         remote: Remote,
         text: &[u8],
     ) -> mds::Result<Self> {
-        let index =
-            mds::format::Index::parse(text).map_err(|e| e.in_dataset(remote.address()))?;
+        let index = mds::format::Index::parse(text).map_err(|e| e.in_dataset(remote.address()))?;
         Ok(Self { address, split, remote, index })
     }
 

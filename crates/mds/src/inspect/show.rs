@@ -79,7 +79,8 @@ pub(super) fn count(n: u64, noun: &str) -> String {
 }
 
 fn text(text: &str, full: bool) -> String {
-    let shown: String = if full { text.to_owned() } else { text.chars().take(CHARACTERS).collect() };
+    let shown: String =
+        if full { text.to_owned() } else { text.chars().take(CHARACTERS).collect() };
     let rest = if full { 0 } else { text.chars().count().saturating_sub(CHARACTERS) };
     // Control characters in data must not reach the terminal; quotes may stay as they are.
     let mut line = String::with_capacity(shown.len());

@@ -119,7 +119,11 @@ fn print_rate(totals: &Totals, seconds: f64, out: &mut dyn Write) -> Result<(), 
         out,
         "\nread {} in {} ({}) in {seconds:.2} s: {:.0} samples/s, {:.1} MB/s",
         show::count(totals.samples, "sample"),
-        if totals.batches == 1 { "1 batch".to_owned() } else { format!("{} batches", totals.batches) },
+        if totals.batches == 1 {
+            "1 batch".to_owned()
+        } else {
+            format!("{} batches", totals.batches)
+        },
         show::size(totals.bytes),
         per_second(totals.samples),
         per_second(totals.bytes) / 1e6,
@@ -131,8 +135,6 @@ fn progress(samples: u64) -> ProgressBar {
     if !is_watched() {
         return ProgressBar::hidden();
     }
-    let style = ProgressStyle::with_template(
-        "{bar:30} {pos}/{len} samples  {per_sec}  {eta} left",
-    );
+    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} samples  {per_sec}  {eta} left");
     ProgressBar::new(samples).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
