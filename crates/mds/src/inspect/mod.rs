@@ -113,7 +113,12 @@ impl From<io::Error> for Failure {
 pub(crate) fn main() -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
-    tracing_subscriber::fmt().with_env_filter(filter).without_time().with_writer(io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .without_time()
+        .with_ansi(is_watched())
+        .with_writer(io::stderr)
+        .init();
     let cli = Cli::parse();
     let mut out = io::stdout().lock();
     match run(cli, &mut out).and_then(|code| Ok(out.flush().map(|()| code)?)) {
