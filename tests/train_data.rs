@@ -2,6 +2,8 @@
 //! the number of threads; a restored position goes on with the very next token; and a dataset that
 //! does not fit is refused in one sentence.
 
+#![allow(clippy::unwrap_used, clippy::panic)] // a failed step is a failed test
+
 use std::path::{Path, PathBuf};
 
 use convert::tokenizer::Tokenizer;
@@ -234,32 +236,25 @@ fn bytes_of<const N: usize>(ids: &[i32], encode: fn(i32) -> [u8; N]) -> Vec<u8> 
     ids.iter().flat_map(|id| encode(*id)).collect()
 }
 
+/// How a sample of ids is stored: the column's encoding, its bytes, and the dtype of an array.
+type Stored = (Encoding, fn(&[i32]) -> Vec<u8>, Option<DType>);
+
 #[test]
 fn ready_tokens_are_read_in_every_integer_type() {
-    let shape = Some(vec![16]);
-    let cases: [(&str, Encoding, fn(&[i32]) -> Vec<u8>, Option<DType>); 5] = [
-        (
-            "int32",
-            Encoding::NdArray { dtype: Some(DType::I32), shape: None },
-            |ids| bytes_of(ids, i32::to_le_bytes),
-            Some(DType::I32),
-        ),
-        (
-            "uint16",
-            Encoding::NdArray { dtype: Some(DType::U16), shape },
-            |ids| bytes_of(ids, |id| (id as u16).to_le_bytes()),
-            Some(DType::U16),
-        ),
+    let array = |dtype| Encoding::NdArray { dtype: Some(dtype), shape: None };
+    let fixed = Encoding::NdArray { dtype: Some(DType::U16), shape: Some(vec![16]) };
+    let dynamic = Encoding::NdArray { dtype: None, shape: None };
+    let cases: [(&str, Stored); 5] = [
+        ("int64", (array(DType::I32), |ids| bytes_of(ids, i32::to_le_bytes), Some(DType::I32))),
+        ("int64", (fixed, |ids| bytes_of(ids, |id| (id as u16).to_le_bytes()), Some(DType::U16))),
         (
             "int64",
-            Encoding::NdArray { dtype: None, shape: None },
-            |ids| bytes_of(ids, |id| i64::from(id).to_le_bytes()),
-            Some(DType::I64),
+            (dynamic, |ids| bytes_of(ids, |id| i64::from(id).to_le_bytes()), Some(DType::I64)),
         ),
-        ("int64", Encoding::Bytes, |ids| bytes_of(ids, |id| i64::from(id).to_le_bytes()), None),
-        ("uint16", Encoding::Bytes, |ids| bytes_of(ids, |id| (id as u16).to_le_bytes()), None),
+        ("int64", (Encoding::Bytes, |ids| bytes_of(ids, |id| i64::from(id).to_le_bytes()), None)),
+        ("uint16", (Encoding::Bytes, |ids| bytes_of(ids, |id| (id as u16).to_le_bytes()), None)),
     ];
-    for (encoding_type, encoding, encode, dtype) in cases {
+    for (encoding_type, (encoding, encode, dtype)) in cases {
         let dir = tempfile::tempdir().unwrap();
         let sample = |i: usize| {
             let data = encode(&ramp(i, 16));

@@ -115,27 +115,9 @@ impl Config {
 }
 
 fn read_config(root: &Section<'_>, mut notices: Vec<String>) -> Result<Config> {
-    let run_name = match root.text("run_name")? {
-        Some(name) => name,
-        None => std::env::var("COMPOSER_RUN_NAME").unwrap_or_else(|_| "llm".to_owned()),
-    };
+    let run_name = read_run_name(root)?;
     let with_run_name = |text: String| text.replace("{run_name}", &run_name).replace("{rank}", "0");
-    let seed = match root.whole("seed", 0)? {
-        Some(seed) => seed,
-        None => root.whole("global_seed", 0)?.unwrap_or(17),
-    };
-    if seed > u64::from(u32::MAX) {
-        return Err(Error::Config(format!(
-            "`seed` is {seed}; it must be below 4294967296, for example 17"
-        )));
-    }
-    let max_seq_len = match root.size("max_seq_len", 2)? {
-        Some(length) => length,
-        None => root
-            .section("model")?
-            .size("max_seq_len", 2)?
-            .ok_or_else(|| root.missing("max_seq_len", "max_seq_len: 2048"))?,
-    };
+    let max_seq_len = read_max_seq_len(root)?;
     let data_remote = root.text("data_remote")?;
     let data_local = root.text("data_local")?;
     let defaults = DataDefaults { remote: &data_remote, local: &data_local, max_seq_len };
@@ -160,7 +142,7 @@ fn read_config(root: &Section<'_>, mut notices: Vec<String>) -> Result<Config> {
     };
     let run_folder = root.text("run_folder")?.unwrap_or_else(|| "./runs/{run_name}".to_owned());
     Ok(Config {
-        seed,
+        seed: read_seed(root)?,
         max_seq_len,
         tokenizer_name: read_tokenizer_name(root)?,
         model: read_model(&root.section("model")?, max_seq_len)?,
@@ -221,6 +203,36 @@ const DEVICES: &[(&str, DeviceChoice)] = &[
 
 fn required<T>(section: &Section<'_>, key: &str, example: &str, value: Option<T>) -> Result<T> {
     value.ok_or_else(|| section.missing(key, example))
+}
+
+/// The key, else the environment's, else the reference's.
+fn read_run_name(root: &Section<'_>) -> Result<String> {
+    let environment = || std::env::var("COMPOSER_RUN_NAME").unwrap_or_else(|_| "llm".to_owned());
+    Ok(root.text("run_name")?.unwrap_or_else(environment))
+}
+
+fn read_seed(root: &Section<'_>) -> Result<u64> {
+    let seed = match root.whole("seed", 0)? {
+        Some(seed) => seed,
+        None => root.whole("global_seed", 0)?.unwrap_or(17),
+    };
+    if seed > u64::from(u32::MAX) {
+        return Err(Error::Config(format!(
+            "`seed` is {seed}; it must be below 4294967296, for example 17"
+        )));
+    }
+    Ok(seed)
+}
+
+/// The variable at the top, or the model's own.
+fn read_max_seq_len(root: &Section<'_>) -> Result<usize> {
+    match root.size("max_seq_len", 2)? {
+        Some(length) => Ok(length),
+        None => root
+            .section("model")?
+            .size("max_seq_len", 2)?
+            .ok_or_else(|| root.missing("max_seq_len", "max_seq_len: 2048")),
+    }
 }
 
 /// One tokenizer per run: the several places that may name it must agree.
