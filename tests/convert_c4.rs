@@ -339,12 +339,9 @@ fn a_bad_line_stops_the_run_or_is_skipped_and_counted() {
         line("six", 6),
     ];
     shop.write("bad.jsonl", lines.concat());
-    let problem = "bad.jsonl, line 2: not a JSON object with text keys: control character \
-                   (\\u0000-\\u001F) found while parsing a string";
     let args = ["--source", "bad.jsonl", "--out_root", "out", "--splits", "val"];
     let message = shop.fail(&args);
     let plain = "bad.jsonl, line 2: not a JSON object with text keys: EOF while parsing a string at column 13";
-    assert!(!message.contains(problem));
     assert_eq!(
         message,
         format!("{plain}; correct the line, or leave such lines out with --on_bad_line skip")
