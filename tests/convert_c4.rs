@@ -6,7 +6,7 @@
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -14,85 +14,13 @@ use convert::tokenizer::Tokenizer;
 
 #[path = "support/shards.rs"]
 mod shards;
+#[path = "support/workshop.rs"]
+mod workshop;
+
+use workshop::{Workshop, entries, stderr, stdout};
 
 fn data() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../data")
-}
-
-/// A folder to work in, and commands that never leave this machine.
-struct Workshop {
-    folder: tempfile::TempDir,
-}
-
-impl Workshop {
-    fn new() -> Self {
-        Self { folder: tempfile::tempdir().unwrap() }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
-        let path = self.path(name);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(&path, content).unwrap();
-        path
-    }
-
-    fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_convert-c4"));
-        command
-            .current_dir(self.folder.path())
-            .args(args)
-            .env("HF_ENDPOINT", "http://127.0.0.1:1")
-            .env("HOME", self.folder.path())
-            .env_remove("XDG_CACHE_HOME")
-            .env_remove("HF_TOKEN")
-            .env_remove("RUST_LOG")
-            .stdin(Stdio::null());
-        command
-    }
-
-    fn run(&self, args: &[&str]) -> Output {
-        self.command(args).output().unwrap()
-    }
-
-    fn succeed(&self, args: &[&str]) -> Output {
-        let output = self.run(args);
-        assert!(output.status.success(), "{args:?}: {}", stderr(&output));
-        output
-    }
-
-    /// Runs a command that must fail with code 1, and gives its error message.
-    fn fail(&self, args: &[&str]) -> String {
-        let output = self.run(args);
-        assert_eq!(output.status.code(), Some(1), "{args:?}: {}", stderr(&output));
-        let errors = stderr(&output);
-        let message = errors.lines().find_map(|l| l.strip_prefix("convert-c4: error: "));
-        message.unwrap_or_else(|| panic!("no error line: {errors}")).to_owned()
-    }
-
-    /// Nothing, finished or not, stands where the dataset should be.
-    fn assert_nothing_written(&self, out_root: &str) {
-        assert!(!self.path(out_root).exists(), "{:?}", entries(&self.path(out_root)));
-    }
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-fn stdout(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-fn entries(folder: &Path) -> Vec<String> {
-    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
-    let name = |e: std::io::Result<fs::DirEntry>| e.unwrap().file_name().into_string().unwrap();
-    let mut names: Vec<String> = entries.map(name).collect();
-    names.sort();
-    names
 }
 
 fn line(text: &str, n: usize) -> String {
@@ -630,8 +558,14 @@ fn a_killed_run_leaves_no_dataset_and_does_not_hinder_the_next() {
 
     let shop = &caught.shop;
     shop.write("x.jsonl", line("a", 0));
-    shop.succeed(&["--source", "x.jsonl", "--out_root", "out", "--splits", "val"]);
+    let out = shop.succeed(&["--source", "x.jsonl", "--out_root", "out", "--splits", "val"]);
     assert_eq!(shards::read_strings(&shop.path("out/val")).len(), 1);
+    let part = part.file_name().unwrap().to_string_lossy();
+    let note = format!(
+        "convert-c4: note: out/{part} is of a run that was killed or still goes on; if none does, \
+         remove it\n"
+    );
+    assert!(stderr(&out).starts_with(&note), "{}", stderr(&out));
 }
 
 #[cfg(unix)]
