@@ -99,11 +99,7 @@ pub(crate) fn check_size(bytes: u64, info: &FileInfo) -> Result<(), String> {
     Err(format!("it has {bytes} bytes, but index.json says {}", info.bytes))
 }
 
-pub(crate) fn check_hash(
-    bytes: &[u8],
-    algorithm: HashAlgorithm,
-    expected: &str,
-) -> Result<(), String> {
+fn check_hash(bytes: &[u8], algorithm: HashAlgorithm, expected: &str) -> Result<(), String> {
     let found = algorithm.hex(bytes);
     if found == expected {
         return Ok(());

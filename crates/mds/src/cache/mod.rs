@@ -34,7 +34,7 @@ mod place;
 mod publish;
 mod room;
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -45,9 +45,10 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::{Index, ShardInfo};
 use crate::storage::{RemoteOptions, Stop};
 use lock::FileLock;
-use mapped::{MapOptions, missing};
-pub(crate) use mapped::{MappedShard, check_hash, check_size};
-pub(crate) use place::{Addresses, Place, RawPath};
+pub(crate) use mapped::MappedShard;
+use mapped::{MapOptions, check_size, missing};
+use place::RawPath;
+pub(crate) use place::{Addresses, Place};
 use publish::publish;
 
 /// Shards that stay mapped although no sample refers to them.
@@ -73,6 +74,8 @@ pub(crate) struct ShardCache {
     idle: Mutex<VecDeque<(usize, u64)>>,
     /// Held while room is made and filled, so that two threads do not fill the same room.
     publishing: Mutex<()>,
+    /// Shards that are about to be opened ahead of their use.
+    reserved: Mutex<HashSet<usize>>,
 }
 
 #[derive(Debug)]
@@ -113,8 +116,14 @@ impl ShardCache {
             }
             places.push(place);
         }
-        let (idle, publishing) = (Mutex::default(), Mutex::default());
-        let cache = Self { places, slots, options, idle, publishing };
+        let cache = Self {
+            places,
+            slots,
+            options,
+            idle: Mutex::default(),
+            publishing: Mutex::default(),
+            reserved: Mutex::default(),
+        };
         cache.check_limit()?;
         Ok(cache)
     }
@@ -183,10 +192,11 @@ impl ShardCache {
     /// Brings a shard ahead of its use and pins it, unless the cache has no room for more shards
     /// that are in use.
     pub(crate) fn open_ahead(&self, shard: usize, stop: &Stop) -> Result<Option<Arc<MappedShard>>> {
-        if !self.has_room_ahead(shard) {
-            return Ok(None);
+        match self.reserve_ahead(shard) {
+            // Reserved until the shard is open, and so in use.
+            Some(_reserved) => self.open(shard, stop).map(Some),
+            None => Ok(None),
         }
-        self.open(shard, stop).map(Some)
     }
 
     fn bring(&self, shard: usize, stop: &Stop) -> Result<MappedShard> {

@@ -13,7 +13,7 @@ use super::publish::{PartFile, publish, sweep};
 use super::{CacheOptions, lock_limit, lock_path, relock};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{FileInfo, Index, ShardInfo};
-use crate::storage::{Location, Remote, Stop, check_split};
+use crate::storage::{Location, Remote, RemoteOptions, Stop, check_split};
 
 /// The name of the list of shards.
 const INDEX: &str = "index.json";
@@ -272,13 +272,9 @@ fn read_index(dir: &Path) -> Result<Option<Vec<u8>>> {
 
 /// There is no dataset in a folder; names the splits below it, if that is the reason.
 fn no_index(dir: &Path) -> Error {
-    let mut splits: Vec<String> = std::fs::read_dir(dir)
-        .map(|entries| {
-            let found = entries.flatten().filter(|e| e.path().join(INDEX).is_file());
-            found.map(|e| e.file_name().to_string_lossy().into_owned()).collect()
-        })
+    let splits = Remote::at(Location::Folder(dir.to_path_buf()), RemoteOptions::default())
+        .map(|folder| folder.splits())
         .unwrap_or_default();
-    splits.sort();
     let what = format!("there is no dataset in {}: it has no {INDEX}", dir.display());
     let remedy = match splits.as_slice() {
         [] if dir.is_dir() => "check the path and the split".to_owned(),

@@ -38,15 +38,22 @@ impl ShardCache {
         .in_dataset(self.places[largest.place].shown()))
     }
 
-    /// Whether the shard can be fetched ahead of its use with room left for the largest one: what
-    /// is in use now cannot go, and the reader must be able to go on.
-    pub(super) fn has_room_ahead(&self, shard: usize) -> bool {
-        let Some(limit) = self.options.limit else { return true };
-        let in_use = self.slots.iter().enumerate().filter(|(i, slot)| *i != shard && in_use(slot));
-        let pinned: u64 = in_use.map(|(_, slot)| self.bytes_when_cached(slot)).sum();
-        let largest = self.slots.iter().map(|slot| self.bytes_when_cached(slot)).max();
-        let needed = self.bytes_when_cached(&self.slots[shard]) + largest.unwrap_or(0);
-        pinned.saturating_add(needed) <= limit
+    /// Reserves room to fetch the shard ahead of its use, if that leaves room for two more of the
+    /// largest: what is in use cannot go, and readers must be able to go on.
+    pub(super) fn reserve_ahead(&self, shard: usize) -> Option<Reserved<'_>> {
+        let mut reserved = relock(&self.reserved);
+        if let Some(limit) = self.options.limit {
+            let bytes = |i: usize| self.bytes_when_cached(&self.slots[i]);
+            let is_pinned = |i: &usize| reserved.contains(i) || in_use(&self.slots[*i]);
+            let pinned: u64 =
+                (0..self.slots.len()).filter(|i| *i != shard && is_pinned(i)).map(bytes).sum();
+            let largest = (0..self.slots.len()).map(bytes).max().unwrap_or(0);
+            if pinned.saturating_add(bytes(shard)).saturating_add(2 * largest) > limit {
+                return None;
+            }
+        }
+        reserved.insert(shard);
+        Some(Reserved { cache: self, shard })
     }
 
     /// Evicts until `incoming` more bytes fit in the limit, then publishes them.
@@ -151,6 +158,18 @@ impl ShardCache {
             (false, Some(_)) => raw,
             (true, zip) => raw + zip.filter(|_| self.options.keep_zip).unwrap_or(0),
         }
+    }
+}
+
+/// Room for a shard that is about to be fetched.
+pub(super) struct Reserved<'a> {
+    cache: &'a ShardCache,
+    shard: usize,
+}
+
+impl Drop for Reserved<'_> {
+    fn drop(&mut self) {
+        relock(&self.cache.reserved).remove(&self.shard);
     }
 }
 

@@ -196,7 +196,7 @@ impl Scalar {
     }
 
     /// Reads a number of type `dtype` from its little-endian bytes; `None` if the length is wrong.
-    pub(crate) fn read_le(dtype: DType, bytes: &[u8]) -> Option<Self> {
+    pub fn read_le(dtype: DType, bytes: &[u8]) -> Option<Self> {
         Some(match dtype {
             DType::U8 => Self::U8(u8::from_le_bytes(bytes.try_into().ok()?)),
             DType::I8 => Self::I8(i8::from_le_bytes(bytes.try_into().ok()?)),

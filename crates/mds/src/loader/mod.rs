@@ -199,7 +199,7 @@ impl<T: Send + 'static> Loader<T> {
                 _ => self.shared.take(|| self.threads.iter().all(JoinHandle::is_finished)),
             };
             match next {
-                // Only padding: counted, as all ranks must take as many steps, but not delivered.
+                // Only padding, before other batches of this rank.
                 Some(Ok(batch)) if batch.ids.is_empty() => {}
                 Some(batch) => return batch.map(Some),
                 None => {
@@ -217,7 +217,11 @@ impl<T: Send + 'static> Loader<T> {
         let plan = dataset.plan();
         let place = plan.place(dataset.rank())?;
         let order = plan.epoch(self.epoch, self.offset, self.resumed.as_ref())?;
-        let ids = order.rank_batches(place.node, place.rank).flatten().copied().collect();
+        let mut ids: Vec<i64> =
+            order.rank_batches(place.node, place.rank).flatten().copied().collect();
+        // Batches at the end that are padding only are no batches of this rank.
+        let used = ids.iter().rposition(|id| *id >= 0).map_or(0, |last| last + 1);
+        ids.truncate(used.next_multiple_of(order.batch_size()));
         self.shared.begin_epoch(Epoch { ids, batch_size: order.batch_size() });
         if self.threads.is_empty() {
             self.start_threads()?;
@@ -247,12 +251,16 @@ impl<T: Send + 'static> Loader<T> {
 
 impl<T> Loader<T> {
     /// The position after the batches delivered so far: what was prepared ahead does not count.
-    /// Between the last batch of an epoch and its `None`, the position is the end of that epoch.
+    /// After the last batch of an epoch it is the start of the next one, whether or not the `None`
+    /// between them was fetched; a loader resumed from there begins with the next epoch's batches.
     pub fn state(&self) -> State {
         let plan = self.shared.dataset.plan();
-        let per_batch = plan.options().batch_size.unwrap_or(0) as u64 * plan.world().ranks() as u64;
-        let delivered = self.shared.delivered() * per_batch;
-        plan.state(self.epoch, self.offset + delivered, self.resumed.as_ref())
+        let (epoch, offset) = match self.shared.samples_delivered() {
+            // All ranks have had as many samples as this one: only the last batch may be short.
+            Some(samples) => (self.epoch, self.offset + samples * plan.world().ranks() as u64),
+            None => (self.epoch + 1, 0),
+        };
+        plan.state(epoch, offset, self.resumed.as_ref())
     }
 
     /// The [`state`](Self::state) together with the dataset's fingerprint.

@@ -107,9 +107,13 @@ impl<T> Shared<T> {
         queue.ahead = Ahead::default();
     }
 
-    /// Batches of this epoch handed out.
-    pub(super) fn delivered(&self) -> u64 {
-        self.lock().delivered as u64
+    /// Samples of this epoch handed out, without padding; `None` if that was all of them.
+    pub(super) fn samples_delivered(&self) -> Option<u64> {
+        let queue = self.lock();
+        let Some(epoch) = &queue.epoch else { return Some(0) };
+        let end = queue.delivered * epoch.batch_size;
+        (queue.delivered < epoch.batches())
+            .then(|| epoch.ids[..end].iter().filter(|id| **id >= 0).count() as u64)
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Queue<T>> {

@@ -56,6 +56,7 @@ impl Default for RemoteOptions {
 #[derive(Debug, Clone)]
 pub struct Remote {
     root: Root,
+    location: Location,
     shown: String,
     options: RemoteOptions,
 }
@@ -92,15 +93,14 @@ impl Remote {
                 "raise download_retry or download_timeout",
             ));
         }
-        let shown = location.shown();
-        let root = match location {
-            Location::Folder(folder) => Root::Folder(folder),
+        let root = match &location {
+            Location::Folder(folder) => Root::Folder(folder.clone()),
             Location::Url(url) => {
-                let (store, prefix) = connect::connect(&url, &options)?;
+                let (store, prefix) = connect::connect(url, &options)?;
                 Root::Store { store, prefix }
             }
         };
-        Ok(Self { root, shown, options })
+        Ok(Self { root, shown: location.shown(), location, options })
     }
 
     /// The address, without any password.
@@ -114,6 +114,28 @@ impl Remote {
             Root::Folder(folder) => Some(folder),
             Root::Store { .. } => None,
         }
+    }
+
+    /// The folder `split` below this one.
+    ///
+    /// # Errors
+    /// [`InvalidArgument`](ErrorKind::InvalidArgument) if `split` is not a plain folder name.
+    pub fn below(&self, split: &str) -> Result<Self> {
+        check_split(split)?;
+        Self::at(self.location.clone().join(Some(split)), self.options.clone())
+    }
+
+    /// The folders directly below this one that hold a dataset, in order. Only folders of this
+    /// machine are listed; for others there are none.
+    pub fn splits(&self) -> Vec<String> {
+        let entries = self.folder().and_then(|folder| std::fs::read_dir(folder).ok());
+        let found = entries.into_iter().flatten().flatten();
+        let mut splits: Vec<_> = found
+            .filter(|entry| entry.path().join("index.json").is_file())
+            .map(|entry| entry.file_name().to_string_lossy().into_owned())
+            .collect();
+        splits.sort();
+        splits
     }
 
     /// The bytes of the object `name` (a relative path with `/`).

@@ -1,0 +1,262 @@
+//! The command line of `mds-inspect`, written against the public interface of the library.
+//!
+//! One file per thing that it does; `show` turns values into lines of text.
+
+mod info;
+mod sample;
+mod show;
+mod stream;
+mod verify;
+
+use std::error::Error as _;
+use std::io::{self, ErrorKind as IoKind, IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+use mds::storage::{Remote, RemoteOptions};
+use mds::{ErrorKind, Stream};
+
+const EXAMPLES: &str = "\
+Examples:
+  mds-inspect ./c4                        stream the val split of ./c4, read in place
+  mds-inspect ./c4 --split train --num_batches 5
+  mds-inspect s3://bucket/c4 /tmp/c4      stream into /tmp/c4/val, which mirrors the remote
+  mds-inspect ./c4/val                    a split's own folder works too
+  mds-inspect info ./c4                   columns, shards, sizes, compression, hashes
+  mds-inspect sample ./c4 7               all columns of sample 7
+  mds-inspect verify https://host/c4      read everything, check every hash and offset
+
+A REMOTE that is called like a subcommand is written as a path: mds-inspect ./info
+
+Remotes: a path, file://, s3://, gs://, az://, http://, https://. Credentials and end points come
+from the environment variables of the clouds' own tools (AWS_*, GOOGLE_*, AZURE_*).
+
+Exit codes: 0 all is well; 1 the dataset is missing, damaged or cannot be read; 2 wrong usage.";
+
+/// Streams an MDS dataset as a training run would, and prints what comes out.
+///
+/// Opens the dataset at REMOTE, streams it into LOCAL (reads it in place if LOCAL is the same
+/// folder or is left out), prints the shapes, types and text of the first batches and, at the
+/// end, the rate.
+#[derive(Debug, Parser)]
+#[command(name = "mds-inspect", version, after_long_help = EXAMPLES)]
+#[command(subcommand_precedence_over_arg = true, subcommand_negates_reqs = true)]
+struct Cli {
+    /// The dataset: a root with splits below it, or the folder of one split; a path or a URL
+    #[arg(required = true)]
+    remote: Option<String>,
+
+    /// A folder that keeps the shards, as the cache of a training run does
+    local: Option<PathBuf>,
+
+    #[command(flatten)]
+    streaming: stream::Flags,
+
+    #[command(flatten)]
+    common: Common,
+
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, clap::Args)]
+struct Common {
+    /// The split below REMOTE [default: none if REMOTE has an index.json itself, else val]
+    #[arg(long, global = true)]
+    split: Option<String>,
+
+    /// Print values and lists whole, however long they are
+    #[arg(long, global = true)]
+    full: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Describe a dataset: columns, samples, shards, sizes, compression, hashes
+    Info {
+        /// The dataset, as for streaming
+        remote: Option<String>,
+    },
+    /// Print all columns of one sample
+    Sample {
+        /// The dataset and the number of the sample, from 0
+        #[arg(value_names = ["REMOTE", "N"], num_args = 1..=2, required = true)]
+        remote_and_number: Vec<String>,
+    },
+    /// Read every shard and check its size, hashes, offsets and values
+    Verify {
+        /// The dataset, as for streaming
+        remote: Option<String>,
+    },
+}
+
+/// Why the program ends early.
+enum Failure {
+    Dataset(mds::Error),
+    Output(io::Error),
+    Usage(String),
+}
+
+impl From<mds::Error> for Failure {
+    fn from(error: mds::Error) -> Self {
+        Self::Dataset(error)
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Output(error)
+    }
+}
+
+pub(crate) fn main() -> ExitCode {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .without_time()
+        .with_ansi(is_watched())
+        .with_writer(io::stderr)
+        .init();
+    let cli = Cli::parse();
+    let mut out = io::stdout().lock();
+    match run(cli, &mut out).and_then(|code| Ok(out.flush().map(|()| code)?)) {
+        Ok(code) => code,
+        // A reader such as `head` has seen enough.
+        Err(Failure::Output(e)) if e.kind() == IoKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(Failure::Output(e)) => fail(&format!("cannot write the output: {e}")),
+        Err(Failure::Dataset(e)) => fail(&sentence(&e)),
+        Err(Failure::Usage(what)) => {
+            Cli::command().error(clap::error::ErrorKind::MissingRequiredArgument, what).exit()
+        }
+    }
+}
+
+fn run(cli: Cli, out: &mut dyn Write) -> Result<ExitCode, Failure> {
+    let common = &cli.common;
+    let dataset = |own: Option<String>, what: &str| {
+        let remote = own.or_else(|| cli.remote.clone());
+        let remote = remote
+            .ok_or_else(|| Failure::Usage(format!("{what} needs a dataset: give its REMOTE")))?;
+        Source::find(remote, common.split.as_deref()).map_err(Failure::from)
+    };
+    match cli.command {
+        None => {
+            let source = dataset(None, "mds-inspect")?;
+            stream::run(&source, cli.local.clone(), &cli.streaming, common.full, out)?;
+        }
+        Some(Command::Info { remote }) => {
+            info::run(&dataset(remote, "info")?, common.full, out)?;
+        }
+        Some(Command::Sample { remote_and_number }) => {
+            let (remote, number) = remote_and_sample(remote_and_number)?;
+            sample::run(&dataset(remote, "sample")?, number, common.full, out)?;
+        }
+        Some(Command::Verify { remote }) => {
+            return verify::run(&dataset(remote, "verify")?, out);
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `REMOTE N` or `N REMOTE`, or `N` alone if the dataset came before the subcommand.
+fn remote_and_sample(mut given: Vec<String>) -> Result<(Option<String>, u64), Failure> {
+    let number = given.iter().rposition(|text| text.parse::<u64>().is_ok());
+    let Some(number) = number else {
+        return Err(Failure::Usage("sample needs the number of a sample, from 0".to_owned()));
+    };
+    let text = given.remove(number);
+    let number = text.parse().map_err(|e| Failure::Usage(format!("{text}: {e}")))?;
+    Ok((given.pop(), number))
+}
+
+/// A dataset that was found: the address as given, the split below it, and what is there.
+struct Source {
+    address: String,
+    split: Option<String>,
+    remote: Remote,
+    index: mds::format::Index,
+}
+
+/// The largest `index.json` that is read.
+const MAX_INDEX_BYTES: u64 = 1 << 30;
+
+impl Source {
+    /// Looks for an index at `address` itself unless a split is named, then in the split.
+    fn find(address: String, split: Option<&str>) -> mds::Result<Self> {
+        let root = Remote::open(&address, RemoteOptions::default())?;
+        if split.is_none() {
+            match root.get("index.json", MAX_INDEX_BYTES) {
+                Ok(text) => return Self::new(address, None, root, &text),
+                Err(e) if e.kind() == ErrorKind::NotFound => {}
+                Err(e) => return Err(e),
+            }
+        }
+        let name = split.unwrap_or("val");
+        let below = root.below(name)?;
+        match below.get("index.json", MAX_INDEX_BYTES) {
+            Ok(text) => Self::new(address, Some(name.to_owned()), below, &text),
+            Err(e) if e.kind() == ErrorKind::NotFound => Err(no_dataset(&root, split, name)),
+            Err(e) => Err(e),
+        }
+    }
+
+    fn new(
+        address: String,
+        split: Option<String>,
+        remote: Remote,
+        text: &[u8],
+    ) -> mds::Result<Self> {
+        let index = mds::format::Index::parse(text).map_err(|e| e.in_dataset(remote.address()))?;
+        Ok(Self { address, split, remote, index })
+    }
+
+    /// The stream that a training run would open.
+    fn stream(&self, local: Option<PathBuf>) -> Stream {
+        Stream {
+            remote: Some(self.address.clone()),
+            local,
+            split: self.split.clone(),
+            ..Stream::default()
+        }
+    }
+}
+
+fn no_dataset(root: &Remote, given: Option<&str>, name: &str) -> mds::Error {
+    let address = root.address().trim_end_matches('/');
+    let what = match given {
+        Some(split) => format!("there is no dataset: {address}/{split}/index.json does not exist"),
+        None => format!(
+            "there is no dataset: neither {address}/index.json nor {address}/{name}/index.json exists"
+        ),
+    };
+    let splits = root.splits();
+    let remedy = match splits.as_slice() {
+        [] => "check the address, and the split if there is one".to_owned(),
+        splits => format!("choose a split that is there with --split: {}", splits.join(", ")),
+    };
+    mds::Error::new(ErrorKind::NotFound, what, remedy)
+}
+
+fn fail(what: &str) -> ExitCode {
+    // If standard error is gone there is nobody to tell.
+    let _ = writeln!(io::stderr(), "mds-inspect: {what}");
+    ExitCode::from(1)
+}
+
+/// The error and its causes in one line.
+fn sentence(error: &mds::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text} ({error})");
+        cause = error.source();
+    }
+    text
+}
+
+/// Whether somebody watches the progress.
+fn is_watched() -> bool {
+    io::stderr().is_terminal()
+}

@@ -1,0 +1,405 @@
+//! `mds-inspect` as a user runs it.
+
+mod support;
+
+use std::path::Path;
+use std::time::Duration;
+
+use assert_cmd::Command;
+use mds::format::{Encoding, Schema};
+use mds::{Writer, WriterOptions};
+use support::{HASHED, PLAIN, Server, ZIPPED, files, text, write};
+
+fn inspect(args: &[&str]) -> Run {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mds-inspect"));
+    // A machine's own cloud settings and proxies must not decide a test.
+    for (name, _) in std::env::vars_os() {
+        let name = name.to_string_lossy().into_owned();
+        let foreign = ["AWS_", "GOOGLE_", "AZURE_", "S3_", "RUST_LOG"];
+        if foreign.iter().any(|prefix| name.starts_with(prefix))
+            || name.to_ascii_lowercase().ends_with("_proxy")
+        {
+            command.env_remove(name);
+        }
+    }
+    command.args(args).timeout(Duration::from_secs(60));
+    Run(command)
+}
+
+struct Run(Command);
+
+struct Output {
+    code: i32,
+    out: String,
+    err: String,
+}
+
+impl Run {
+    fn env(mut self, name: &str, value: &str) -> Self {
+        self.0.env(name, value);
+        self
+    }
+
+    fn output(mut self) -> Output {
+        let output = self.0.output().unwrap();
+        Output {
+            code: output.status.code().expect("the program was killed"),
+            out: String::from_utf8(output.stdout).unwrap(),
+            err: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+
+    /// What it prints when all is well.
+    #[track_caller]
+    fn succeeds(self) -> String {
+        let Output { code, out, err } = self.output();
+        assert_eq!((code, err.as_str()), (0, ""), "{out}");
+        out
+    }
+
+    /// The one line that it prints to standard error when the dataset cannot be read.
+    #[track_caller]
+    fn fails(self) -> String {
+        let Output { code, out, err } = self.output();
+        assert_eq!(code, 1, "{out}{err}");
+        let line = err.strip_suffix('\n').unwrap();
+        assert!(!line.contains('\n'), "{err}");
+        line.to_owned()
+    }
+}
+
+fn path(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+#[test]
+fn a_root_and_a_split_are_streamed_alike() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("c4");
+    let index = write(&root.join("val"), 50, &PLAIN);
+    write(&root.join("train"), 7, &PLAIN);
+    let before = files(&root);
+
+    let from_root = inspect(&[path(&root)]).succeeds();
+    let from_split = inspect(&[path(&root.join("val"))]).succeeds();
+    let without_rate = |out: &str| {
+        let (head, rate) = out.split_once("\nread ").unwrap();
+        assert!(rate.starts_with("50 samples in 25 batches ("), "{rate}");
+        assert!(rate.contains(" samples/s, ") && rate.ends_with(" MB/s\n"), "{rate}");
+        head.to_owned()
+    };
+    assert_eq!(without_rate(&from_root), without_rate(&from_split));
+    let shards = index.shards.len();
+    let head = format!("{}/val: 50 samples in {shards} shards\n\nBatch 0\n", root.display());
+    assert!(from_root.starts_with(&head), "{from_root}");
+    for expected in [
+        "  id           [2]          int64\n",
+        "  text         [2]          str\n",
+        "  tokens       [2, 4]       int32\n",
+        "  ---- sample 1 ----\n  id: 1\n  text: This is sample number 1.\n  tokens: [1, 2, 3, 4]\n",
+        "\nBatch 4\n",
+    ] {
+        assert!(from_root.contains(expected), "{expected:?} is not in\n{from_root}");
+    }
+    assert!(!from_root.contains("Batch 5"), "five batches are printed, the others counted");
+    let train = inspect(&[path(&root), "--split", "train"]).succeeds();
+    assert!(train.contains("read 7 samples in 4 batches"), "{train}");
+    assert_eq!(files(&root), before, "read in place");
+}
+
+#[test]
+fn flags_bound_and_shuffle_the_stream() {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), 50, &PLAIN);
+    let few = ["--batch_size", "3", "--num_batches", "2", "--print_batches", "1", "--shuffle"];
+    let out = inspect(&[&[path(dir.path())], &few[..]].concat()).succeeds();
+    assert!(out.contains("  tokens       [3, 4]       int32\n"), "{out}");
+    assert!(out.contains("read 6 samples in 2 batches"), "{out}");
+    assert!(!out.contains("Batch 1") && !out.contains("-- sample 1 --"), "in order:\n{out}");
+    let hyphens: Vec<String> = few.iter().map(|flag| flag.replace('_', "-")).collect();
+    let mut args = vec![path(dir.path())];
+    args.extend(hyphens.iter().map(String::as_str));
+    let again = inspect(&args).succeeds();
+    let head = |out: &str| out.split("\nread ").next().unwrap().to_owned();
+    assert_eq!(head(&again), head(&out), "hyphens work too, and the shuffle is the same");
+}
+
+#[test]
+fn a_local_folder_becomes_a_copy() {
+    let dir = tempfile::tempdir().unwrap();
+    let (root, local) = (dir.path().join("c4"), dir.path().join("copy"));
+    write(&root.join("val"), 50, &HASHED);
+    inspect(&[path(&root), path(&local)]).succeeds();
+    assert_eq!(files(&local), files(&root));
+    // The split's own folder goes to the folder itself; equal folders are read in place.
+    let split = dir.path().join("split");
+    inspect(&[path(&root.join("val")), path(&split)]).succeeds();
+    assert_eq!(files(&split), files(&root.join("val")));
+    inspect(&[path(&root), path(&root)]).succeeds();
+    assert_eq!(files(&local), files(&root));
+}
+
+#[test]
+fn remotes_are_streamed_over_http_and_s3() {
+    let dir = tempfile::tempdir().unwrap();
+    write(&dir.path().join("bucket/c4/val"), 30, &ZIPPED);
+    let server = Server::start(dir.path());
+    let http = inspect(&[&server.url("bucket/c4")]).succeeds();
+    assert!(http.contains("read 30 samples in 15 batches"), "{http}");
+
+    let local = dir.path().join("cache");
+    let s3 = |args: &[&str]| {
+        inspect(args)
+            .env("AWS_ENDPOINT_URL", server.url("").trim_end_matches('/'))
+            .env("AWS_ALLOW_HTTP", "true")
+            .env("AWS_ACCESS_KEY_ID", "name")
+            .env("AWS_SECRET_ACCESS_KEY", "topsecret")
+            .env("AWS_REGION", "us-east-1")
+    };
+    let out = s3(&["s3://bucket/c4", path(&local)]).succeeds();
+    assert!(out.starts_with("s3://bucket/c4/val: 30 samples"), "{out}");
+    assert!(local.join("val/shard.00000.mds").exists());
+    let error = s3(&["s3://bucket/none"]).fails();
+    assert_eq!(
+        error,
+        "mds-inspect: there is no dataset: neither s3://bucket/none/index.json nor \
+         s3://bucket/none/val/index.json exists; check the address, and the split if there is one"
+    );
+    let traced = s3(&["s3://bucket/none"]).env("RUST_LOG", "trace").output();
+    assert!(!traced.err.contains("topsecret"), "{}", traced.err);
+}
+
+#[test]
+fn info_describes_a_dataset_in_either_order_of_words() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("c4");
+    let index = write(&root.join("val"), 50, &ZIPPED);
+    let out = inspect(&["info", path(&root)]).succeeds();
+    let raw: u64 = index.shards.iter().map(|shard| shard.raw_data.bytes).sum();
+    for expected in [
+        format!("dataset      {}/val\n", root.display()),
+        "samples      50\n".to_owned(),
+        format!("shards       {}, the largest of ", index.shards.len()),
+        format!("raw          {raw} bytes ("),
+        "compression  zstd\n".to_owned(),
+        "hashes       sha1, xxh64\n".to_owned(),
+        format!("fingerprint  {}\n", index.fingerprint()),
+        "columns\n  id           int\n  text         str\n  tokens       ndarray:int32\n"
+            .to_owned(),
+        format!(
+            "  shard.00000.mds.zstd  {} samples, {} bytes\n",
+            index.shards[0].samples,
+            index.shards[0].stored().bytes
+        ),
+    ] {
+        assert!(out.contains(&expected), "{expected:?} is not in\n{out}");
+    }
+    assert_eq!(inspect(&[path(&root), "info"]).succeeds(), out);
+    assert_eq!(inspect(&["info", path(&root.join("val"))]).succeeds(), out);
+}
+
+#[test]
+fn a_dataset_called_like_a_subcommand_is_reached_as_a_path() {
+    let dir = tempfile::tempdir().unwrap();
+    write(&dir.path().join("info"), 4, &PLAIN);
+    let mut run = inspect(&["./info"]);
+    run.0.current_dir(dir.path());
+    assert!(run.succeeds().contains("read 4 samples in 2 batches"));
+    let mut run = inspect(&["info"]);
+    run.0.current_dir(dir.path());
+    let output = run.output();
+    assert_eq!(output.code, 2);
+    assert!(output.err.contains("info needs a dataset: give its REMOTE"), "{}", output.err);
+}
+
+#[test]
+fn sample_prints_all_columns_and_cuts_long_ones() {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), 50, &PLAIN);
+    let out = inspect(&["sample", path(dir.path()), "17"]).succeeds();
+    assert_eq!(
+        out,
+        format!(
+            "sample 17 of 50 ({} bytes)\nid (int): 17\ntext (str, 25 characters): {}\n\
+             tokens (ndarray:int32, shape [4]): [17, 2, 3, 4]\n",
+            8 + 4 + 25 + 4 + 2 + 16,
+            text(17)
+        )
+    );
+    assert_eq!(inspect(&["sample", "17", path(dir.path())]).succeeds(), out);
+    assert_eq!(inspect(&[path(dir.path()), "sample", "17"]).succeeds(), out);
+    assert_eq!(
+        inspect(&["sample", path(dir.path()), "50"]).fails(),
+        format!(
+            "mds-inspect: dataset {}: there is no sample 50; \
+             the dataset has 50 samples, numbered from 0",
+            dir.path().display()
+        )
+    );
+
+    let long = tempfile::tempdir().unwrap();
+    let dir = long.path().join("long");
+    let schema = Schema::new([("text", Encoding::Str)]).unwrap();
+    let mut writer = Writer::create(&dir, schema, WriterOptions::default()).unwrap();
+    let words = "word ".repeat(1000);
+    writer.write(&[words.as_str().into()]).unwrap();
+    writer.finish().unwrap();
+    let cut = inspect(&["sample", path(&dir), "0"]).succeeds();
+    assert!(cut.ends_with("word ... (4600 characters more; --full prints them)\n"), "{cut}");
+    let full = inspect(&["sample", path(&dir), "0", "--full"]).succeeds();
+    assert!(full.ends_with(&format!("characters): {words}\n")), "{full}");
+}
+
+#[test]
+fn verify_names_every_bad_shard() {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, kind) in [("plain", PLAIN), ("hashed", HASHED), ("zipped", ZIPPED)] {
+        let root = dir.path().join(name);
+        let index = write(&root, 60, &kind);
+        let shards = index.shards.len();
+        let out = inspect(&["verify", path(&root)]).succeeds();
+        assert_eq!(out.lines().filter(|line| line.starts_with("ok   shard.")).count(), shards);
+        assert!(out.contains(&format!("verified {shards} shards, 60 samples, ")), "{out}");
+        assert_eq!(out.contains("no hashes"), !kind.hashed, "{out}");
+
+        let file = |shard: usize| root.join(index.shards[shard].stored().basename.as_str());
+        let mut bytes = std::fs::read(file(0)).unwrap();
+        bytes.truncate(bytes.len() - 9);
+        std::fs::write(file(0), &bytes).unwrap();
+        std::fs::remove_file(file(2)).unwrap();
+        let output = inspect(&[path(&root), "verify"]).output();
+        assert_eq!(output.code, 1);
+        assert_eq!(output.out.lines().filter(|line| line.starts_with("BAD  ")).count(), 2);
+        assert_eq!(output.out.lines().filter(|line| line.starts_with("ok ")).count(), shards - 2);
+        assert_eq!(
+            output.err,
+            format!(
+                "mds-inspect: dataset {}: 2 of {shards} shards damaged or missing: {}, {}; \
+                 copy them again or write the dataset again\n",
+                root.display(),
+                index.shards[0].stored().basename,
+                index.shards[2].stored().basename
+            )
+        );
+    }
+}
+
+#[test]
+fn verify_finds_a_changed_bit_and_a_wrong_offset() {
+    let dir = tempfile::tempdir().unwrap();
+    write(&dir.path().join("hashed"), 30, &HASHED);
+    write(&dir.path().join("plain"), 30, &PLAIN);
+    let change = |name: &str, byte: usize| {
+        let file = dir.path().join(name).join("shard.00001.mds");
+        let mut bytes = std::fs::read(&file).unwrap();
+        let at = if byte == usize::MAX { bytes.len() - 1 } else { byte };
+        bytes[at] ^= 0x40;
+        std::fs::write(&file, bytes).unwrap();
+    };
+    change("hashed", usize::MAX);
+    let output = inspect(&["verify", path(&dir.path().join("hashed"))]).output();
+    assert_eq!(output.code, 1);
+    assert!(output.out.contains("BAD  shard shard.00001.mds: the sha1 of"), "{}", output.out);
+    // Byte 8 is in the offset of the second sample.
+    change("plain", 9);
+    let output = inspect(&["verify", path(&dir.path().join("plain"))]).output();
+    assert_eq!(output.code, 1);
+    assert!(output.out.contains("BAD  shard shard.00001.mds, "), "{}", output.out);
+}
+
+#[test]
+fn a_truncated_shard_is_one_clear_sentence() {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), 50, &PLAIN);
+    let shard = dir.path().join("shard.00002.mds");
+    let size = std::fs::metadata(&shard).unwrap().len();
+    std::fs::File::options().write(true).open(&shard).unwrap().set_len(size / 2).unwrap();
+    assert_eq!(
+        inspect(&[path(dir.path())]).fails(),
+        format!(
+            "mds-inspect: dataset {}, shard shard.00002.mds: {} is damaged: it has {} bytes, but \
+             index.json says {size}; remove the file, so that it is fetched again, or write the \
+             dataset again",
+            dir.path().display(),
+            shard.display(),
+            size / 2
+        )
+    );
+}
+
+#[test]
+fn a_wrong_version_is_one_clear_sentence() {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), 10, &PLAIN);
+    let index = dir.path().join("index.json");
+    let text = std::fs::read_to_string(&index).unwrap();
+    std::fs::write(&index, text.replace("\"version\": 2", "\"version\": 3")).unwrap();
+    let error = inspect(&[path(dir.path())]).fails();
+    let dataset = format!("mds-inspect: dataset {}", dir.path().display());
+    assert!(error.starts_with(&dataset) && error.contains("version 3"), "{error}");
+    std::fs::write(&index, "{\"shards\": [").unwrap();
+    let error = inspect(&["info", path(dir.path())]).fails();
+    assert!(error.starts_with(&dataset), "{error}");
+}
+
+#[test]
+fn missing_and_empty_datasets_are_one_clear_sentence() {
+    let dir = tempfile::tempdir().unwrap();
+    let missing = dir.path().join("none");
+    assert_eq!(
+        inspect(&[path(&missing)]).fails(),
+        format!(
+            "mds-inspect: there is no dataset: neither {0}/index.json nor {0}/val/index.json \
+             exists; check the address, and the split if there is one",
+            missing.display()
+        )
+    );
+    write(&dir.path().join("c4/train"), 3, &PLAIN);
+    let root = dir.path().join("c4");
+    assert_eq!(
+        inspect(&[path(&root), "--split", "validation"]).fails(),
+        format!(
+            "mds-inspect: there is no dataset: {}/validation/index.json does not exist; \
+             choose a split that is there with --split: train",
+            root.display()
+        )
+    );
+    let empty = dir.path().join("empty/val");
+    let schema = Schema::new([("text", Encoding::Str)]).unwrap();
+    Writer::create(&empty, schema, WriterOptions::default()).unwrap().finish().unwrap();
+    let expected = format!(
+        "mds-inspect: the dataset {} has no samples; write samples to it or choose another split",
+        empty.display()
+    );
+    assert_eq!(inspect(&[path(&empty.parent().unwrap())]).fails(), expected);
+    let local = dir.path().join("local");
+    assert_eq!(inspect(&[path(&empty), path(&local)]).fails(), expected);
+    assert!(inspect(&["info", path(&empty)]).succeeds().contains("samples      0\n"));
+}
+
+#[test]
+fn help_teaches_by_example() {
+    let help = inspect(&["--help"]).succeeds();
+    for expected in ["Examples:", "mds-inspect verify", "Exit codes:", "--batch_size <N>"] {
+        assert!(help.contains(expected), "{expected:?} is not in\n{help}");
+    }
+    let output = inspect(&[]).output();
+    assert_eq!(output.code, 2);
+    assert!(output.err.contains("<REMOTE>"), "{}", output.err);
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_error() {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), 500, &PLAIN);
+    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_mds-inspect"))
+        .args([path(dir.path()), "--print_batches", "250"])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    assert!(output.status.success());
+}
