@@ -42,6 +42,7 @@
 
 pub mod config;
 pub mod data;
+mod durable;
 pub mod error;
 pub mod logging;
 pub mod schedule;
