@@ -1,1 +1,54 @@
-//! convert
+//! Text to MDS shards: files of JSON lines, here or on the Hugging Face hub, become a streaming
+//! dataset of documents or of fixed-length token sequences.
+//!
+//! # Layout
+//! * [`source`] names the files of a split and reads them: a file, a folder, a glob pattern or the
+//!   hub; plain, gzip or zstd.
+//! * [`hub`] is the client of the Hugging Face hub, and decides who may see its token.
+//! * [`record`] makes a document of a line.
+//! * [`tokenizer`] makes ids of text and text of ids.
+//! * [`concat`] joins documents and cuts samples of equal length.
+//! * `pipeline` runs all this on many threads and puts the results back in order.
+//! * [`conversion`] writes one split, whole or not at all.
+//! * [`progress`] counts.
+//!
+//! The program `convert-c4` (in `src/bin/`) is a command line around these.
+//!
+//! # Example
+//! ```
+//! use std::sync::Arc;
+//! use convert::conversion::{Content, Conversion, OnBadLine};
+//! use convert::source::{Split, files_of_split};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let folder = tempfile::tempdir()?;
+//! let source = folder.path().join("documents.jsonl");
+//! std::fs::write(&source, r#"{"text": "Hello.", "timestamp": "2026-01-01T00:00:00Z", "url": "x"}"#)?;
+//!
+//! let conversion = Conversion {
+//!     split: Split::Val,
+//!     files: files_of_split(source.to_str(), Split::Val, true)?,
+//!     out_root: folder.path().join("dataset"),
+//!     content: Content::Text,
+//!     writer: mds::WriterOptions::default(),
+//!     on_bad_line: OnBadLine::Fail,
+//!     threads: 2,
+//! };
+//! let summary = conversion.run(&Arc::default(), &Arc::default())?;
+//! assert_eq!(summary.samples, 1);
+//! assert!(folder.path().join("dataset/val/index.json").exists());
+//! # Ok(())
+//! # }
+//! ```
+
+pub mod concat;
+pub mod conversion;
+pub mod error;
+pub mod hub;
+mod pipeline;
+pub mod progress;
+pub mod record;
+pub mod source;
+pub mod tokenizer;
+
+pub use error::{Error, ErrorKind, Result};

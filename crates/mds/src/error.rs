@@ -77,7 +77,7 @@ impl fmt::Display for Position {
 /// The text reads `POSITION: WHAT; REMEDY`. The underlying error, if any, is not repeated in the
 /// text; it is the [`source`](StdError::source).
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
+#[error(transparent)]
 pub struct Error(Box<Details>);
 
 /// Boxed, so that a `Result<T, Error>` is one word larger than `T` at most.

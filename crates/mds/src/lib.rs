@@ -3,7 +3,7 @@
 //! # Layout
 //!
 //! - [`error`]: the one error type, with the position in the data and the remedy
-//! - [`format`]: pure bytes: samples, shards, `index.json`, encodings, compression, hashes
+//! - [`mod@format`]: pure bytes: samples, shards, `index.json`, encodings, compression, hashes
 //! - `storage`, `cache`: shards from a path or a URL into a folder that processes share
 //! - [`dataset`]: any sample by its number
 //! - [`loader`]: batches in the exact order, prepared by threads

@@ -6,6 +6,10 @@
 //! * [`time`] durations (`4800ba`) and the position that a run has reached
 //! * [`schedule`] the learning rate over time
 //! * [`data`] an MDS dataset of text or tokens to rows of token ids
+//! * [`device`] the CPU or a GPU, chosen from what there is
+//! * [`model`] the GPT
+//! * [`loss`] cross-entropy over the vocabulary and its gradient
+//! * [`optim`] gradient clipping and decoupled AdamW
 //! * [`logging`] metrics to the console, `metrics.jsonl`, TensorBoard and the loss curve
 //! * [`error`] what can go wrong
 //!
@@ -43,8 +47,12 @@
 pub mod config;
 pub mod data;
 mod durable;
+pub mod device;
 pub mod error;
 pub mod logging;
+pub mod loss;
+pub mod model;
+pub mod optim;
 pub mod schedule;
 pub mod time;
 

@@ -128,16 +128,13 @@ impl Schema {
         let mut length_at = 0;
         for ((column, size), value) in self.columns.iter().zip(&self.sizes).zip(values) {
             let start = out.len();
-            encode_value(&column.encoding, value, out)
+            let length = encode_value(&column.encoding, value, out)
                 .and_then(|()| check_length(*size, out.len() - start))
-                .and_then(|length| {
-                    if size.is_none() {
-                        out[length_at..][..LENGTH_SIZE].copy_from_slice(&length.to_le_bytes());
-                        length_at += LENGTH_SIZE;
-                    }
-                    Ok(())
-                })
                 .map_err(|error| error.in_column(&column.name))?;
+            if size.is_none() {
+                out[length_at..][..LENGTH_SIZE].copy_from_slice(&length.to_le_bytes());
+                length_at += LENGTH_SIZE;
+            }
         }
         Ok(())
     }
@@ -352,4 +349,222 @@ fn decode_value<'a>(encoding: &Encoding, bytes: &'a [u8]) -> Result<Value<'a>> {
             Value::NdArray(ndarray::decode(bytes, *dtype, shape.as_deref())?)
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use half::f16;
+
+    use super::super::value::NdArray;
+    use super::*;
+    use crate::ErrorKind;
+
+    const REMEDY: &str = "fetch the shard again, or write it again from its source";
+
+    fn schema(columns: &[(&str, &str)]) -> Schema {
+        Schema::new(columns.iter().map(|(name, e)| (*name, e.parse().unwrap()))).unwrap()
+    }
+
+    /// Encodes one value of one column.
+    fn encoded(encoding: &str, value: Value<'_>) -> Result<Vec<u8>> {
+        let mut out = Vec::new();
+        schema(&[("x", encoding)]).encode_sample(&[value], &mut out)?;
+        Ok(out)
+    }
+
+    #[test]
+    fn columns_are_sorted_by_code_point() {
+        let schema = schema(&[
+            ("b", "str"),
+            ("😀", "int"),
+            ("a", "int8"),
+            ("Z", "bytes"),
+            ("\u{ffff}", "str"),
+        ]);
+        let names: Vec<_> = schema.columns().iter().map(|c| c.name.as_str()).collect();
+        assert_eq!(names, ["Z", "a", "b", "\u{ffff}", "😀"]);
+        assert_eq!(schema.sizes(), [None, Some(1), None, None, Some(8)]);
+        assert_eq!(schema.position("b"), Some(2));
+        assert_eq!(schema.position("c"), None);
+    }
+
+    #[test]
+    fn schemas_need_columns_with_names_of_their_own() {
+        let none: [(&str, Encoding); 0] = [];
+        assert_eq!(
+            Schema::new(none).unwrap_err().to_string(),
+            "there are no columns; declare at least one"
+        );
+        assert_eq!(
+            Schema::new([("a", Encoding::Str), ("a", Encoding::Int)]).unwrap_err().to_string(),
+            "the column \"a\" is declared twice; give every column a name of its own"
+        );
+    }
+
+    #[test]
+    fn samples_hold_lengths_first_then_values() {
+        let schema = schema(&[("a", "str"), ("b", "uint16"), ("c", "bytes"), ("d", "int")]);
+        let values = [
+            "hé".into(),
+            Value::Scalar(Scalar::U16(258)),
+            [9u8, 8].as_slice().into(),
+            Value::Int(-1),
+        ];
+        let mut sample = b"left over".to_vec();
+        schema.encode_sample(&values, &mut sample).unwrap();
+        let expected =
+            [b"\x03\0\0\0\x02\0\0\0h\xc3\xa9\x02\x01\x09\x08".as_slice(), &[0xff; 8]].concat();
+        assert_eq!(sample, expected);
+        assert_eq!(schema.decode_sample(&sample).unwrap(), values);
+        let columns: Vec<_> = (0..4).map(|i| schema.column_bytes(&sample, i).unwrap()).collect();
+        assert_eq!(columns, ["hé".as_bytes(), &[2, 1], &[9, 8], &[0xff; 8]]);
+        assert_eq!(schema.decode_column(&sample, 3).unwrap(), Value::Int(-1));
+        assert_eq!(
+            schema.column_bytes(&sample, 4).unwrap_err().to_string(),
+            "there is no column number 4; the columns are numbered 0 to 3"
+        );
+    }
+
+    #[test]
+    fn decoded_values_borrow() {
+        let schema = schema(&[("a", "ndarray:int32"), ("t", "json")]);
+        let mut sample = Vec::new();
+        schema.encode_sample(&[NdArray::from_i32(&[1]).into(), "[1]".into()], &mut sample).unwrap();
+        match schema.decode_sample(&sample).unwrap().as_slice() {
+            [
+                Value::NdArray(NdArray { data: Cow::Borrowed(_), .. }),
+                Value::Str(Cow::Borrowed(_)),
+            ] => {}
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn numbers_convert_if_nothing_is_lost_silently() {
+        assert_eq!(encoded("uint8", 255.into()).unwrap(), [255]);
+        assert_eq!(encoded("float32", 3.into()).unwrap(), 3f32.to_le_bytes());
+        assert_eq!(encoded("int", Scalar::U8(4).into()).unwrap(), 4i64.to_le_bytes());
+        let half = encoded("float16", Scalar::F64(0.1).into()).unwrap();
+        assert_eq!(half, f16::from_f64(0.1).to_le_bytes());
+    }
+
+    #[test]
+    fn values_that_do_not_fit_are_refused() {
+        let cases: [(&str, Value<'_>, &str); 9] = [
+            ("uint8", 256.into(), "does not take the integer 256; give a number that fits uint8"),
+            (
+                "int64",
+                Scalar::U64(u64::MAX).into(),
+                "does not take the uint64 18446744073709551615; give a number that fits int64",
+            ),
+            (
+                "int8",
+                Scalar::F64(1.5).into(),
+                "does not take the float64 1.5; give a number that fits int8",
+            ),
+            (
+                "int",
+                Scalar::F32(1.0).into(),
+                "does not take the float32 1; give an integer from -9223372036854775808 to \
+                 9223372036854775807",
+            ),
+            ("int", "1".into(), "does not take a text; give a number"),
+            ("bytes", "1".into(), "does not take a text; give bytes"),
+            ("str", 1.into(), "does not take the integer 1; give a text"),
+            (
+                "json",
+                NdArray::from_i32(&[1, 2]).into(),
+                "does not take a int32 array of shape [2]; give a text",
+            ),
+            ("ndarray", 1.into(), "does not take the integer 1; give an array"),
+        ];
+        for (encoding, value, expected) in cases {
+            let error = encoded(encoding, value).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+            assert_eq!(error.to_string(), format!("column x: the encoding {encoding} {expected}"));
+        }
+    }
+
+    #[test]
+    fn bytes_pass_through_every_encoding_if_the_size_is_right() {
+        for encoding in ["str", "json", "str_int", "ndarray", "ndarray:int8"] {
+            assert_eq!(encoded(encoding, vec![0xff].into()).unwrap(), [1, 0, 0, 0, 0xff]);
+        }
+        assert_eq!(encoded("int", vec![7; 8].into()).unwrap(), [7; 8]);
+        assert_eq!(
+            encoded("int", vec![7; 9].into()).unwrap_err().to_string(),
+            "column x: the value has 9 bytes, but the encoding takes 8; give a value of the \
+             declared size, or declare the column as `bytes`"
+        );
+    }
+
+    #[test]
+    fn the_number_of_values_must_be_that_of_the_columns() {
+        let mut out = vec![1];
+        let schema = schema(&[("b", "int"), ("a", "int")]);
+        assert_eq!(
+            schema.encode_sample(&[1.into()], &mut out).unwrap_err().to_string(),
+            "the sample has 1 values, but there are 2 columns; give one value for each of a, b, \
+             in this order"
+        );
+        assert!(out.is_empty());
+    }
+
+    #[test]
+    fn damaged_samples_are_corrupt() {
+        let schema = schema(&[("a", "str"), ("b", "uint16")]);
+        let message = |sample: &[u8]| {
+            let error = schema.decode_sample(sample).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Corrupt);
+            error.to_string()
+        };
+        assert_eq!(
+            message(&[0; 3]),
+            format!(
+                "the sample has 3 bytes, but the lengths of its columns alone take 4; {REMEDY}"
+            )
+        );
+        assert_eq!(
+            message(b"\xff\xff\xff\xffabcd"),
+            format!(
+                "column a: the value takes 4294967295 bytes, but only 4 are left of the sample's \
+                 8; {REMEDY}"
+            )
+        );
+        assert_eq!(
+            message(b"\x01\0\0\0ab"),
+            format!(
+                "column b: the value takes 2 bytes, but only 1 are left of the sample's 6; {REMEDY}"
+            )
+        );
+        assert_eq!(
+            message(b"\x01\0\0\0abcd"),
+            format!("1 bytes are left over of the sample's 8; {REMEDY}")
+        );
+        assert_eq!(
+            message(b"\x02\0\0\0a\xff\0\0"),
+            format!("column a: the text is not UTF-8 from its byte 1 on; {REMEDY}")
+        );
+        assert!(schema.column_bytes(b"\x01\0\0\0abcd", 0).is_err());
+    }
+
+    /// Whatever the bytes, reading them returns.
+    #[test]
+    fn random_bytes_never_panic() {
+        let schema =
+            schema(&[("a", "ndarray"), ("b", "str"), ("c", "ndarray:uint16"), ("d", "int")]);
+        let mut state = 1u64;
+        let mut next = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 33) as u8
+        };
+        for length in 0..2000 {
+            // Small lengths are likely, so that the values behind them are reached too.
+            let sample: Vec<u8> = (0..length % 61)
+                .map(|i| if i < 12 && i % 4 > 0 { 0 } else { next() % 20 })
+                .collect();
+            let _ = schema.decode_sample(&sample);
+            let _ = schema.column_bytes(&sample, 1);
+        }
+    }
 }

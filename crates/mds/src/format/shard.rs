@@ -278,3 +278,188 @@ fn corrupt(what: impl Into<String>, byte: usize) -> Error {
     Error::corrupt(what, "fetch the shard again, or write it again from its source")
         .at_byte(byte as u64)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::encoding::Encoding;
+    use super::*;
+    use crate::ErrorKind;
+
+    const REMEDY: &str = "fetch the shard again, or write it again from its source";
+
+    fn schema() -> Schema {
+        Schema::new([("x", Encoding::Bytes)]).unwrap()
+    }
+
+    fn builder(size_limit: Option<u64>) -> ShardBuilder {
+        ShardBuilder::new(&schema(), ShardConfig { size_limit, ..ShardConfig::default() })
+    }
+
+    /// The samples per shard when samples of these sizes are added.
+    fn roll_over(size_limit: Option<u64>, sizes: &[usize]) -> Vec<u32> {
+        let mut builder = builder(size_limit);
+        let mut shards = Vec::new();
+        for &size in sizes {
+            let before = builder.size();
+            if let Some(shard) = builder.push(&vec![0; size]).unwrap() {
+                assert_eq!(shard.bytes.len() as u64, before);
+                shards.push(shard.samples);
+                builder.recycle(shard);
+            }
+        }
+        shards.extend(builder.finish().map(|shard| shard.samples));
+        shards
+    }
+
+    #[test]
+    fn the_head_of_a_shard_is_that_of_the_reference() {
+        let mut builder = builder(Some(1000));
+        builder.push(b"ab").unwrap();
+        builder.push(b"c").unwrap();
+        let config = r#"{"column_encodings": ["bytes"], "column_names": ["x"], "column_sizes": [null], "compression": null, "format": "mds", "hashes": [], "size_limit": 1000, "version": 2}"#;
+        let first = 16 + config.len() as u32;
+        let mut expected = Vec::new();
+        for word in [2, first, first + 2, first + 3] {
+            expected.extend_from_slice(&word.to_le_bytes());
+        }
+        expected.extend_from_slice(config.as_bytes());
+        expected.extend_from_slice(b"abc");
+        let shard = builder.finish().unwrap();
+        assert_eq!(shard, RawShard { bytes: expected, samples: 2 });
+    }
+
+    #[test]
+    fn shards_roll_over_before_the_limit_is_exceeded() {
+        // The limit is part of the config: keep its digits the same.
+        let empty = builder(Some(200)).size();
+        assert_eq!(builder(Some(999)).size(), empty);
+        let two = empty + 2 * (10 + 4);
+        assert_eq!(roll_over(Some(two), &[10; 5]), [2, 2, 1], "an exact fit stays");
+        assert_eq!(roll_over(Some(two - 1), &[10; 5]), [1, 1, 1, 1, 1]);
+        assert_eq!(roll_over(Some(two + 1), &[10; 5]), [2, 2, 1]);
+        assert_eq!(roll_over(Some(two), &[500, 10, 10, 500, 500]), [0, 1, 2, 1, 1]);
+        for none in [None, Some(0)] {
+            assert_eq!(roll_over(none, &[500; 5]), [5]);
+        }
+        assert_eq!(roll_over(Some(two), &[]), [0u32; 0]);
+    }
+
+    #[test]
+    fn shards_over_4_gib_are_refused() {
+        let mut builder = builder(None);
+        builder.push(&[7; 10]).unwrap();
+        // Zeroed pages: the address space is reserved, but no memory is touched.
+        let sample = vec![0; u32::MAX as usize - 100];
+        let error = builder.push(&sample).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "the sample of 4294967195 bytes makes a shard of {} bytes; set size_limit below \
+                 4gb, or split the sample: offsets in a shard have 32 bits",
+                builder.size() + 4 + 4_294_967_195
+            )
+        );
+        assert_eq!(builder.samples(), 1, "the shard stays as it was");
+        let shard = builder.finish().unwrap();
+        assert_eq!(
+            ShardTable::parse(&shard.bytes, 1).unwrap().sample(&shard.bytes, 0).unwrap(),
+            [7; 10]
+        );
+    }
+
+    fn example() -> Vec<u8> {
+        let mut builder = builder(None);
+        for sample in [b"abc".as_slice(), b"d", b"ef"] {
+            builder.push(sample).unwrap();
+        }
+        builder.finish().unwrap().bytes
+    }
+
+    #[test]
+    fn samples_are_slices_of_the_file() {
+        let bytes = example();
+        let table = ShardTable::parse(&bytes, 3).unwrap();
+        assert_eq!(table.len(), 3);
+        assert_eq!(&bytes[table.range(0)], b"abc");
+        assert_eq!(table.sample(&bytes, 2).unwrap(), b"ef");
+        assert_eq!(
+            table.sample(&bytes, 3).unwrap_err().to_string(),
+            "there is no sample 3 in the shard; it has 3 samples, numbered from 0"
+        );
+        let cut = bytes.len() - 1;
+        assert_eq!(
+            table.sample(&bytes[..cut], 2).unwrap_err().to_string(),
+            format!(
+                "sample 2, byte {}: the shard is cut short: it has {cut} bytes; {REMEDY}",
+                cut - 1
+            )
+        );
+    }
+
+    #[test]
+    fn an_empty_shard_is_legal() {
+        let shard = builder(None).take();
+        let table = ShardTable::parse(&shard.bytes, 0).unwrap();
+        assert!(table.is_empty());
+    }
+
+    #[test]
+    fn damaged_tables_are_corrupt() {
+        let good = example();
+        let message = |bytes: &[u8], samples| {
+            let error = ShardTable::parse(bytes, samples).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Corrupt);
+            error.to_string()
+        };
+        for cut in [0, 3, 4, 19] {
+            assert_eq!(
+                message(&good[..cut], 3),
+                format!("byte {cut}: the shard is cut short: it has {cut} bytes; {REMEDY}")
+            );
+        }
+        let size = good.len();
+        assert_eq!(
+            message(&good[..size - 1], 3),
+            format!(
+                "byte 16: the samples end at byte {size}, but the shard has {} bytes; {REMEDY}",
+                size - 1
+            )
+        );
+        assert_eq!(
+            message(&good, 4),
+            format!("byte 0: the shard holds 3 samples, but the index declares 4; {REMEDY}")
+        );
+        let with = |byte: usize, word: u32| {
+            let mut bytes = good.clone();
+            bytes[byte..byte + 4].copy_from_slice(&word.to_le_bytes());
+            bytes
+        };
+        assert_eq!(
+            message(&with(4, 19), 3),
+            format!(
+                "byte 4: the first sample begins at byte 19, inside the table of offsets; {REMEDY}"
+            )
+        );
+        let first = size - 6;
+        assert_eq!(
+            message(&with(8, first as u32 - 1), 3),
+            format!(
+                "sample 0, byte 8: the sample ends at byte {}, before its beginning at byte \
+                 {first}; {REMEDY}",
+                first - 1
+            )
+        );
+        assert_eq!(
+            message(&with(12, u32::MAX), 3),
+            format!(
+                "sample 2, byte 16: the sample ends at byte {size}, before its beginning at byte \
+                 4294967295; {REMEDY}"
+            )
+        );
+        assert_eq!(
+            message(&u32::MAX.to_le_bytes(), u32::MAX.into()),
+            format!("byte 4: the shard is cut short: it has 4 bytes; {REMEDY}")
+        );
+    }
+}

@@ -15,6 +15,8 @@ use crate::format::{
 };
 use crate::{Error, ErrorKind, Result};
 
+const INDEX: &str = "index.json";
+
 /// How to write a dataset.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WriterOptions {
@@ -154,7 +156,22 @@ impl Writer {
         if let Some(shard) = builder.finish() {
             self.publish_or_fail(shard)?;
         }
-        durable::write(&self.dir.join("index.json"), self.index.to_json().as_bytes())
+        durable::write(&self.dir.join(INDEX), self.index.to_json().as_bytes())?;
+        self.sync_created_directories().map_err(|error| {
+            Error::io(error, format!("cannot complete the directory {}", self.dir.display()))
+        })
+    }
+
+    /// Makes the new directories themselves last, not only what is in them.
+    fn sync_created_directories(&self) -> io::Result<()> {
+        let Some(created) = &self.created else { return Ok(()) };
+        for directory in self.dir.ancestors().take_while(|path| path.starts_with(created)) {
+            match directory.parent() {
+                Some(parent) if !parent.as_os_str().is_empty() => durable::sync_directory(parent)?,
+                _ => durable::sync_directory(Path::new("."))?,
+            }
+        }
+        Ok(())
     }
 
     fn publish_or_fail(&mut self, shard: RawShard) -> Result<()> {
@@ -204,6 +221,10 @@ impl Drop for Writer {
         if self.finished {
             return;
         }
+        // The index goes first: there must never be one without its shards.
+        if self.builder.is_none() {
+            let _ = fs::remove_file(self.dir.join(INDEX));
+        }
         for shard in &self.index.shards {
             let _ = fs::remove_file(shard.stored().basename.join_to(&self.dir));
         }
@@ -246,3 +267,6 @@ fn unusable() -> Error {
         "correct the earlier failure and write the dataset again",
     )
 }
+
+#[cfg(test)]
+mod tests;

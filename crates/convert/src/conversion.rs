@@ -1,0 +1,392 @@
+//! One split: its source files to a folder of MDS shards.
+//!
+//! The shards are written into a hidden folder beside the final one, `OUT_ROOT/.<split>.*.part`,
+//! which is renamed once its index is complete. A run that dies leaves no folder that looks like
+//! a dataset.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use mds::format::{DType, Encoding, NdArray, Schema, Value};
+use mds::{Writer, WriterOptions};
+
+use crate::concat::Concatenator;
+use crate::error::{Error, ErrorKind, Result};
+use crate::pipeline::{Parse, ParsedChunks};
+use crate::progress::Meter;
+use crate::record::{BadLine, Record, parse_text};
+use crate::source::lines::Chunk;
+use crate::source::{SourceFile, Split};
+use crate::tokenizer::Tokenizer;
+
+/// How many unreadable lines a [`Summary`] quotes.
+const QUOTED_BAD_LINES: usize = 10;
+
+/// One split to convert.
+#[derive(Debug, Clone)]
+pub struct Conversion {
+    /// The split, which names the output folder.
+    pub split: Split,
+    /// Its files, in order.
+    pub files: Vec<SourceFile>,
+    /// The folder that holds the split's folder.
+    pub out_root: PathBuf,
+    /// What a sample holds.
+    pub content: Content,
+    /// How shards are compressed, hashed and cut.
+    pub writer: WriterOptions,
+    /// What happens at a line that is not a document.
+    pub on_bad_line: OnBadLine,
+    /// Threads that parse and tokenise; the output does not depend on their number.
+    pub threads: usize,
+}
+
+/// What a sample holds.
+#[derive(Debug, Clone)]
+pub enum Content {
+    /// One document: the columns `text`, `timestamp` and `url`, all `str`.
+    Text,
+    /// A fixed number of token ids: the column `tokens`, `ndarray:int32`.
+    Tokens(TokenOptions),
+}
+
+/// How documents become samples of token ids.
+#[derive(Debug, Clone)]
+pub struct TokenOptions {
+    /// What makes ids of text.
+    pub tokenizer: Tokenizer,
+    /// Tokens per sample.
+    pub length: usize,
+    /// Text whose ids go before each document; may be empty.
+    pub bos_text: String,
+    /// Text whose ids go after each document; may be empty.
+    pub eos_text: String,
+    /// Whether a document that does not fit goes on in the next sample.
+    pub wrap: bool,
+}
+
+impl TokenOptions {
+    /// What is worth a second look before a long conversion: text for a mark that is not one
+    /// token, marks that the tokenizer already sets.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`] if nothing would stand between two documents, or samples
+    /// have no length; the tokenizer's own errors.
+    pub fn check(&self) -> Result<Vec<String>> {
+        if self.length == 0 {
+            return Err(Error::invalid(
+                "--concat_tokens is 0",
+                "give a number of tokens, e.g. 2048",
+            ));
+        }
+        let mut warnings = Vec::new();
+        for (flag, text) in [("--bos_text", &self.bos_text), ("--eos_text", &self.eos_text)] {
+            let ids = self.tokenizer.encode_bare(text)?;
+            if ids.len() > 1 {
+                warnings
+                    .push(format!("{flag} {text:?} is not one token but {}: {ids:?}", ids.len()));
+            }
+        }
+        let given = !self.bos_text.is_empty() || !self.eos_text.is_empty();
+        let adds = self.tokenizer.adds_special_tokens();
+        if given && adds {
+            warnings.push(format!(
+                "tokenizer {} sets marks around each text by itself; those of --bos_text and \
+                 --eos_text come on top",
+                self.tokenizer.name()
+            ));
+        } else if !given && !adds {
+            return Err(Error::invalid(
+                format!(
+                    "tokenizer {} puts nothing between two documents: they would run into one another",
+                    self.tokenizer.name()
+                ),
+                "give a mark, e.g. --eos_text '<|endoftext|>', or use another tokenizer",
+            ));
+        }
+        Ok(warnings)
+    }
+}
+
+/// What happens at a line that is not a document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnBadLine {
+    /// The conversion fails.
+    Fail,
+    /// The line is counted and left out.
+    Skip,
+}
+
+/// What a conversion did.
+#[derive(Debug, Clone)]
+pub struct Summary {
+    /// The folder that was written.
+    pub folder: PathBuf,
+    /// Documents read.
+    pub documents: u64,
+    /// Samples written.
+    pub samples: u64,
+    /// Shards written.
+    pub shards: usize,
+    /// The size of all shards, uncompressed.
+    pub bytes: u64,
+    /// Tokens at the end of the source that did not fill a sample.
+    pub dropped_tokens: usize,
+    /// Lines left out.
+    pub skipped: u64,
+    /// The first of them.
+    pub bad_lines: Vec<BadLine>,
+}
+
+/// The place of a split's output.
+pub fn split_folder(out_root: &Path, split: Split) -> PathBuf {
+    out_root.join(split.as_str())
+}
+
+/// Makes sure that nothing stands where a split shall be written.
+///
+/// # Errors
+/// [`ErrorKind::AlreadyExists`] if something does.
+pub fn refuse_existing(out_root: &Path, split: Split) -> Result<()> {
+    let folder = split_folder(out_root, split);
+    if fs::symlink_metadata(&folder).is_ok() {
+        return Err(Error::new(
+            ErrorKind::AlreadyExists,
+            format!("{} exists already", folder.display()),
+            "remove it, or choose another --out_root or other --splits",
+        ));
+    }
+    Ok(())
+}
+
+impl Conversion {
+    /// Converts the split, keeping `meter` up to date, until it is done or `cancel` is set.
+    ///
+    /// # Errors
+    /// [`ErrorKind::AlreadyExists`] if the output exists, [`ErrorKind::Corrupt`] at an unreadable
+    /// line or file, [`ErrorKind::Empty`] if the source holds no document,
+    /// [`ErrorKind::Interrupted`] if `cancel` is set, and failures of disk, hub and writer. After
+    /// any of them nothing of this conversion is left on the disk.
+    pub fn run(self, meter: &Arc<Meter>, cancel: &Arc<AtomicBool>) -> Result<Summary> {
+        refuse_existing(&self.out_root, self.split)?;
+        let had_root = self.out_root.is_dir();
+        let out_root = self.out_root.clone();
+        let result = self.run_in_part(meter, cancel);
+        if result.is_err() && !had_root {
+            // Only an empty folder can be removed this way.
+            let _ = fs::remove_dir(&out_root);
+        }
+        result
+    }
+
+    fn run_in_part(self, meter: &Arc<Meter>, cancel: &Arc<AtomicBool>) -> Result<Summary> {
+        let folder = split_folder(&self.out_root, self.split);
+        fs::create_dir_all(&self.out_root).map_err(|e| Error::io(e, "create", &self.out_root))?;
+        let part = part_folder(&self.out_root, self.split)?;
+        let mut output = Output::create(part.path(), &self.content, self.writer.clone())?;
+        let mut summary = Summary {
+            folder: folder.clone(),
+            documents: 0,
+            samples: 0,
+            shards: 0,
+            bytes: 0,
+            dropped_tokens: 0,
+            skipped: 0,
+            bad_lines: Vec::new(),
+        };
+
+        let parse = parser(&self.content, self.on_bad_line);
+        let mut chunks = ParsedChunks::start(self.files, parse, self.threads, meter, cancel);
+        while let Some(parsed) = chunks.next()? {
+            summary.documents += parsed.documents;
+            summary.skipped += parsed.bad_lines.len() as u64;
+            let room = QUOTED_BAD_LINES - summary.bad_lines.len();
+            summary.bad_lines.extend(parsed.bad_lines.into_iter().take(room));
+            output.write(&parsed.content)?;
+            meter.add_documents(parsed.documents);
+            meter.set_samples(output.writer.samples());
+        }
+        summary.samples = output.writer.samples();
+        summary.dropped_tokens = output.concat.as_ref().map_or(0, |c| c.pending().len());
+        if summary.samples == 0 {
+            return Err(no_sample(self.split, &self.content, &summary));
+        }
+        let index = output.writer.finish()?;
+        summary.shards = index.shards.len();
+        summary.bytes = index.shards.iter().map(|shard| shard.raw_data.bytes).sum();
+        publish(part, &folder)?;
+        Ok(summary)
+    }
+}
+
+fn no_sample(split: Split, content: &Content, summary: &Summary) -> Error {
+    let skipped = match summary.skipped {
+        0 => String::new(),
+        n => format!(" ({n} unreadable lines were skipped)"),
+    };
+    let (what, remedy) = match content {
+        Content::Tokens(options) if summary.documents > 0 => (
+            format!(
+                "split {split}: {} documents hold too few tokens for one sample of {}{skipped}",
+                summary.documents, options.length
+            ),
+            "use more text or a smaller --concat_tokens",
+        ),
+        _ => (
+            format!("split {split}: the source holds no documents{skipped}"),
+            "check that --source names files with text",
+        ),
+    };
+    Error::new(ErrorKind::Empty, what, remedy)
+}
+
+/// A folder of its own beside the final one, removed when dropped.
+fn part_folder(out_root: &Path, split: Split) -> Result<tempfile::TempDir> {
+    let prefix = format!(".{split}.");
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(&prefix).suffix(".part");
+    // It becomes the split's folder: as readable as the user's umask says, not private.
+    #[cfg(unix)]
+    let builder = builder
+        .permissions(<fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o777));
+    builder.tempdir_in(out_root).map_err(|e| Error::io(e, "create a folder in", out_root))
+}
+
+/// Gives the finished folder its name, durably.
+fn publish(part: tempfile::TempDir, folder: &Path) -> Result<()> {
+    fs::rename(part.path(), folder).map_err(|e| Error::io(e, "create", folder))?;
+    let _ = part.keep();
+    let out_root = folder.parent().unwrap_or(Path::new("."));
+    let sync = || fs::File::open(out_root)?.sync_all();
+    sync().map_err(|e| Error::io(e, "write", out_root))
+}
+
+/// What the workers make of a chunk.
+struct Parsed {
+    documents: u64,
+    content: ParsedContent,
+    bad_lines: Vec<BadLine>,
+}
+
+enum ParsedContent {
+    Records(Vec<Record>),
+    /// The ids of all documents, and where each ends.
+    Tokens {
+        ids: Vec<u32>,
+        ends: Vec<usize>,
+    },
+}
+
+fn parser(content: &Content, on_bad_line: OnBadLine) -> Arc<Parse<Parsed>> {
+    match content {
+        Content::Text => Arc::new(move |file, chunk| {
+            let mut records = Vec::new();
+            let bad_lines = for_each_line(file, chunk, on_bad_line, |line| {
+                records.push(Record::parse(line)?);
+                Ok(())
+            })?;
+            let documents = records.len() as u64;
+            Ok(Parsed { documents, content: ParsedContent::Records(records), bad_lines })
+        }),
+        Content::Tokens(options) => {
+            let tokenizer = options.tokenizer.clone();
+            Arc::new(move |file, chunk| {
+                let (mut ids, mut ends) = (Vec::new(), Vec::new());
+                let bad_lines = for_each_line(file, chunk, on_bad_line, |line| {
+                    let text = parse_text(line)?;
+                    ids.extend(tokenizer.encode(&text).map_err(|e| e.to_string())?);
+                    ends.push(ids.len());
+                    Ok(())
+                })?;
+                let documents = ends.len() as u64;
+                Ok(Parsed { documents, content: ParsedContent::Tokens { ids, ends }, bad_lines })
+            })
+        }
+    }
+}
+
+/// Parses each line, collecting those that fail, or failing at the first of them.
+fn for_each_line(
+    file: &str,
+    chunk: &Chunk,
+    on_bad_line: OnBadLine,
+    mut parse: impl FnMut(&[u8]) -> Result<(), String>,
+) -> Result<Vec<BadLine>> {
+    let mut bad_lines = Vec::new();
+    for (number, line) in chunk.lines() {
+        if let Err(problem) = parse(line) {
+            let bad = BadLine { file: file.to_owned(), line: number, problem };
+            if on_bad_line == OnBadLine::Fail {
+                let remedy = "correct the line, or leave such lines out with --on_bad_line skip";
+                return Err(Error::new(ErrorKind::Corrupt, bad.to_string(), remedy));
+            }
+            bad_lines.push(bad);
+        }
+    }
+    Ok(bad_lines)
+}
+
+/// The shards of a split being written.
+struct Output {
+    writer: Writer,
+    concat: Option<Concatenator>,
+}
+
+impl Output {
+    fn create(folder: &Path, content: &Content, options: WriterOptions) -> Result<Self> {
+        let (schema, concat) = match content {
+            Content::Text => {
+                (Schema::new(["text", "timestamp", "url"].map(|c| (c, Encoding::Str)))?, None)
+            }
+            Content::Tokens(tokens) => {
+                let encoding = Encoding::NdArray { dtype: Some(DType::I32), shape: None };
+                let bos = tokens.tokenizer.encode_bare(&tokens.bos_text)?;
+                let eos = tokens.tokenizer.encode_bare(&tokens.eos_text)?;
+                let concat = Concatenator::new(tokens.length, bos, eos, tokens.wrap);
+                (Schema::new([("tokens", encoding)])?, Some(concat))
+            }
+        };
+        Ok(Self { writer: Writer::create(folder, schema, options)?, concat })
+    }
+
+    fn write(&mut self, content: &ParsedContent) -> Result<()> {
+        match content {
+            ParsedContent::Records(records) => {
+                for record in records {
+                    // In the order of the schema's columns, which is that of their names.
+                    let values = [&record.text, &record.timestamp, &record.url];
+                    self.writer.write(&values.map(|v| Value::from(v.as_str())))?;
+                }
+                Ok(())
+            }
+            ParsedContent::Tokens { ids, ends } => self.write_tokens(ids, ends),
+        }
+    }
+
+    fn write_tokens(&mut self, ids: &[u32], ends: &[usize]) -> Result<()> {
+        let Some(concat) = self.concat.as_mut() else { return Ok(()) };
+        let mut start = 0;
+        for &end in ends {
+            let mut result = Ok(());
+            concat.push(&ids[start..end], |sample| {
+                if result.is_ok() {
+                    result = write_sample(&mut self.writer, sample);
+                }
+            });
+            result?;
+            start = end;
+        }
+        Ok(())
+    }
+}
+
+fn write_sample(writer: &mut Writer, sample: &[u32]) -> Result<()> {
+    let ids: Result<Vec<i32>, _> = sample.iter().map(|&id| i32::try_from(id)).collect();
+    let ids = ids.map_err(|_| {
+        Error::invalid("the tokenizer has ids above 2^31, which int32 cannot hold", "use another")
+    })?;
+    writer.write(&[Value::NdArray(NdArray::from_i32(&ids))])?;
+    Ok(())
+}

@@ -1,0 +1,183 @@
+//! The one error type of the crate: what kind of failure, what went wrong and what to do about it.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::io;
+use std::path::Path;
+
+/// The result of every fallible function of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What a caller can do about an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// A source, file or tokenizer is not there: check the name.
+    NotFound,
+    /// The output exists already: choose another place or remove it.
+    AlreadyExists,
+    /// The caller passed a value that cannot work: pass another one.
+    InvalidArgument,
+    /// A line, file or tokenizer breaks the rules of its format: correct it or fetch it again.
+    Corrupt,
+    /// The source holds no document: nothing was written.
+    Empty,
+    /// The local file system failed: free space, check the disk, try again.
+    Io,
+    /// The hub refused or failed for good, after all attempts: check it and try again.
+    Hub,
+    /// The caller asked to stop: everything unfinished was removed.
+    Interrupted,
+    /// The shards could not be written; the source is the [`mds::Error`].
+    Write,
+    /// A defect of this program.
+    Internal,
+}
+
+/// Why a conversion failed. The text reads `WHAT; REMEDY`.
+#[derive(Debug)]
+pub struct Error(Box<Details>);
+
+/// Boxed, so that a `Result<T, Error>` is one word larger than `T` at most.
+#[derive(Debug)]
+struct Details {
+    kind: ErrorKind,
+    what: String,
+    remedy: String,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+impl Error {
+    /// An error that says what is wrong and what the reader of the message can do about it. Both
+    /// are clauses without a full stop.
+    pub fn new(kind: ErrorKind, what: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self(Box::new(Details { kind, what: what.into(), remedy: remedy.into(), source: None }))
+    }
+
+    /// A failure of the local file system while doing `action` ("open", "read", ...) to `path`.
+    pub(crate) fn io(source: io::Error, action: &str, path: &Path) -> Self {
+        let (kind, remedy) = match source.kind() {
+            io::ErrorKind::NotFound => (ErrorKind::NotFound, "check the path"),
+            io::ErrorKind::PermissionDenied => (ErrorKind::Io, "check the permissions"),
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                (ErrorKind::Io, "free some space and try again")
+            }
+            _ => (ErrorKind::Io, "check the disk and try again"),
+        };
+        Self::new(kind, format!("cannot {action} {}: {source}", path.display()), remedy)
+            .with_source(source)
+    }
+
+    pub(crate) fn invalid(what: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self::new(ErrorKind::InvalidArgument, what, remedy)
+    }
+
+    pub(crate) fn interrupted() -> Self {
+        Self::new(ErrorKind::Interrupted, "stopped before the end", "run the command again")
+    }
+
+    pub(crate) fn internal(what: &str) -> Self {
+        Self::new(ErrorKind::Internal, what, "this is a defect of the program: please report it")
+    }
+
+    /// Records the error below this one; its text must already be part of this one's.
+    #[must_use]
+    pub(crate) fn with_source(
+        mut self,
+        source: impl Into<Box<dyn StdError + Send + Sync>>,
+    ) -> Self {
+        self.0.source = Some(source.into());
+        self
+    }
+
+    /// What a caller can do about it.
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.what)?;
+        // A message of the dataset library ends with its own remedy.
+        if self.0.remedy.is_empty() { Ok(()) } else { write!(f, "; {}", self.0.remedy) }
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0.source.as_deref().map(|e| e as _)
+    }
+}
+
+impl From<mds::Error> for Error {
+    fn from(source: mds::Error) -> Self {
+        let mut what = source.to_string();
+        if let Some(cause) = source.source() {
+            what = format!("{what} ({cause})");
+        }
+        Self::new(ErrorKind::Write, what, "").with_source(source)
+    }
+}
+
+impl From<Error> for io::Error {
+    /// Lets a reader report a failure through [`io::Read`]; [`Error::from_read`] is the way back.
+    fn from(error: Error) -> Self {
+        Self::other(error)
+    }
+}
+
+impl Error {
+    /// The error behind a failed read of the source `name`: the reader's own if it was one of this
+    /// crate, else a damaged or unreadable file.
+    pub(crate) fn from_read(error: io::Error, name: &str, bytes_read: u64) -> Self {
+        if error.get_ref().is_some_and(|inner| inner.is::<Self>()) {
+            return match error.into_inner().map(|inner| inner.downcast::<Self>()) {
+                Some(Ok(own)) => *own,
+                _ => Self::internal("an error changed its type"),
+            };
+        }
+        let damaged = matches!(
+            error.kind(),
+            io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData
+        ) || error.raw_os_error().is_none();
+        let (kind, remedy) = if damaged {
+            (ErrorKind::Corrupt, "the file is damaged or cut short: fetch or write it again")
+        } else {
+            (ErrorKind::Io, "check the disk and try again")
+        };
+        Self::new(kind, format!("{name}: cannot read after byte {bytes_read}: {error}"), remedy)
+            .with_source(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn io_errors_name_the_action_the_path_and_a_remedy() {
+        let error = Error::io(io::Error::from_raw_os_error(2), "open", Path::new("/data/x.jsonl"));
+        assert_eq!(
+            error.to_string(),
+            "cannot open /data/x.jsonl: No such file or directory (os error 2); check the path"
+        );
+        assert_eq!(error.kind(), ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn an_error_survives_the_way_through_a_reader() {
+        let error = Error::from_read(Error::interrupted().into(), "x", 3);
+        assert_eq!(error.kind(), ErrorKind::Interrupted);
+    }
+
+    #[test]
+    fn a_cut_file_is_reported_with_its_position() {
+        let cut = io::Error::new(io::ErrorKind::UnexpectedEof, "unexpected end of file");
+        assert_eq!(
+            Error::from_read(cut, "x.json.gz", 1234).to_string(),
+            "x.json.gz: cannot read after byte 1234: unexpected end of file; \
+             the file is damaged or cut short: fetch or write it again"
+        );
+    }
+}

@@ -1,0 +1,210 @@
+//! Where documents come from: files of JSON lines on this machine or on the hub.
+//!
+//! [`files_of_split`] names the files of one split in the order in which they are converted;
+//! [`SourceFile::open`] reads one of them, uncompressed.
+
+mod files;
+pub(crate) mod lines;
+
+use std::fmt;
+use std::io::{BufReader, Read};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::hub::{Hub, HubFile};
+use crate::progress::{Counted, Meter};
+
+/// The dataset that is read when no source is named.
+pub const HUB_DATASET: &str = "allenai/c4";
+/// Its English part.
+const HUB_FOLDER: &str = "en";
+
+/// A part of the dataset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Split {
+    /// `train`, in the hub's files `c4-train.*`.
+    Train,
+    /// `val`, in the hub's files `c4-validation.*`.
+    Val,
+}
+
+impl Split {
+    /// The name of the output folder.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Train => "train",
+            Self::Val => "val",
+        }
+    }
+
+    /// How the hub's file names of this split begin.
+    fn hub_prefix(self) -> &'static str {
+        match self {
+            Self::Train => "c4-train.",
+            Self::Val => "c4-validation.",
+        }
+    }
+
+    /// The split that a file's name says it belongs to, if it is one of the hub's names.
+    fn of_hub_name(name: &str) -> Option<Self> {
+        let named = |split: &Self| name.starts_with(split.hub_prefix());
+        [Self::Train, Self::Val].into_iter().find(named).filter(|_| Packing::of(name).is_some())
+    }
+}
+
+impl fmt::Display for Split {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// How a file's bytes are compressed, by its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Packing {
+    Plain,
+    Gzip,
+    Zstd,
+}
+
+impl Packing {
+    /// `None` if it is not a name of a file of JSON lines.
+    fn of(name: &str) -> Option<Self> {
+        let json = |name: &str| name.ends_with(".json") || name.ends_with(".jsonl");
+        if json(name) {
+            Some(Self::Plain)
+        } else if name.strip_suffix(".gz").is_some_and(json) {
+            Some(Self::Gzip)
+        } else if name.ends_with(".zst") {
+            Some(Self::Zstd)
+        } else {
+            None
+        }
+    }
+}
+
+/// One file of JSON lines.
+#[derive(Debug, Clone)]
+pub struct SourceFile {
+    name: String,
+    bytes: u64,
+    packing: Packing,
+    place: Place,
+}
+
+#[derive(Debug, Clone)]
+enum Place {
+    Local(PathBuf),
+    Hub(Hub, HubFile),
+}
+
+/// The files of `split` in `source`, in name order; in `allenai/c4` on the hub if it is `None`.
+///
+/// `source` is a file, a folder or a glob pattern. Where any file has one of the hub's names
+/// (`c4-train.*`, `c4-validation.*`), in the folder itself or in its `en`, the split picks its
+/// own; else it gets all files. `alone` says that no other split is asked for: files whose names
+/// do not tell splits apart must not be copied into two of them.
+///
+/// # Errors
+/// [`ErrorKind::NotFound`] if there is no such source or no file of the split in it,
+/// [`ErrorKind::InvalidArgument`] if the files do not tell splits apart and the split is not alone,
+/// [`ErrorKind::Hub`] if the hub fails.
+pub fn files_of_split(source: Option<&str>, split: Split, alone: bool) -> Result<Vec<SourceFile>> {
+    match source {
+        Some(source) => files::of_split(source, split, alone),
+        None => on_hub(&Hub::from_env()?, split),
+    }
+}
+
+fn on_hub(hub: &Hub, split: Split) -> Result<Vec<SourceFile>> {
+    let mut files = Vec::new();
+    for folder in [HUB_FOLDER, ""] {
+        let listed = hub.dataset_files(HUB_DATASET, folder)?.unwrap_or_default();
+        files.extend(listed.into_iter().filter_map(|file| {
+            let name = file.path.rsplit('/').next().unwrap_or_default();
+            let packing = Packing::of(name)?;
+            (Split::of_hub_name(name) == Some(split)).then(|| SourceFile {
+                name: file.path.clone(),
+                bytes: file.bytes,
+                packing,
+                place: Place::Hub(hub.clone(), file),
+            })
+        }));
+        if !files.is_empty() {
+            break;
+        }
+    }
+    if files.is_empty() {
+        return Err(Error::new(
+            ErrorKind::NotFound,
+            format!(
+                "{} holds no {}*.json.gz, with or without {HUB_FOLDER}/",
+                hub.address(&format!("datasets/{HUB_DATASET}")),
+                split.hub_prefix()
+            ),
+            "check HF_ENDPOINT, or read local files with --source",
+        ));
+    }
+    files.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(files)
+}
+
+impl SourceFile {
+    /// How messages name the file.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its size as stored, in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Opens it for reading, uncompressed; `count` and `meter` count its stored bytes.
+    pub(crate) fn open(&self, meter: &Arc<Meter>, count: &Arc<AtomicU64>) -> Result<Box<dyn Read>> {
+        let stored: Box<dyn Read> = match &self.place {
+            Place::Local(path) => {
+                Box::new(std::fs::File::open(path).map_err(|e| Error::io(e, "open", path))?)
+            }
+            Place::Hub(hub, file) => Box::new(hub.open_dataset_file(HUB_DATASET, file)?),
+        };
+        let counted = Counted { inner: stored, meter: Arc::clone(meter), count: Arc::clone(count) };
+        let buffered = BufReader::with_capacity(128 << 10, counted);
+        Ok(match self.packing {
+            Packing::Plain => Box::new(buffered),
+            Packing::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(buffered)),
+            Packing::Zstd => Box::new(
+                zstd::stream::read::Decoder::with_buffer(buffered)
+                    .map_err(|e| Error::from_read(e, &self.name, 0))?,
+            ),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_tell_the_packing_and_the_split() {
+        for (name, packing) in [
+            ("a.json", Some(Packing::Plain)),
+            ("a.jsonl", Some(Packing::Plain)),
+            ("a.json.gz", Some(Packing::Gzip)),
+            ("a.jsonl.gz", Some(Packing::Gzip)),
+            ("a.jsonl.zst", Some(Packing::Zstd)),
+            ("a.zst", Some(Packing::Zstd)),
+            ("a.gz", None),
+            ("a.txt", None),
+            ("json", None),
+        ] {
+            assert_eq!(Packing::of(name), packing, "{name}");
+        }
+        let of = Split::of_hub_name;
+        assert_eq!(of("c4-train.00000-of-01024.json.gz"), Some(Split::Train));
+        assert_eq!(of("c4-validation.00000-of-00008.json.gz"), Some(Split::Val));
+        assert_eq!(of("c4-train.00000-of-01024.json.gz.lock"), None);
+        assert_eq!(of("train.json"), None);
+    }
+}

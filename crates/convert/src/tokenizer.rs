@@ -1,0 +1,349 @@
+//! Text to token ids and back.
+//!
+//! A [`Tokenizer`] is any byte-pair encoder in the Hugging Face `tokenizer.json` format: the
+//! built-in `gpt2`, a file or folder, or a name on the hub. It is cheap to clone and shared by all
+//! threads.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde_json::Value;
+use tokenizers::pipeline::{EncodeOptions, Override, PipelineToken, PipelineTokenizer};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::hub::Hub;
+
+/// GPT-2's vocabulary is part of the program, so that the default models need no network.
+const GPT2: &str =
+    include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../data/tokenizers/gpt2/tokenizer.json"));
+
+const FILE: &str = "tokenizer.json";
+const CONFIG_FILE: &str = "tokenizer_config.json";
+
+/// What an end-of-text token is called when no `tokenizer_config.json` says so, in the order of
+/// preference.
+const END_OF_TEXT: [&str; 4] = ["<|endoftext|>", "</s>", "<|end_of_text|>", "<eos>"];
+
+/// A tokenizer. Clones share one vocabulary.
+#[derive(Clone)]
+pub struct Tokenizer {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    name: String,
+    pipeline: PipelineTokenizer,
+    vocab_size: usize,
+    eos_id: Option<u32>,
+}
+
+impl Tokenizer {
+    /// Loads the tokenizer `name_or_path`:
+    ///
+    /// * `gpt2`, which is built in;
+    /// * a path to a `tokenizer.json`, or to the folder that holds one;
+    /// * else a name on the Hugging Face hub (`HF_ENDPOINT`, `HF_TOKEN`), fetched once into the
+    ///   user's cache folder.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] if it is nowhere, [`ErrorKind::Corrupt`] if it is not a tokenizer
+    /// that this program can run, [`ErrorKind::Hub`] if the hub fails.
+    pub fn load(name_or_path: &str) -> Result<Self> {
+        if name_or_path == "gpt2" {
+            return Self::from_json(GPT2, None, "gpt2", "the built-in tokenizer");
+        }
+        let path = Path::new(name_or_path);
+        let file = if path.is_dir() { path.join(FILE) } else { path.to_owned() };
+        if file.is_file() {
+            return Self::from_file(&file, name_or_path);
+        }
+        if !is_hub_name(name_or_path) {
+            return Err(not_found(name_or_path, &format!("there is no {}", file.display())));
+        }
+        let file = fetch(name_or_path)?;
+        Self::from_file(&file, name_or_path)
+    }
+
+    fn from_file(file: &Path, name: &str) -> Result<Self> {
+        let read = |path: &Path| std::fs::read_to_string(path);
+        let json = read(file).map_err(|e| Error::io(e, "read", file))?;
+        let config = read(&file.with_file_name(CONFIG_FILE)).ok();
+        Self::from_json(&json, config.as_deref(), name, &file.display().to_string())
+    }
+
+    fn from_json(json: &str, config: Option<&str>, name: &str, origin: &str) -> Result<Self> {
+        let corrupt = |problem: String| {
+            Error::new(
+                ErrorKind::Corrupt,
+                format!("{origin}: not a usable tokenizer: {problem}"),
+                "use a tokenizer.json of a byte-pair encoder, as the Hugging Face libraries save it",
+            )
+        };
+        let mut value: Value = serde_json::from_str(json).map_err(|e| corrupt(e.to_string()))?;
+        let vocab_size =
+            vocab_size(&value).ok_or_else(|| corrupt("it has no vocabulary".into()))?;
+        let special = added_tokens(&value);
+        // Files of all versions are brought into the one form that the encoder reads.
+        tokenizers::canonicalize_value(&mut value).map_err(|e| corrupt(e.to_string()))?;
+        let pipeline =
+            tokenizers::from_json(&value.to_string()).map_err(|e| corrupt(e.to_string()))?;
+        let id_of = |token: &str| special.iter().find(|(t, _)| t == token).map(|(_, id)| *id);
+        let named = config.and_then(eos_token_of_config).and_then(|token| id_of(&token));
+        let eos_id = named.or_else(|| END_OF_TEXT.iter().find_map(|token| id_of(token)));
+        Ok(Self { inner: Arc::new(Inner { name: name.to_owned(), pipeline, vocab_size, eos_id }) })
+    }
+
+    /// The ids of `text`, with whatever tokens the tokenizer itself puts around a text (GPT-2's
+    /// puts none). Nothing is truncated or padded.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`] if the tokenizer cannot encode the text.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        self.encode_with(text, true)
+    }
+
+    /// The ids of `text` alone, without the tokens that the tokenizer puts around a text.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`].
+    pub fn encode_bare(&self, text: &str) -> Result<Vec<u32>> {
+        self.encode_with(text, false)
+    }
+
+    fn encode_with(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>> {
+        let options = EncodeOptions {
+            add_special_tokens,
+            encode_special_tokens: false,
+            padding: Override::Off,
+            truncation: Override::Off,
+        };
+        let mut tokens: Vec<PipelineToken> = Vec::with_capacity(text.len() / 4);
+        self.inner
+            .pipeline
+            .encode_into(text, &options, &mut tokens)
+            .map_err(|e| self.failed("encode a text", &e.to_string()))?;
+        Ok(tokens.into_iter().map(u32::from).collect())
+    }
+
+    /// The text of `ids`, special tokens included. Bytes that are not UTF-8 (a sequence cut inside
+    /// a character) become U+FFFD; ids that are not in the vocabulary are left out.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`] if the tokenizer's decoder fails.
+    pub fn decode(&self, ids: &[u32]) -> Result<String> {
+        let decoded = self.inner.pipeline.decode(ids, false);
+        decoded.map_err(|e| self.failed("decode ids", &e.to_string()))
+    }
+
+    fn failed(&self, action: &str, problem: &str) -> Error {
+        let what = format!("tokenizer {}: cannot {action}: {problem}", self.inner.name);
+        Error::new(ErrorKind::Corrupt, what, "use another tokenizer")
+    }
+
+    /// One more than the largest id: the least number of rows of an embedding table.
+    pub fn vocab_size(&self) -> usize {
+        self.inner.vocab_size
+    }
+
+    /// The id of the end-of-text token, if the tokenizer has one.
+    pub fn eos_id(&self) -> Option<u32> {
+        self.inner.eos_id
+    }
+
+    /// The name or path that it was loaded by.
+    pub fn name(&self) -> &str {
+        &self.inner.name
+    }
+
+    /// Whether [`Tokenizer::encode`] puts a token before or after each text.
+    pub fn adds_special_tokens(&self) -> bool {
+        self.inner.pipeline.get_post_processor().single.n_special() > 0
+    }
+}
+
+impl fmt::Debug for Tokenizer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tokenizer")
+            .field("name", &self.inner.name)
+            .field("vocab_size", &self.inner.vocab_size)
+            .field("eos_id", &self.inner.eos_id)
+            .finish_non_exhaustive()
+    }
+}
+
+/// One more than the largest id of the model and of the added tokens.
+fn vocab_size(tokenizer: &Value) -> Option<usize> {
+    let vocab = tokenizer.get("model")?.get("vocab")?;
+    let in_model = match vocab {
+        Value::Object(entries) => entries.values().filter_map(Value::as_u64).max().map(|id| id + 1),
+        Value::Array(entries) => Some(entries.len() as u64),
+        _ => None,
+    }?;
+    let added = added_tokens(tokenizer).iter().map(|(_, id)| u64::from(*id) + 1).max();
+    usize::try_from(in_model.max(added.unwrap_or(0))).ok()
+}
+
+fn added_tokens(tokenizer: &Value) -> Vec<(String, u32)> {
+    let entries = tokenizer.get("added_tokens").and_then(Value::as_array);
+    let entry = |token: &Value| {
+        let content = token.get("content")?.as_str()?;
+        Some((content.to_owned(), u32::try_from(token.get("id")?.as_u64()?).ok()?))
+    };
+    entries.map(|all| all.iter().filter_map(entry).collect()).unwrap_or_default()
+}
+
+/// `"eos_token": "</s>"` or `"eos_token": {"content": "</s>", ...}`.
+fn eos_token_of_config(json: &str) -> Option<String> {
+    let config: Value = serde_json::from_str(json).ok()?;
+    let token = config.get("eos_token")?;
+    token.as_str().or_else(|| token.get("content")?.as_str()).map(str::to_owned)
+}
+
+/// Whether it can be the name of a repository on the hub: `NAME` or `OWNER/NAME`.
+fn is_hub_name(name: &str) -> bool {
+    let part = |p: &str| {
+        !p.is_empty()
+            && !p.starts_with('.')
+            && !p.contains("..")
+            && p.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
+    };
+    let parts: Vec<&str> = name.split('/').collect();
+    parts.len() <= 2 && parts.iter().all(|p| part(p)) && !name.ends_with(".json")
+}
+
+fn not_found(name: &str, tried: &str) -> Error {
+    Error::new(
+        ErrorKind::NotFound,
+        format!("tokenizer {name:?} not found: it is not built in (gpt2 is), and {tried}"),
+        "give the path of a tokenizer.json or of the folder that holds one",
+    )
+}
+
+/// The hub's `tokenizer.json` of the repository `name`, from the cache or the network.
+fn fetch(name: &str) -> Result<PathBuf> {
+    let hub = Hub::from_env()?;
+    let folder = cache_folder()?.join(hub.host()).join(name);
+    let file = folder.join(FILE);
+    if file.is_file() {
+        return Ok(file);
+    }
+    let url = format!("{name}/resolve/main/{FILE}");
+    let Some(json) = hub.read_small(&url)? else {
+        let place = hub.address(&url);
+        return Err(not_found(name, &format!("there is no {name} here and no {place}")));
+    };
+    // The config first: a tokenizer.json in the cache means that all of it is there.
+    if let Some(config) = hub.read_small(&format!("{name}/resolve/main/{CONFIG_FILE}"))? {
+        publish(&folder.join(CONFIG_FILE), &config)?;
+    }
+    publish(&file, &json)?;
+    Ok(file)
+}
+
+fn cache_folder() -> Result<PathBuf> {
+    let variable = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    let base = variable("XDG_CACHE_HOME").or_else(|| Some(variable("HOME")?.join(".cache")));
+    let base = base.ok_or_else(|| {
+        Error::invalid("no folder to keep the tokenizer in", "set HOME or XDG_CACHE_HOME")
+    })?;
+    Ok(base.join("mds").join("tokenizers"))
+}
+
+/// Writes `path` so that it is there whole or not at all.
+fn publish(path: &Path, content: &[u8]) -> Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    std::fs::create_dir_all(folder).map_err(|e| Error::io(e, "create", folder))?;
+    let write = || {
+        let mut file = tempfile::NamedTempFile::new_in(folder)?;
+        std::io::Write::write_all(&mut file, content)?;
+        file.as_file().sync_all()?;
+        file.persist(path).map_err(|e| e.error)?;
+        std::fs::File::open(folder)?.sync_all()
+    };
+    write().map_err(|e| Error::io(e, "write", path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const _: fn() = || {
+        fn shared_by_threads<T: Send + Sync + Clone>() {}
+        shared_by_threads::<Tokenizer>();
+    };
+
+    #[test]
+    fn gpt2_is_built_in() {
+        let gpt2 = Tokenizer::load("gpt2").unwrap();
+        assert_eq!(gpt2.vocab_size(), 50257);
+        assert_eq!(gpt2.eos_id(), Some(50256));
+        assert!(!gpt2.adds_special_tokens());
+        assert_eq!(gpt2.encode("Hello world").unwrap(), [15496, 995]);
+        assert_eq!(gpt2.encode("<|endoftext|>").unwrap(), [50256]);
+        assert_eq!(gpt2.encode("").unwrap(), []);
+        assert_eq!(gpt2.decode(&[15496, 995, 50256]).unwrap(), "Hello world<|endoftext|>");
+    }
+
+    /// A template that puts `<s>` before and `</s>` after, as Llama's does, and a config file.
+    #[test]
+    fn tokens_around_a_text_and_the_config_are_honoured() {
+        let mut json: Value = serde_json::from_str(GPT2).unwrap();
+        json["post_processor"] = serde_json::json!({
+            "type": "TemplateProcessing",
+            "single": [{"SpecialToken": {"id": "<|endoftext|>", "type_id": 0}},
+                       {"Sequence": {"id": "A", "type_id": 0}}],
+            "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}],
+            "special_tokens": {"<|endoftext|>":
+                {"id": "<|endoftext|>", "ids": [50256], "tokens": ["<|endoftext|>"]}}
+        });
+        json["truncation"] = serde_json::json!(
+            {"direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 0});
+        json["added_tokens"].as_array_mut().unwrap().push(serde_json::json!(
+            {"id": 50260, "content": "<stop>", "single_word": false, "lstrip": false,
+             "rstrip": false, "normalized": false, "special": true}));
+        let config = r#"{"eos_token": {"content": "<stop>"}}"#;
+        let tokenizer =
+            Tokenizer::from_json(&json.to_string(), Some(config), "t", "t.json").unwrap();
+        assert!(tokenizer.adds_special_tokens());
+        assert_eq!(tokenizer.encode("Hello world").unwrap(), [50256, 15496, 995]);
+        assert_eq!(tokenizer.encode_bare("Hello world").unwrap(), [15496, 995]);
+        assert_eq!(tokenizer.eos_id(), Some(50260));
+        assert_eq!(tokenizer.vocab_size(), 50261);
+    }
+
+    #[test]
+    fn files_that_are_not_tokenizers_are_refused_with_a_reason() {
+        let refused = |json: &str| Tokenizer::from_json(json, None, "t", "t.json").unwrap_err();
+        assert_eq!(
+            refused("{}").to_string(),
+            "t.json: not a usable tokenizer: it has no vocabulary; use a tokenizer.json of a \
+             byte-pair encoder, as the Hugging Face libraries save it"
+        );
+        for json in ["", "[1]", "{\"model\": 3}", r#"{"model": {"vocab": {"a": 0}}}"#] {
+            assert_eq!(refused(json).kind(), ErrorKind::Corrupt, "{json}");
+        }
+    }
+
+    #[test]
+    fn hub_names_are_told_from_paths() {
+        for name in ["gpt2", "facebook/opt-125m", "EleutherAI/gpt-neox-20b", "t5.1"] {
+            assert!(is_hub_name(name), "{name}");
+        }
+        for path in
+            ["", "/tmp/x", "./gpt2", "../x", "a/b/c", "x/..", "a b", "tok.json", "a//b", "~/x"]
+        {
+            assert!(!is_hub_name(path), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_path_that_is_not_there_is_named_with_a_remedy() {
+        assert_eq!(
+            Tokenizer::load("./nowhere/tokenizer.json").unwrap_err().to_string(),
+            "tokenizer \"./nowhere/tokenizer.json\" not found: it is not built in (gpt2 is), and \
+             there is no ./nowhere/tokenizer.json; give the path of a tokenizer.json or of the \
+             folder that holds one"
+        );
+    }
+}

@@ -1,0 +1,81 @@
+//! Which device trains, chosen at run time from what this build supports and this machine has.
+
+use std::fmt::Write as _;
+
+use burn::tensor::Device;
+
+use crate::config::DeviceChoice;
+use crate::error::{Error, Result};
+
+const NOT_COMPILED: &str = "device: cuda was asked for, but this build has no CUDA support; \
+                            build with `--features cuda`, or set device=cpu";
+const NOT_FOUND: &str = "device: cuda was asked for, but no CUDA device was found; \
+                         check the driver with nvidia-smi, or set device=cpu";
+
+/// The device that `choice` means here, without autodiff.
+///
+/// Devices are listed, never guessed: touching an absent CUDA device panics in a worker thread of the runtime.
+///
+/// # Errors
+///
+/// CUDA was asked for and is not compiled in or not present.
+pub fn select(choice: DeviceChoice) -> Result<Device> {
+    let first_cuda = cuda_devices().into_iter().next();
+    match choice {
+        DeviceChoice::Cpu => Ok(Device::flex()),
+        DeviceChoice::Auto => Ok(first_cuda.unwrap_or_else(Device::flex)),
+        DeviceChoice::Cuda if !cfg!(feature = "cuda") => Err(Error::Device(NOT_COMPILED.into())),
+        DeviceChoice::Cuda => first_cuda.ok_or_else(|| Error::Device(NOT_FOUND.into())),
+    }
+}
+
+/// Whether `device` is the CPU.
+pub fn is_cpu(device: &Device) -> bool {
+    *device == Device::flex()
+}
+
+/// What was compiled in and what was found, for `train --devices`.
+pub fn report() -> String {
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let mut report = format!("cpu: compiled in (flex), {threads} threads\n");
+    let cuda = cuda_devices();
+    let _ = match (cfg!(feature = "cuda"), cuda.len()) {
+        (false, _) => writeln!(report, "cuda: not compiled in (build with --features cuda)"),
+        (true, 0) => writeln!(report, "cuda: compiled in, no device found"),
+        (true, n) => writeln!(report, "cuda: compiled in, {n} found: {cuda:?}"),
+    };
+    let chosen = if cuda.is_empty() { "cpu" } else { "cuda" };
+    let _ = writeln!(report, "device: auto means {chosen} here");
+    report
+}
+
+#[cfg(feature = "cuda")]
+fn cuda_devices() -> Vec<Device> {
+    Device::enumerate(burn::tensor::DeviceType::Cuda).into_iter().collect()
+}
+
+#[cfg(not(feature = "cuda"))]
+fn cuda_devices() -> Vec<Device> {
+    Vec::new()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[cfg(not(feature = "cuda"))]
+    fn asking_for_cuda_without_it_is_one_clear_sentence() {
+        assert_eq!(
+            select(DeviceChoice::Cuda).unwrap_err().to_string(),
+            "device: cuda was asked for, but this build has no CUDA support; \
+             build with `--features cuda`, or set device=cpu"
+        );
+    }
+
+    #[test]
+    fn the_cpu_is_always_there() {
+        assert!(is_cpu(&select(DeviceChoice::Cpu).unwrap()));
+        assert!(report().starts_with("cpu: compiled in (flex), "));
+    }
+}

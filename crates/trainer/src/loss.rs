@@ -1,0 +1,261 @@
+//! Cross-entropy over the vocabulary, with its gradient, without the graph.
+//!
+//! The logits of a batch are by far its largest activation (`batch·seq × vocab`, 400 MB for 2,048 tokens of GPT-2's
+//! vocabulary), and the usual log-softmax and gather keep several copies of them until the backward. So the head is
+//! taken out of the graph: for a few hundred tokens at a time it computes the logits, their loss, and at once the
+//! gradients with respect to the hidden states and to the tied embedding,
+//!
+//! ```text
+//! dlogits = (softmax(logits) − onehot(label)) · weight / tokens,   dhidden = dlogits · wte,   dwte = dlogitsᵀ · hidden
+//! ```
+//!
+//! and throws the logits away. The rest of the model is then differentiated by Burn from `dhidden`: the gradient of
+//! `sum(hidden · constant)` with respect to `hidden` is that constant.
+
+use burn::tensor::activation::softmax;
+use burn::tensor::{Device, IndexingUpdateOp, Int, Tensor, TensorData};
+
+use crate::data::{IGNORED, TokenBatch};
+use crate::model::{Dropout, Gpt, collect_gradients};
+use crate::optim::Gradients;
+
+/// Tokens whose logits exist at the same time.
+const CHUNK_TOKENS: usize = 512;
+
+/// The token ids on `device`, `[rows, seq_len]`.
+fn ids(batch: &TokenBatch, device: &Device) -> Tensor<2, Int> {
+    Tensor::from_data(TensorData::new(batch.tokens.clone(), [batch.rows, batch.seq_len]), device)
+}
+
+/// Loss and gradients of some rows.
+///
+/// The loss is the mean over the rows' targets, times `weight`: a microbatch of a batch has weight
+/// `rows / rows of the batch`, as in the reference, which weighs microbatches by samples and not by targets. Without a
+/// single target the loss is 0.
+///
+/// The loss stays on the device, `[1]`: reading it waits for the computation.
+pub fn loss_and_gradients(
+    model: &Gpt,
+    batch: &TokenBatch,
+    weight: f64,
+    dropout: &mut Dropout,
+) -> (Tensor<1>, Gradients) {
+    let wte = model.wte.weight.val(); // [V, C]
+    let hidden = model.hidden(ids(batch, &wte.device()), dropout); // [B, T, C], on the graph
+    let scale = weight / batch.labelled().max(1) as f64;
+    let [rows, seq_len, d_model] = hidden.dims();
+
+    let flat = hidden.clone().inner().reshape([rows * seq_len, d_model]); // [B·T, C]
+    let head = Head { wte: wte.inner() };
+    let (loss, hidden_grad, wte_grad) = head.loss_and_gradients(flat, &batch.labels, scale);
+
+    let hidden_grad = hidden_grad.reshape([rows, seq_len, d_model]); // [B, T, C]
+    let mut gradients = (hidden * Tensor::from_inner(hidden_grad)).sum().backward();
+    let mut gradients = Gradients::new(collect_gradients(model, &mut gradients));
+    gradients.add_to_first(wte_grad); // wte is the first parameter; its gradient as embedding is there already
+    (loss, gradients)
+}
+
+/// Sum of the losses of all targets, in nats, and their number; on a model without autodiff
+/// ([`Module::valid`](burn::module::Module::valid)), so that no graph is recorded.
+pub fn summed_loss(model: &Gpt, batch: &TokenBatch) -> (f64, u64) {
+    let wte = model.wte.weight.val();
+    let hidden = model.hidden(ids(batch, &wte.device()), &mut Dropout::off()); // [B, T, C]
+    let [rows, seq_len, d_model] = hidden.dims();
+    let head = Head { wte };
+    let loss = head.loss(hidden.reshape([rows * seq_len, d_model]), &batch.labels);
+    (f64::from(loss.into_scalar::<f32>()), batch.labelled() as u64)
+}
+
+/// The output projection, off the graph.
+struct Head {
+    /// `[V, C]`
+    wte: Tensor<2>,
+}
+
+impl Head {
+    /// # Shapes
+    ///
+    /// - hidden: `[tokens, d_model]`
+    /// - output: the scaled loss `[1]`, its gradients `[tokens, d_model]` and `[vocab_size, d_model]`
+    fn loss_and_gradients(
+        &self,
+        hidden: Tensor<2>,
+        labels: &[i32],
+        scale: f64,
+    ) -> (Tensor<1>, Tensor<2>, Tensor<2>) {
+        let mut loss = Tensor::zeros([1], &hidden.device());
+        let mut hidden_grads = Vec::new();
+        let mut wte_grad: Option<Tensor<2>> = None;
+        for (start, labels) in chunks(labels) {
+            let hidden = hidden.clone().narrow(0, start, labels.len()); // [N, C]
+            let targets = Targets::new(labels, scale, &hidden.device());
+            let (chunk_loss, probabilities) = self.chunk(hidden.clone(), &targets);
+            loss = loss + chunk_loss;
+
+            // (softmax − onehot) · weight
+            let minus_one = targets.weight.ones_like().neg(); // [N, 1]
+            let logit_grad =
+                probabilities.scatter(1, targets.label, minus_one, IndexingUpdateOp::Add); // [N, V]
+            let logit_grad = logit_grad * targets.weight; // [N, V]
+            hidden_grads.push(logit_grad.clone().matmul(self.wte.clone())); // [N, C]
+            let grad = logit_grad.transpose().matmul(hidden); // [V, C]
+            wte_grad = Some(match wte_grad {
+                Some(sum) => sum + grad,
+                None => grad,
+            });
+        }
+        let wte_grad = wte_grad.unwrap_or_else(|| self.wte.zeros_like());
+        (loss, Tensor::cat(hidden_grads, 0), wte_grad)
+    }
+
+    /// Unscaled sum of the losses, `[1]`.
+    fn loss(&self, hidden: Tensor<2>, labels: &[i32]) -> Tensor<1> {
+        let device = hidden.device();
+        chunks(labels).fold(Tensor::zeros([1], &device), |loss, (start, labels)| {
+            let targets = Targets::new(labels, 1.0, &device);
+            loss + self.chunk(hidden.clone().narrow(0, start, labels.len()), &targets).0
+        })
+    }
+
+    /// Weighted sum of the losses `[1]` and the probabilities `[N, V]` of one chunk's tokens `[N, C]`.
+    fn chunk(&self, hidden: Tensor<2>, targets: &Targets) -> (Tensor<1>, Tensor<2>) {
+        let logits = hidden.matmul(self.wte.clone().transpose()); // [N, V]
+        let largest = logits.clone().max_dim(1); // [N, 1]
+        let of_label = logits.clone().gather(1, targets.label.clone()); // [N, 1]
+        let probabilities = softmax(logits, 1); // [N, V]
+        // The largest probability is exp(0) / Σ exp(logit − largest), so logsumexp = largest − ln(it): no second pass of
+        // exponentials, and unlike ln(probability of the label) it never underflows.
+        let logsumexp = largest - probabilities.clone().max_dim(1).log(); // [N, 1]
+        let loss = (logsumexp - of_label) * targets.weight.clone(); // [N, 1]
+        (loss.sum(), probabilities)
+    }
+}
+
+/// Start and labels of each chunk.
+fn chunks(labels: &[i32]) -> impl Iterator<Item = (usize, &[i32])> {
+    labels.chunks(CHUNK_TOKENS).enumerate().map(|(i, chunk)| (i * CHUNK_TOKENS, chunk))
+}
+
+/// One chunk's labels on the device.
+struct Targets {
+    /// `[N, 1]`; 0 where there is no target.
+    label: Tensor<2, Int>,
+    /// `[N, 1]`; the scale, or 0 where there is no target.
+    weight: Tensor<2>,
+}
+
+impl Targets {
+    fn new(labels: &[i32], scale: f64, device: &Device) -> Self {
+        let shape = [labels.len(), 1];
+        let label: Vec<i32> = labels.iter().map(|&label| label.max(0)).collect();
+        let weight: Vec<f32> =
+            labels.iter().map(|&label| if label == IGNORED { 0.0 } else { scale as f32 }).collect();
+        Self {
+            label: Tensor::from_data(TensorData::new(label, shape), device),
+            weight: Tensor::from_data(TensorData::new(weight, shape), device),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::ModelConfig;
+    use crate::model::tiny_config;
+    use burn::tensor::activation::log_softmax;
+
+    fn config() -> ModelConfig {
+        ModelConfig {
+            vocab_size: 31,
+            max_seq_len: 300,
+            d_model: 16,
+            init_std: 0.2,
+            ..tiny_config()
+        }
+    }
+
+    /// 3 rows of 300 tokens: more than one chunk, the last one not full, some labels ignored.
+    fn batch() -> TokenBatch {
+        let tokens: Vec<i32> = (0..900).map(|i| (i * i + 7 * i) % 31).collect();
+        let mut batch = TokenBatch::new(300);
+        tokens.chunks(300).for_each(|row| batch.push(row, 0));
+        batch.labels[4] = IGNORED;
+        batch
+    }
+
+    /// The textbook way: log-softmax and gather on the graph.
+    fn on_the_graph(model: &Gpt, batch: &TokenBatch) -> (f32, Vec<Vec<f32>>) {
+        let device = model.wte.weight.device();
+        let logits = model.logits(model.hidden(ids(batch, &device), &mut Dropout::off()));
+        let log_probabilities = log_softmax(logits.reshape([900, 31]), 1);
+        let targets = Targets::new(&batch.labels, 1.0, &device.clone().inner());
+        let label = Tensor::from_inner(targets.label);
+        let weight = Tensor::from_inner(targets.weight);
+        let loss = (log_probabilities.gather(1, label) * weight)
+            .sum()
+            .neg()
+            .div_scalar(batch.labelled() as f64);
+        let mut gradients = loss.backward();
+        let gradients = collect_gradients(model, &mut gradients);
+        (
+            loss.into_scalar::<f32>(),
+            gradients.into_iter().map(|g| g.into_data().try_to_vec().unwrap()).collect(),
+        )
+    }
+
+    #[test]
+    fn loss_and_gradients_equal_those_of_log_softmax_on_the_graph() {
+        let model = Gpt::init(&config(), 3, &Device::flex().autodiff());
+        let batch = batch();
+        let (expected_loss, expected) = on_the_graph(&model, &batch);
+        let (loss, gradients) = loss_and_gradients(&model, &batch, 1.0, &mut Dropout::off());
+        assert!((loss.into_scalar::<f32>() - expected_loss).abs() < 1e-6 * expected_loss);
+        for ((gradient, expected), spec) in
+            gradients.into_flat().into_iter().zip(&expected).zip(model.parameters())
+        {
+            let gradient: Vec<f32> = gradient.into_data().try_to_vec().unwrap();
+            let worst =
+                gradient.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(worst < 2e-6, "{}: largest difference {worst}", spec.name);
+        }
+    }
+
+    #[test]
+    fn two_weighted_microbatches_make_the_gradient_of_the_batch() {
+        let model = Gpt::init(&config(), 3, &Device::flex().autodiff());
+        let mut batch = batch();
+        batch.labels[4] = 0; // now each row has as many targets, so weights by rows are exact
+        let rows = |from: usize, to: usize| {
+            let weight = (to - from) as f64 / 3.0;
+            loss_and_gradients(&model, &batch.slice(from..to), weight, &mut Dropout::off())
+        };
+        let (loss, whole) = rows(0, 3);
+        let ((loss_a, a), (loss_b, b)) = (rows(0, 2), rows(2, 3));
+        assert!((loss - loss_a - loss_b).into_scalar::<f32>().abs() < 1e-6);
+        let sum = a.add(b);
+        for (whole, sum) in whole.into_flat().into_iter().zip(sum.into_flat()) {
+            let worst = (whole - sum).abs().max().into_scalar::<f32>();
+            assert!(worst < 2e-6, "largest difference {worst}");
+        }
+    }
+
+    #[test]
+    fn evaluation_counts_targets_and_agrees_with_training() {
+        let model = Gpt::init(&config(), 3, &Device::flex());
+        let batch = batch();
+        let (sum, count) = summed_loss(&model, &batch);
+        assert_eq!(count, 896);
+        let trained = Gpt::init(&config(), 3, &Device::flex().autodiff());
+        let (mean, _) = loss_and_gradients(&trained, &batch, 1.0, &mut Dropout::off());
+        assert!((sum / 896.0 - f64::from(mean.into_scalar::<f32>())).abs() < 1e-5);
+    }
+
+    #[test]
+    fn the_loss_stays_finite_where_a_probability_underflows() {
+        let head = Head { wte: Tensor::from_floats([[100.0], [-100.0]], &Device::flex()) };
+        let hidden = Tensor::from_floats([[3.0]], &Device::flex());
+        let loss = head.loss(hidden, &[1]).into_scalar::<f32>();
+        assert_eq!(loss, 600.0);
+    }
+}

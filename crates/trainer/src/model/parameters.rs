@@ -1,0 +1,315 @@
+//! A model's parameters by name and in one fixed order: what the optimizer, gradient clipping and checkpoints see.
+
+use std::collections::BTreeMap;
+
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::tensor::{Gradients, Tensor, TensorData};
+
+use super::Gpt;
+
+/// Name and shape of one parameter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParameterSpec {
+    /// Hugging Face's GPT-2 name, `h.0.attn.c_attn.weight`.
+    pub name: String,
+    /// Rows and columns, or one length.
+    pub shape: Vec<usize>,
+}
+
+/// One parameter (or one of its moments) with its values on the host.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NamedTensor {
+    /// The parameter's name.
+    pub name: String,
+    /// The parameter's shape.
+    pub shape: Vec<usize>,
+    /// Values, row by row.
+    pub values: Vec<f32>,
+}
+
+/// Why a set of tensors is not this model's.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ParameterError {
+    /// A parameter of the model is not among the tensors.
+    #[error("tensor {0} is missing")]
+    Missing(String),
+    /// A tensor's shape is not that of the model's parameter.
+    #[error("tensor {name} has shape {found:?}, the configured model needs {expected:?}")]
+    Shape {
+        /// The parameter.
+        name: String,
+        /// The tensor's shape.
+        found: Vec<usize>,
+        /// The parameter's shape.
+        expected: Vec<usize>,
+    },
+    /// A tensor belongs to no parameter of the model.
+    #[error("tensor {0} belongs to no parameter of the configured model")]
+    Unknown(String),
+}
+
+impl ParameterSpec {
+    /// A flat tensor of this parameter's size, copied to the host under its name.
+    pub(crate) fn with_values(&self, flat: Tensor<1>) -> NamedTensor {
+        NamedTensor {
+            name: self.name.clone(),
+            shape: self.shape.clone(),
+            values: host_values(flat),
+        }
+    }
+}
+
+impl Gpt {
+    /// Every parameter's name and shape, in the one order used everywhere: `wte`, `wpe`, the blocks with `ln_1`,
+    /// `attn`, `ln_2`, `mlp`, then `ln_f`; weight before bias.
+    pub fn parameters(&self) -> Vec<ParameterSpec> {
+        let mut specs = Vec::new();
+        self.visit(&mut Walk::new(|name, tensor: AnyTensor| {
+            specs.push(ParameterSpec { name, shape: tensor.shape })
+        }));
+        specs
+    }
+
+    /// Every parameter with its values copied to the host, in the order of [`parameters`](Self::parameters).
+    pub fn to_named_tensors(&self) -> Vec<NamedTensor> {
+        let mut tensors = Vec::new();
+        self.visit(&mut Walk::new(|name, tensor: AnyTensor| {
+            tensors.push(NamedTensor {
+                name,
+                shape: tensor.shape,
+                values: host_values(tensor.flat),
+            });
+        }));
+        tensors
+    }
+
+    /// The model with every parameter replaced by the tensor of its name.
+    ///
+    /// # Errors
+    ///
+    /// A [`ParameterError`] when the tensors are not exactly this model's parameters; nothing is replaced then.
+    pub fn with_named_tensors(self, tensors: Vec<NamedTensor>) -> Result<Self, ParameterError> {
+        let ordered = in_parameter_order(&self.parameters(), tensors)?;
+        let mut values = ordered.into_iter().map(|tensor| tensor.values);
+        Ok(map_parameters(self, |_, old| match values.next() {
+            Some(values) => Tensor::from_data(TensorData::new(values, old.shape()), &old.device()),
+            None => old,
+        }))
+    }
+}
+
+/// The given tensors in the order of `specs`, each checked against its shape.
+pub(crate) fn in_parameter_order(
+    specs: &[ParameterSpec],
+    tensors: Vec<NamedTensor>,
+) -> Result<Vec<NamedTensor>, ParameterError> {
+    let mut by_name: BTreeMap<String, NamedTensor> =
+        tensors.into_iter().map(|tensor| (tensor.name.clone(), tensor)).collect();
+    let mut ordered = Vec::with_capacity(specs.len());
+    for spec in specs {
+        let tensor =
+            by_name.remove(&spec.name).ok_or_else(|| ParameterError::Missing(spec.name.clone()))?;
+        if tensor.shape != spec.shape {
+            let name = spec.name.clone();
+            return Err(ParameterError::Shape {
+                name,
+                found: tensor.shape,
+                expected: spec.shape.clone(),
+            });
+        }
+        ordered.push(tensor);
+    }
+    match by_name.into_keys().next() {
+        Some(name) => Err(ParameterError::Unknown(name)),
+        None => Ok(ordered),
+    }
+}
+
+/// The values of a flat tensor, copied to the host.
+fn host_values(flat: Tensor<1>) -> Vec<f32> {
+    flat.into_data()
+        .try_to_vec()
+        .expect("parameters and moments are f32 on every device this crate selects")
+}
+
+/// Each parameter's gradient flattened, in parameter order; zeros for a parameter the loss does not depend on.
+pub(crate) fn collect_gradients(model: &Gpt, gradients: &mut Gradients) -> Vec<Tensor<1>> {
+    struct Collect<'a> {
+        gradients: &'a mut Gradients,
+        flat: Vec<Tensor<1>>,
+    }
+    impl ModuleVisitor for Collect<'_> {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            let tensor = param.val();
+            let gradient = tensor.grad_remove(self.gradients);
+            self.flat.push(match gradient {
+                Some(gradient) => flatten(gradient),
+                None => flatten(tensor.inner().zeros_like()),
+            });
+        }
+    }
+    let mut collect = Collect { gradients, flat: Vec::new() };
+    model.visit(&mut collect);
+    collect.flat
+}
+
+/// The model with each parameter replaced by `update(index, parameter)`, both flat and off the graph.
+pub(crate) fn map_parameters(model: Gpt, update: impl FnMut(usize, Tensor<1>) -> Tensor<1>) -> Gpt {
+    struct Update<F> {
+        update: F,
+        index: usize,
+    }
+    impl<F: FnMut(usize, Tensor<1>) -> Tensor<1>> ModuleMapper for Update<F> {
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            let index = self.index;
+            self.index += 1;
+            param.map(|old| {
+                let (shape, trainable) = (old.shape(), old.is_require_grad());
+                let new = (self.update)(index, flatten(old.inner())).reshape(shape);
+                if trainable { Tensor::from_inner(new).require_grad() } else { new }
+            })
+        }
+    }
+    model.map(&mut Update { update, index: 0 })
+}
+
+fn flatten<const D: usize>(tensor: Tensor<D>) -> Tensor<1> {
+    let elements = tensor.shape().num_elements();
+    tensor.reshape([elements])
+}
+
+/// A parameter with its rank erased.
+struct AnyTensor {
+    shape: Vec<usize>,
+    flat: Tensor<1>,
+}
+
+/// Visits the parameters in order with their dotted names.
+struct Walk<F> {
+    path: Vec<String>,
+    on_parameter: F,
+}
+
+impl<F: FnMut(String, AnyTensor)> Walk<F> {
+    fn new(on_parameter: F) -> Self {
+        Self { path: Vec::new(), on_parameter }
+    }
+}
+
+impl<F: FnMut(String, AnyTensor)> ModuleVisitor for Walk<F> {
+    fn enter_module(&mut self, name: &str, _container_type: &str) {
+        // Burn calls a norm's scale and shift gamma and beta; checkpoints of this model family weight and bias.
+        self.path.push(match name {
+            "gamma" => "weight".to_owned(),
+            "beta" => "bias".to_owned(),
+            other => other.to_owned(),
+        });
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let tensor = param.val().inner();
+        let shape = tensor.dims().to_vec();
+        (self.on_parameter)(self.path.join("."), AnyTensor { shape, flat: flatten(tensor) });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::ModelConfig;
+    use crate::model::tiny_config as tiny;
+    use burn::tensor::Device;
+
+    #[test]
+    fn names_shapes_and_order_are_those_of_gpt2() {
+        let specs = Gpt::init(&tiny(), 1, &Device::flex()).parameters();
+        let listing: Vec<String> =
+            specs.iter().map(|spec| format!("{} {:?}", spec.name, spec.shape)).collect();
+        assert_eq!(
+            listing[..16],
+            [
+                "wte.weight [11, 8]",
+                "wpe.weight [5, 8]",
+                "h.0.ln_1.weight [8]",
+                "h.0.ln_1.bias [8]",
+                "h.0.attn.c_attn.weight [8, 24]",
+                "h.0.attn.c_attn.bias [24]",
+                "h.0.attn.c_proj.weight [8, 8]",
+                "h.0.attn.c_proj.bias [8]",
+                "h.0.ln_2.weight [8]",
+                "h.0.ln_2.bias [8]",
+                "h.0.mlp.c_fc.weight [8, 32]",
+                "h.0.mlp.c_fc.bias [32]",
+                "h.0.mlp.c_proj.weight [32, 8]",
+                "h.0.mlp.c_proj.bias [8]",
+                "h.1.ln_1.weight [8]",
+                "h.1.ln_1.bias [8]",
+            ]
+        );
+        assert_eq!(listing[26..], ["ln_f.weight [8]", "ln_f.bias [8]"]);
+        let elements: usize = specs.iter().map(|spec| spec.shape.iter().product::<usize>()).sum();
+        assert_eq!(elements as u64, tiny().n_params());
+    }
+
+    #[test]
+    fn the_initial_values_follow_the_scheme() {
+        let config = ModelConfig { vocab_size: 500, d_model: 64, ..tiny() };
+        for tensor in Gpt::init(&config, 17, &Device::flex()).to_named_tensors() {
+            let n = tensor.values.len() as f64;
+            let std = (tensor.values.iter().map(|&x| (x as f64).powi(2)).sum::<f64>() / n).sqrt();
+            let expected = match tensor.name.as_str() {
+                name if name.ends_with("bias") => 0.0,
+                name if name.contains("ln_") => 1.0,
+                name if name.ends_with("c_proj.weight") => 0.02 / 2.0, // 2·n_layers = 4
+                _ => 0.02,
+            };
+            let tolerance = if tensor.shape.len() == 2 { 0.1 * expected } else { 0.0 };
+            assert!(
+                (std - expected).abs() <= tolerance,
+                "{}: std {std}, expected {expected}",
+                tensor.name
+            );
+        }
+    }
+
+    #[test]
+    fn a_seed_gives_the_same_model_with_and_without_autodiff() {
+        let plain = Gpt::init(&tiny(), 5, &Device::flex()).to_named_tensors();
+        assert_eq!(plain, Gpt::init(&tiny(), 5, &Device::flex().autodiff()).to_named_tensors());
+        assert_ne!(plain, Gpt::init(&tiny(), 6, &Device::flex()).to_named_tensors());
+    }
+
+    #[test]
+    fn tensors_of_another_model_are_refused_by_name() {
+        let device = Device::flex();
+        let load = |tensors| {
+            Gpt::init(&tiny(), 2, &device)
+                .with_named_tensors(tensors)
+                .map(|_| ())
+                .unwrap_err()
+                .to_string()
+        };
+        let tensors = Gpt::init(&tiny(), 1, &device).to_named_tensors();
+
+        let mut wider = tensors.clone();
+        wider[1].shape = vec![6, 8];
+        assert_eq!(
+            load(wider),
+            "tensor wpe.weight has shape [6, 8], the configured model needs [5, 8]"
+        );
+        assert_eq!(load(tensors[1..].to_vec()), "tensor wte.weight is missing");
+        let mut more = tensors.clone();
+        more.push(NamedTensor { name: "lm_head.weight".into(), ..tensors[0].clone() });
+        assert_eq!(
+            load(more),
+            "tensor lm_head.weight belongs to no parameter of the configured model"
+        );
+
+        let loaded = Gpt::init(&tiny(), 2, &device).with_named_tensors(tensors.clone()).unwrap();
+        assert_eq!(loaded.to_named_tensors(), tensors);
+    }
+}

@@ -1,0 +1,95 @@
+//! The gradients of one optimizer step: accumulated over microbatches, measured, clipped.
+
+use burn::tensor::Tensor;
+
+/// One gradient per parameter, flattened, in the order of [`Gpt::parameters`](crate::model::Gpt::parameters).
+#[derive(Clone, Debug)]
+pub struct Gradients {
+    flat: Vec<Tensor<1>>,
+}
+
+impl Gradients {
+    pub(crate) fn new(flat: Vec<Tensor<1>>) -> Self {
+        Self { flat }
+    }
+
+    /// The flat gradients, in parameter order.
+    pub fn into_flat(self) -> Vec<Tensor<1>> {
+        self.flat
+    }
+
+    /// Adds a further contribution to the first parameter, the tied embedding.
+    pub(crate) fn add_to_first<const D: usize>(&mut self, gradient: Tensor<D>) {
+        if let Some(first) = self.flat.first_mut() {
+            let elements = first.dims();
+            // Taken out so that it is unshared and the sum can be written in place.
+            let taken = std::mem::replace(first, Tensor::empty([1], &gradient.device()));
+            *first = taken + gradient.reshape(elements);
+        }
+    }
+
+    /// The sum of two contributions, parameter by parameter.
+    pub fn add(self, other: Self) -> Self {
+        Self { flat: self.flat.into_iter().zip(other.flat).map(|(a, b)| a + b).collect() }
+    }
+
+    /// The L2 norm over all gradients together. Waits for them to be computed.
+    pub fn global_norm(&self) -> f64 {
+        let squares: Vec<Tensor<1>> = self.flat.iter().map(|g| g.clone().square().sum()).collect();
+        let squares = if squares.is_empty() { return 0.0 } else { Tensor::cat(squares, 0) };
+        f64::from(squares.sum().sqrt().into_scalar::<f32>())
+    }
+
+    /// Scales all gradients by `max_norm / (norm + 1e-6)` where that is below 1, and returns the norm before.
+    pub fn clip(self, max_norm: f64) -> (Self, f64) {
+        let norm = self.global_norm();
+        let coefficient = max_norm / (norm + 1e-6);
+        if coefficient >= 1.0 {
+            return (self, norm);
+        }
+        (Self { flat: self.flat.into_iter().map(|g| g.mul_scalar(coefficient)).collect() }, norm)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::tensor::Device;
+
+    fn gradients() -> Gradients {
+        let device = Device::flex();
+        Gradients::new(vec![
+            Tensor::from_floats([3.0, 0.0], &device),
+            Tensor::from_floats([0.0, -4.0, 0.0], &device),
+        ])
+    }
+
+    fn values(gradients: Gradients) -> Vec<Vec<f32>> {
+        gradients.into_flat().into_iter().map(|g| g.into_data().try_to_vec().unwrap()).collect()
+    }
+
+    #[test]
+    fn the_norm_is_over_all_parameters_together() {
+        let (clipped, norm) = gradients().clip(1.0);
+        assert_eq!(norm, 5.0);
+        let coefficient = 1.0 / (5.0 + 1e-6);
+        assert_eq!(
+            values(clipped),
+            [vec![(3.0 * coefficient) as f32, 0.0], vec![0.0, (-4.0 * coefficient) as f32, 0.0]]
+        );
+    }
+
+    #[test]
+    fn gradients_within_the_limit_are_untouched() {
+        let (clipped, norm) = gradients().clip(5.1);
+        assert_eq!(norm, 5.0);
+        assert_eq!(values(clipped), values(gradients()));
+    }
+
+    #[test]
+    fn contributions_add_up() {
+        let mut sum = gradients().add(gradients());
+        sum.add_to_first(Tensor::<2>::from_floats([[1.0], [2.0]], &Device::flex()));
+        assert_eq!(values(sum), [vec![7.0, 2.0], vec![0.0, -8.0, 0.0]]);
+    }
+}
