@@ -46,6 +46,7 @@
 
 pub mod config;
 pub mod data;
+mod durable;
 pub mod device;
 pub mod error;
 pub mod logging;
