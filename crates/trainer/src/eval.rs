@@ -2,7 +2,7 @@
 
 use convert::tokenizer::Tokenizer;
 
-use crate::config::{Config, GroupMethod};
+use crate::config::Config;
 use crate::data::{EvalData, IGNORED, TokenBatch};
 use crate::error::{Error, Result};
 use crate::logging::Metric;
@@ -93,7 +93,8 @@ impl Unigram {
 
     fn count(&mut self, batch: &TokenBatch) {
         for &label in batch.labels.iter().filter(|&&label| label != IGNORED) {
-            if let Some(count) = usize::try_from(label).ok().and_then(|id| self.counts.get_mut(id)) {
+            if let Some(count) = usize::try_from(label).ok().and_then(|id| self.counts.get_mut(id))
+            {
                 *count += 1;
                 self.total += 1;
             }
@@ -102,7 +103,8 @@ impl Unigram {
 
     /// −ln of the probability of `id`, with one added to every count so that unseen tokens are possible.
     fn nats(&self, id: i32) -> f64 {
-        let count = usize::try_from(id).ok().and_then(|id| self.counts.get(id)).copied().unwrap_or(0);
+        let count =
+            usize::try_from(id).ok().and_then(|id| self.counts.get(id)).copied().unwrap_or(0);
         ((self.total + self.counts.len() as u64) as f64 / (count + 1) as f64).ln()
     }
 
@@ -131,7 +133,7 @@ fn target_bytes(batch: &TokenBatch, tokenizer: &Tokenizer) -> Result<u64> {
     for row in batch.labels.chunks(batch.seq_len) {
         let ids = row.iter().filter_map(|&label| u32::try_from(label).ok());
         let ids: Vec<u32> = ids.filter(|&id| Some(id) != tokenizer.eos_id()).collect();
-        let text = tokenizer.decode(&ids).map_err(|e| Error::Tokenizer(e.to_string()))?;
+        let text = tokenizer.decode(&ids)?;
         bytes += text.len() as u64;
     }
     Ok(bytes)

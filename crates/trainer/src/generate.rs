@@ -6,7 +6,7 @@ use rand_core::{Rng, SeedableRng};
 use rand_pcg::Pcg64;
 
 use crate::config::GenerateConfig;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::model::{Dropout, Gpt};
 
 /// The continuation of `prompt` by `model`, which must be without autodiff, drawn with a generator seeded by `seed`.
@@ -24,8 +24,7 @@ pub fn generate(
     config: &GenerateConfig,
     seed: u64,
 ) -> Result<String> {
-    let tokenizer_error = |e: convert::Error| Error::Tokenizer(e.to_string());
-    let mut ids = tokenizer.encode_bare(prompt).map_err(tokenizer_error)?;
+    let mut ids = tokenizer.encode_bare(prompt)?;
     if ids.is_empty() {
         ids.push(tokenizer.eos_id().unwrap_or(0));
     }
@@ -42,7 +41,7 @@ pub fn generate(
         }
         ids.push(id);
     }
-    tokenizer.decode(&ids[prompt_len..]).map_err(tokenizer_error)
+    Ok(tokenizer.decode(&ids[prompt_len..])?)
 }
 
 /// The scores of the token after `context`.

@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::{Checkpoint, State};
+use super::Checkpoint;
 use crate::durable;
 use crate::error::{Error, Result};
 use crate::time::Timestamp;
@@ -22,8 +22,7 @@ const DISCARDED: &str = ".discarded-";
 pub struct CheckpointFolder {
     path: PathBuf,
     keep: Option<usize>,
-    overwrite: bool,
-    /// Checkpoints of an earlier run that this one replaces, discarded once there is a new one.
+    /// Checkpoints that are not this run's past, discarded once it has one of its own.
     replaced: Vec<PathBuf>,
 }
 
@@ -39,26 +38,35 @@ pub struct Found {
 }
 
 impl CheckpointFolder {
-    /// The folder at `path`, made where it does not exist, for a run that starts (or, with `continues`, goes on).
-    /// Of the checkpoints that it saves the newest `keep` are kept; `None` keeps all.
+    /// The folder at `path`, made where it does not exist, for a run that starts, or goes on from its checkpoint
+    /// `continues`. Of the checkpoints that it saves the newest `keep` are kept; `None` keeps all.
+    ///
+    /// Checkpoints that are not this run's past are discarded as soon as it has saved one of its own, if `overwrite`.
     ///
     /// # Errors
-    /// When the folder cannot be made, or a run that starts afresh would mix its checkpoints with those of another
-    /// and `overwrite` does not allow replacing them.
-    pub fn open(path: &Path, keep: Option<usize>, overwrite: bool, continues: bool) -> Result<Self> {
+    /// When the folder cannot be made, or holds checkpoints that are not this run's past and `overwrite` is not set.
+    pub fn open(
+        path: &Path,
+        keep: Option<usize>,
+        overwrite: bool,
+        continues: Option<&Path>,
+    ) -> Result<Self> {
         fs::create_dir_all(path).map_err(Error::io("create", path))?;
         restore_replaced(path)?;
-        let existing = list(path)?;
-        if let (Some((_, first)), false, false) = (existing.last(), continues, overwrite) {
+        let past = continues.and_then(position);
+        let foreign: Vec<PathBuf> = list(path)?
+            .into_iter()
+            .filter(|(at, _)| Some(*at) > past)
+            .map(|(_, path)| path)
+            .collect();
+        if let (Some(newest), false) = (foreign.last(), overwrite) {
             return Err(Error::Checkpoint(format!(
                 "save_folder already holds the checkpoint `{}`; set autoresume=true to continue it, \
                  save_overwrite=true to replace it, or another save_folder",
-                first.display()
+                newest.display()
             )));
         }
-        let replaced =
-            if continues { Vec::new() } else { existing.into_iter().map(|(_, path)| path).collect() };
-        Ok(Self { path: path.to_owned(), keep, overwrite, replaced })
+        Ok(Self { path: path.to_owned(), keep, replaced: foreign })
     }
 
     /// The newest complete checkpoint in `path`, `None` where there is no checkpoint at all.
@@ -117,15 +125,15 @@ impl CheckpointFolder {
         fs::rename(&writing, &target).map_err(Error::io("rename", &writing))?;
         sync_folder(&self.path)?;
         let latest = self.path.join(LATEST);
-        durable::write(&latest, format!("{name}\n").as_bytes()).map_err(Error::io("write", &latest))?;
+        durable::write(&latest, format!("{name}\n").as_bytes())
+            .map_err(Error::io("write", &latest))?;
         self.discard(&target)?;
         Ok(target)
     }
 
     /// Removes replaced and surplus checkpoints and what dead processes left, but never `newest`.
     fn discard(&mut self, newest: &Path) -> Result<()> {
-        let mut surplus: Vec<PathBuf> =
-            std::mem::take(&mut self.replaced).into_iter().filter(|_| self.overwrite).collect();
+        let mut surplus = std::mem::take(&mut self.replaced);
         let mut kept = list(&self.path)?;
         kept.retain(|(_, path)| path != newest && !surplus.contains(path));
         if let Some(keep) = self.keep {
@@ -161,10 +169,10 @@ fn name(at: &Timestamp) -> String {
     format!("ep{}-ba{}", at.epoch, at.batch)
 }
 
-/// Epoch and batch of a checkpoint's folder name.
+/// Batch and epoch of a checkpoint's folder name: the order in which checkpoints are made.
 fn position(path: &Path) -> Option<(u64, u64)> {
     let (epoch, batch) = path.file_name()?.to_str()?.strip_prefix("ep")?.split_once("-ba")?;
-    Some((epoch.parse().ok()?, batch.parse().ok()?))
+    Some((batch.parse().ok()?, epoch.parse().ok()?))
 }
 
 /// The checkpoints in `folder`, oldest first; none where it does not exist.
@@ -178,8 +186,7 @@ fn list(folder: &Path) -> Result<Vec<((u64, u64), PathBuf)>> {
         .flatten()
         .filter_map(|entry| {
             let path = entry.path();
-            let (epoch, batch) = position(&path)?;
-            path.is_dir().then_some(((batch, epoch), path))
+            path.is_dir().then_some((position(&path)?, path))
         })
         .collect();
     found.sort();
@@ -191,7 +198,9 @@ fn restore_replaced(folder: &Path) -> Result<()> {
     let Ok(entries) = fs::read_dir(folder) else { return Ok(()) };
     for entry in entries.flatten() {
         let name = entry.file_name();
-        let Some(original) = name.to_str().and_then(|name| name.strip_prefix(REPLACED)) else { continue };
+        let Some(original) = name.to_str().and_then(|name| name.strip_prefix(REPLACED)) else {
+            continue;
+        };
         let original = folder.join(original);
         if !original.exists() {
             fs::rename(entry.path(), &original).map_err(Error::io("rename", entry.path()))?;

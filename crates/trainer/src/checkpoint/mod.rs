@@ -53,7 +53,8 @@ impl Checkpoint {
     pub fn load(folder: &Path) -> Result<Self> {
         let state = State::read(folder)?;
         let read = |file: &str| state.read_verified(folder, file);
-        let model = tensors::decode(&read(MODEL_FILE)?).map_err(|e| damaged(folder, MODEL_FILE, &e))?;
+        let model =
+            tensors::decode(&read(MODEL_FILE)?).map_err(|e| damaged(folder, MODEL_FILE, &e))?;
         let moments = tensors::decode(&read(OPTIMIZER_FILE)?)
             .and_then(|all| tensors::split_moments(all, state.optimizer_steps))
             .map_err(|e| damaged(folder, OPTIMIZER_FILE, &e))?;

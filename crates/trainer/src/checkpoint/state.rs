@@ -72,6 +72,16 @@ impl State {
         }
     }
 
+    /// Takes over the position of `saved`; configuration and versions stay those of this run.
+    pub fn continue_from(&mut self, saved: &Self) {
+        self.timestamp = saved.timestamp;
+        self.previous_start = saved.previous_start;
+        self.optimizer_steps = saved.optimizer_steps;
+        self.train_seconds = saved.train_seconds;
+        self.eval_seconds = saved.eval_seconds;
+        self.data = saved.data.clone();
+    }
+
     /// Checks that the checkpoint holds a model of the configured shape.
     ///
     /// # Errors

@@ -47,7 +47,8 @@ pub(super) fn write(path: &Path, tensors: &[NamedTensor]) -> Result<()> {
 
 /// The tensors of a safetensors file; all must be 32-bit floats.
 pub(super) fn decode(bytes: &[u8]) -> Result<Vec<NamedTensor>, String> {
-    let file = SafeTensors::deserialize(bytes).map_err(|e| format!("is no safetensors file ({e})"))?;
+    let file =
+        SafeTensors::deserialize(bytes).map_err(|e| format!("is no safetensors file ({e})"))?;
     file.iter()
         .map(|(name, view)| {
             if view.dtype() != Dtype::F32 {

@@ -148,9 +148,10 @@ fn dataset_options(
     let order = OrderOptions {
         batch_size: Some(rows),
         shuffle: config.shuffle,
-        shuffle_algo: config.shuffle_algo.parse().map_err(|e: mds::order::Error| {
-            Error::Config(format!("shuffle_algo: {e}"))
-        })?,
+        shuffle_algo: config
+            .shuffle_algo
+            .parse()
+            .map_err(|e: mds::order::Error| Error::Config(format!("shuffle_algo: {e}")))?,
         shuffle_seed: config.shuffle_seed,
         shuffle_block_size: config.shuffle_block_size,
         num_canonical_nodes: config.num_canonical_nodes,
@@ -194,7 +195,8 @@ fn find_column(
             tokenizer: tokenizer.clone(),
         }),
         (None, _) => {
-            let names: Vec<_> = columns.iter().map(|c| format!("{} ({})", c.name, c.encoding)).collect();
+            let names: Vec<_> =
+                columns.iter().map(|c| format!("{} ({})", c.name, c.encoding)).collect();
             Err(Error::Data(format!(
                 "{address} has neither a `tokens` column nor a `text` column of str (its columns \
                  are {}); write one of the two, as convert-c4 does",
@@ -210,7 +212,11 @@ impl Reading {
         match &self.column {
             Column::Text { tokenizer, bos, eos } => {
                 let ids = tokenizer.encode(sample.str("text")?).map_err(|error| {
-                    self.refuse(sample, format!("the text cannot be tokenised: {error}"), "correct it")
+                    self.refuse(
+                        sample,
+                        format!("the text cannot be tokenised: {error}"),
+                        "correct it",
+                    )
                 })?;
                 let ids = bos.iter().chain(&ids).chain(eos).map(|id| i64::from(*id));
                 self.checked(sample, ids)
@@ -219,7 +225,9 @@ impl Reading {
                 Value::NdArray(array) => self.row(sample, &array.to_vec_i64()?),
                 _ => self.row(sample, &[]),
             },
-            Column::Bytes(encoding) => self.row(sample, &integers(sample.bytes("tokens")?, *encoding)),
+            Column::Bytes(encoding) => {
+                self.row(sample, &integers(sample.bytes("tokens")?, *encoding))
+            }
         }
     }
 

@@ -7,10 +7,10 @@ use std::time::Instant;
 use convert::tokenizer::Tokenizer;
 use serde::{Deserialize, Serialize};
 
+use super::Replica;
 use super::batch::TokenBatch;
 use super::rows::RowBuilder;
 use super::source::Source;
-use super::Replica;
 use crate::config::Config;
 use crate::error::{Error, Result};
 

@@ -197,7 +197,13 @@ mod tests {
     use super::*;
 
     fn at(batch: u64) -> Timestamp {
-        Timestamp { epoch: 1, batch, batch_in_epoch: batch % 100, sample: batch * 2, token: batch * 64 }
+        Timestamp {
+            epoch: 1,
+            batch,
+            batch_in_epoch: batch % 100,
+            sample: batch * 2,
+            token: batch * 64,
+        }
     }
 
     #[test]

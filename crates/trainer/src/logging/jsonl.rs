@@ -39,8 +39,7 @@ impl JsonLines {
             text.push('\n');
         }
         durable::write(&path, text.as_bytes()).map_err(Error::io("write", &path))?;
-        let file =
-            OpenOptions::new().append(true).open(&path).map_err(Error::io("open", &path))?;
+        let file = OpenOptions::new().append(true).open(&path).map_err(Error::io("open", &path))?;
         Ok((Self { file, path }, kept))
     }
 

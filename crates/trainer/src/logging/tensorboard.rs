@@ -87,7 +87,8 @@ fn create_new(folder: &Path) -> Result<(File, PathBuf)> {
     let (seconds, process) = (now() as u64, std::process::id());
     let mut number = 0;
     loop {
-        let path = folder.join(format!("events.out.tfevents.{seconds:010}.{host}.{process}.{number}"));
+        let path =
+            folder.join(format!("events.out.tfevents.{seconds:010}.{host}.{process}.{number}"));
         match OpenOptions::new().append(true).create_new(true).open(&path) {
             Ok(file) => return Ok((file, path)),
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => number += 1,
