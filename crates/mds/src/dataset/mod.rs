@@ -14,7 +14,7 @@ use std::sync::Arc;
 use crate::cache::{Addresses, CacheOptions, MappedShard, Place, ShardCache};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{HashAlgorithm, Index, Schema};
-use crate::order::{self, Plan, StreamShape};
+use crate::order::{Plan, StreamShape};
 use crate::storage::{RemoteOptions, Stop};
 
 pub use options::{DatasetOptions, Stream};
@@ -227,15 +227,6 @@ fn fingerprint<'a>(indices: impl Iterator<Item = &'a Index>) -> String {
     }
 }
 
-impl From<order::Error> for Error {
-    /// The order's messages read `WHAT: REMEDY`.
-    fn from(error: order::Error) -> Self {
-        let text = error.to_string();
-        let (what, remedy) = text.split_once(": ").unwrap_or((&text, "change the order's options"));
-        Self::new(ErrorKind::InvalidArgument, what, remedy)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -247,15 +238,5 @@ mod tests {
         let starts = starts(sizes.iter());
         let shard_of = |id: u64| starts.partition_point(|start| *start <= id) - 1;
         assert_eq!((0..6).map(shard_of).collect::<Vec<_>>(), [1, 2, 2, 5, 5, 5]);
-    }
-
-    #[test]
-    fn errors_of_the_order_keep_their_text_and_remedy() {
-        let error = Error::from(order::Error::NoCanonicalNodes);
-        assert_eq!(error.kind(), ErrorKind::InvalidArgument);
-        assert_eq!(
-            error.to_string(),
-            order::Error::NoCanonicalNodes.to_string().replacen(": ", "; ", 1)
-        );
     }
 }

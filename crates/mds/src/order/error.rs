@@ -1,4 +1,6 @@
 //! Why an order could not be computed: one variant for each thing that a caller can change.
+//!
+//! Every text reads `WHAT; REMEDY`, with a single semicolon, as the crate's own error does.
 
 use super::options::ShuffleAlgo;
 
@@ -11,7 +13,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[non_exhaustive]
 pub enum Error {
     /// The name of an algorithm or method is not one of the reference's.
-    #[error("unknown {option} {given:?}: use one of {expected}")]
+    #[error("unknown {option} {given:?}; use one of {expected}")]
     UnknownName {
         /// The option that was being read.
         option: &'static str,
@@ -22,7 +24,7 @@ pub enum Error {
     },
     /// An epoch size is not a number with an optional `k`, `m`, `b` or `t`.
     #[error(
-        "epoch_size {given:?} is not a sample count: write a whole number, \
+        "epoch_size {given:?} is not a sample count; write a whole number, \
          or a number followed by k, m, b or t (thousands, millions, ...)"
     )]
     EpochSize {
@@ -32,7 +34,7 @@ pub enum Error {
     /// A world without nodes, ranks or workers.
     #[error(
         "a world of {nodes} nodes x {ranks_per_node} ranks x {workers_per_rank} workers \
-         serves no samples: each of the three must be at least 1"
+         serves no samples; each of the three must be at least 1"
     )]
     EmptyWorld {
         /// Number of nodes.
@@ -42,9 +44,22 @@ pub enum Error {
         /// Workers of each rank.
         workers_per_rank: usize,
     },
+    /// More ranks or workers than can be numbered.
+    #[error(
+        "a world of {nodes} nodes x {ranks_per_node} ranks x {workers_per_rank} workers \
+         is too large; give the real numbers, whose product must be less than 4294967296 (2^32)"
+    )]
+    WorldTooLarge {
+        /// Number of nodes.
+        nodes: usize,
+        /// Ranks on each node.
+        ranks_per_node: usize,
+        /// Workers of each rank.
+        workers_per_rank: usize,
+    },
     /// The world size is not a multiple of the ranks on a node.
     #[error(
-        "{ranks} ranks cannot be spread over nodes of {ranks_per_node} ranks: \
+        "{ranks} ranks cannot be spread over nodes of {ranks_per_node} ranks; \
          start the same number of ranks on every node (WORLD_SIZE must be a multiple of LOCAL_WORLD_SIZE)"
     )]
     UnevenWorld {
@@ -55,7 +70,7 @@ pub enum Error {
     },
     /// A launcher's environment variable does not hold a number.
     #[error(
-        "environment variable {name} is {given:?}, not a number: unset it or let the launcher set it"
+        "environment variable {name} is {given:?}, not a number; unset it or let the launcher set it"
     )]
     EnvironmentVariable {
         /// Name of the variable.
@@ -64,7 +79,7 @@ pub enum Error {
         given: String,
     },
     /// A rank number outside of the world.
-    #[error("rank {rank} does not exist in a world of {ranks} ranks: ranks are numbered from 0")]
+    #[error("rank {rank} does not exist in a world of {ranks} ranks; ranks are numbered from 0")]
     RankOutOfRange {
         /// The rank asked for.
         rank: usize,
@@ -73,7 +88,7 @@ pub enum Error {
     },
     /// Replication does not divide the world.
     #[error(
-        "replication {replication} does not divide the world of {ranks} ranks: \
+        "replication {replication} does not divide the world of {ranks} ranks; \
          choose a divisor of {ranks}"
     )]
     Replication {
@@ -83,16 +98,16 @@ pub enum Error {
         ranks: usize,
     },
     /// There is nothing to order.
-    #[error("no streams were given: name at least one stream with at least one sample")]
+    #[error("no streams were given; name at least one stream with at least one sample")]
     NoStreams,
     /// A stream has no samples.
-    #[error("stream {stream} contains no samples: remove it or write samples to it")]
+    #[error("stream {stream} contains no samples; remove it or write samples to it")]
     EmptyStream {
         /// Position of the stream in the list.
         stream: usize,
     },
     /// A weight is negative or not a number.
-    #[error("stream {stream} has {weight} {value}: use a finite number of at least 0")]
+    #[error("stream {stream} has {weight} {value}; use a finite number of at least 0")]
     InvalidWeight {
         /// Position of the stream in the list.
         stream: usize,
@@ -103,7 +118,7 @@ pub enum Error {
     },
     /// Some streams have a proportion, others have not.
     #[error(
-        "stream {stream} has no proportion while others have one: \
+        "stream {stream} has no proportion while others have one; \
          give every stream a proportion, or none"
     )]
     MixedWeights {
@@ -112,7 +127,7 @@ pub enum Error {
     },
     /// An epoch size was given although the weights already fix it.
     #[error(
-        "epoch_size {epoch_size} was given, but stream {stream} sets repeat or choose, which fix the size: \
+        "epoch_size {epoch_size} was given, but stream {stream} sets repeat or choose, which fix the size; \
          remove epoch_size, or give proportions instead"
     )]
     EpochSizeIsFixed {
@@ -122,31 +137,40 @@ pub enum Error {
         stream: usize,
     },
     /// The weights choose no samples at all.
-    #[error("the stream weights choose no samples: give at least one stream a weight above 0")]
+    #[error("the stream weights choose no samples; give at least one stream a weight above 0")]
     EmptyEpoch,
     /// More samples than the materialised order can hold.
     #[error(
-        "an epoch of {samples} samples is too long to be ordered at once: \
+        "an epoch of {samples} samples is too long to be ordered at once; \
          set epoch_size to less than 4294967296 (2^32) samples"
     )]
     EpochTooLong {
         /// Samples of the epoch.
         samples: u64,
     },
+    /// Repeats and padding make the order too long to be held in memory.
+    #[error(
+        "repeats and padding make an order of {ids} ids, more than fit into memory; \
+         lower batch_size, num_canonical_nodes or the number of workers"
+    )]
+    OrderTooLong {
+        /// Ids that the order would hold.
+        ids: u128,
+    },
     /// A sampling granularity of zero.
-    #[error("sampling_granularity is 0: take at least 1 sample at a time")]
+    #[error("sampling_granularity is 0; take at least 1 sample at a time")]
     SamplingGranularity,
     /// The batch size is missing or zero.
     #[error(
-        "batch_size is not set: iterating needs the number of samples per device and step, at least 1"
+        "batch_size is not set; set it to the samples per device and step, at least 1, to iterate"
     )]
     BatchSize,
     /// No canonical nodes.
-    #[error("num_canonical_nodes is 0: use at least 1, or leave it out")]
+    #[error("num_canonical_nodes is 0; use at least 1, or leave it out")]
     NoCanonicalNodes,
     /// Neither of the canonical and the physical node counts divides the other.
     #[error(
-        "num_canonical_nodes {canonical} and the {nodes} physical nodes do not divide one another: \
+        "num_canonical_nodes {canonical} and the {nodes} physical nodes do not divide one another; \
          make one a multiple of the other{}",
         if *.resumed {
             " (the relaxed partition takes any number, when the checkpoint holds initial_physical_nodes)"
@@ -165,7 +189,7 @@ pub enum Error {
     /// The relaxed partition cannot regroup the global batch.
     #[error(
         "the global batch of {global_batch} samples is not a multiple of the {ranks} ranks \
-         that the run was started with: change batch_size so that it is"
+         that the run was started with; change batch_size so that it is"
     )]
     GlobalBatchDoesNotDivide {
         /// Samples of a global batch in the new world.
@@ -175,7 +199,7 @@ pub enum Error {
     },
     /// The resumption offset lies beyond the epoch's end.
     #[error(
-        "cannot resume at sample {sample_in_epoch} of an epoch that serves {served}: \
+        "cannot resume at sample {sample_in_epoch} of an epoch that serves {served}; \
          the checkpoint belongs to another dataset or to other weights"
     )]
     OffsetBeyondEpoch {
@@ -186,7 +210,7 @@ pub enum Error {
     },
     /// Too few samples to fill the physical nodes from fewer canonical nodes.
     #[error(
-        "{samples} samples in {canonical} canonical nodes are too few to fill {nodes} physical nodes: \
+        "{samples} samples in {canonical} canonical nodes are too few to fill {nodes} physical nodes; \
          use fewer nodes, or set num_canonical_nodes to a multiple of {nodes}"
     )]
     TooFewSamples {
@@ -199,7 +223,7 @@ pub enum Error {
     },
     /// The shuffle block is too small for the algorithm.
     #[error(
-        "shuffle_block_size {block} is too small for {algo}: use at least {least}{}",
+        "shuffle_block_size {block} is too small for {algo}; use at least {least}{}",
         match .stream {
             Some(stream) => format!(
                 " (this is the part of stream {stream}: raise the whole block or the stream's proportion)"
@@ -219,7 +243,7 @@ pub enum Error {
     },
     /// `py1e` has a canonical node without samples.
     #[error(
-        "py1e cannot shuffle {samples} samples in {canonical} canonical nodes, one of which stays empty: \
+        "py1e cannot shuffle {samples} samples in {canonical} canonical nodes, one of which stays empty; \
          set num_canonical_nodes to at most {samples}, or use py1s"
     )]
     EmptyCanonicalNode {
@@ -230,7 +254,7 @@ pub enum Error {
     },
     /// A stream has no sample in a stratified batch.
     #[error(
-        "stream {stream} has no sample in a global batch of {global_batch} (its proportion is {proportion}): \
+        "stream {stream} has no sample in a global batch of {global_batch} (its proportion is {proportion}); \
          raise batch_size, raise the stream's proportion or remove the stream"
     )]
     StreamShare {
@@ -243,7 +267,7 @@ pub enum Error {
     },
     /// A stream does not fill a single batch.
     #[error(
-        "stream {stream} has too few samples to fill one batch of {batch}: \
+        "stream {stream} has too few samples to fill one batch of {batch}; \
          lower batch_size, choose more of the stream or remove it"
     )]
     StreamTooSmall {
@@ -255,7 +279,7 @@ pub enum Error {
     /// `device_per_stream` deals whole canonical nodes to physical nodes.
     #[error(
         "batching_method device_per_stream needs num_canonical_nodes ({canonical}) to be a multiple \
-         of the {nodes} physical nodes: change num_canonical_nodes"
+         of the {nodes} physical nodes; change num_canonical_nodes"
     )]
     DeviceCanonicalNodes {
         /// Canonical nodes.
@@ -263,4 +287,42 @@ pub enum Error {
         /// Physical nodes, after replication.
         nodes: usize,
     },
+}
+
+impl From<Error> for crate::Error {
+    /// The same text as an invalid argument.
+    fn from(error: Error) -> Self {
+        let text = error.to_string();
+        let (what, remedy) = text.split_once("; ").unwrap_or((&text, "check the options"));
+        Self::new(crate::ErrorKind::InvalidArgument, what, remedy)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_crate_s_error_says_the_same() {
+        let error = Error::BatchSize;
+        let text = error.to_string();
+        let error = crate::Error::from(error);
+        assert_eq!(error.kind(), crate::ErrorKind::InvalidArgument);
+        assert_eq!(error.to_string(), text);
+        assert_eq!(
+            error.remedy(),
+            "set it to the samples per device and step, at least 1, to iterate"
+        );
+    }
+
+    #[test]
+    fn parts_of_a_shuffle_block_name_their_stream() {
+        let error =
+            Error::ShuffleBlock { algo: ShuffleAlgo::Py1e, block: 0, least: 1, stream: Some(2) };
+        assert_eq!(
+            error.to_string(),
+            "shuffle_block_size 0 is too small for py1e; use at least 1 \
+             (this is the part of stream 2: raise the whole block or the stream's proportion)"
+        );
+    }
 }

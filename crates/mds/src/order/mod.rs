@@ -7,11 +7,11 @@
 //! One file per stage, in the order in which an epoch goes through them:
 //! - [`world`]: nodes, ranks, workers and replication;
 //! - [`weights`]: how many samples each stream gives;
-//! - `sampling`: which samples of each shard;
-//! - `shuffle`: in which order;
-//! - `partition`: to which node, rank and worker;
+//! - [`sampling`]: which samples of each shard;
+//! - [`shuffle`]: in which order;
+//! - [`partition`]: to which node, rank and worker;
 //! - `batching`: how streams are mixed into batches;
-//! - [`state`]: the position of a run, as checkpoints store it;
+//! - `state`: the position of a run, as checkpoints store it;
 //! - [`rng`]: numpy's random numbers, on which all of it rests.
 //!
 //! # Example
@@ -37,8 +37,11 @@ mod batching;
 mod epoch;
 mod error;
 mod options;
+pub mod partition;
 mod plan;
 pub mod rng;
+pub mod sampling;
+pub mod shuffle;
 mod state;
 pub mod weights;
 pub mod world;

@@ -213,7 +213,7 @@ mod tests {
     fn unknown_names_list_the_known_ones() {
         assert_eq!(
             "py3e".parse::<ShuffleAlgo>().unwrap_err().to_string(),
-            "unknown shuffle_algo \"py3e\": use one of naive, py1b, py1br, py1e, py1s, py2s"
+            "unknown shuffle_algo \"py3e\"; use one of naive, py1b, py1br, py1e, py1s, py2s"
         );
     }
 
@@ -228,7 +228,7 @@ mod tests {
         }
         assert_eq!(
             parse_epoch_size("1kb").unwrap_err().to_string(),
-            "epoch_size \"1kb\" is not a sample count: write a whole number, \
+            "epoch_size \"1kb\" is not a sample count; write a whole number, \
              or a number followed by k, m, b or t (thousands, millions, ...)"
         );
     }

@@ -234,33 +234,33 @@ mod tests {
     fn bad_weights_are_named() {
         assert_eq!(
             message(&[Weight::Natural, Weight::Repeat(-1.0)], None),
-            "stream 1 has repeat -1: use a finite number of at least 0"
+            "stream 1 has repeat -1; use a finite number of at least 0"
         );
         assert_eq!(
             message(&[Weight::Proportion(f64::NAN)], None),
-            "stream 0 has proportion NaN: use a finite number of at least 0"
+            "stream 0 has proportion NaN; use a finite number of at least 0"
         );
         assert_eq!(
             message(&[Weight::Proportion(1.0), Weight::Natural], None),
-            "stream 1 has no proportion while others have one: give every stream a proportion, or none"
+            "stream 1 has no proportion while others have one; give every stream a proportion, or none"
         );
         assert_eq!(
             message(&[Weight::Natural, Weight::Choose(4)], Some(5)),
-            "epoch_size 5 was given, but stream 1 sets repeat or choose, which fix the size: \
+            "epoch_size 5 was given, but stream 1 sets repeat or choose, which fix the size; \
              remove epoch_size, or give proportions instead"
         );
         let nothing =
-            "the stream weights choose no samples: give at least one stream a weight above 0";
+            "the stream weights choose no samples; give at least one stream a weight above 0";
         assert_eq!(message(&[Weight::Proportion(0.0)], None), nothing);
         assert_eq!(message(&[Weight::Choose(0)], None), nothing);
         assert_eq!(
             divide(&[], None, 0).unwrap_err().to_string(),
-            "no streams were given: name at least one stream with at least one sample"
+            "no streams were given; name at least one stream with at least one sample"
         );
         let empty = StreamShape { shard_sizes: vec![0], weight: Weight::Natural };
         assert_eq!(
             divide(&[empty], None, 0).unwrap_err().to_string(),
-            "stream 0 contains no samples: remove it or write samples to it"
+            "stream 0 contains no samples; remove it or write samples to it"
         );
         let huge = StreamShape { shard_sizes: vec![u64::MAX, 1], weight: Weight::Natural };
         assert!(matches!(divide(&[huge], None, 0), Err(Error::EpochTooLong { .. })));

@@ -37,8 +37,8 @@ impl World {
     /// which default to 1, 1 and 0.
     ///
     /// # Errors
-    /// [`Error::EnvironmentVariable`], [`Error::EmptyWorld`], [`Error::UnevenWorld`] or
-    /// [`Error::RankOutOfRange`].
+    /// [`Error::EnvironmentVariable`], [`Error::EmptyWorld`], [`Error::WorldTooLarge`],
+    /// [`Error::UnevenWorld`] or [`Error::RankOutOfRange`].
     pub fn from_launcher(
         variable: impl Fn(&str) -> Option<String>,
         workers_per_rank: usize,
@@ -61,13 +61,23 @@ impl World {
         Ok((world, rank))
     }
 
-    /// The same world, if it has at least one node, rank and worker.
+    /// The same world, if it has at least one node, rank and worker, and not absurdly many.
     ///
     /// # Errors
-    /// [`Error::EmptyWorld`].
+    /// [`Error::EmptyWorld`] or [`Error::WorldTooLarge`].
     pub fn validated(self) -> Result<Self> {
         if self.nodes == 0 || self.ranks_per_node == 0 || self.workers_per_rank == 0 {
             return Err(Error::EmptyWorld {
+                nodes: self.nodes,
+                ranks_per_node: self.ranks_per_node,
+                workers_per_rank: self.workers_per_rank,
+            });
+        }
+        let workers = (self.nodes as u64)
+            .checked_mul(self.ranks_per_node as u64)
+            .and_then(|ranks| ranks.checked_mul(self.workers_per_rank as u64));
+        if workers.is_none_or(|workers| workers > u64::from(u32::MAX)) {
+            return Err(Error::WorldTooLarge {
                 nodes: self.nodes,
                 ranks_per_node: self.ranks_per_node,
                 workers_per_rank: self.workers_per_rank,
@@ -124,9 +134,20 @@ mod tests {
         assert_eq!(shape(3), Ok((1, 4)));
         assert_eq!(
             WORLD.replicate(5).unwrap_err().to_string(),
-            "replication 5 does not divide the world of 12 ranks: choose a divisor of 12"
+            "replication 5 does not divide the world of 12 ranks; choose a divisor of 12"
         );
         assert!(WORLD.replicate(0).is_err());
+    }
+
+    #[test]
+    fn absurd_worlds_are_refused() {
+        let world = World { nodes: usize::MAX, ..WORLD };
+        assert!(matches!(world.validated(), Err(Error::WorldTooLarge { .. })));
+        assert_eq!(
+            World { workers_per_rank: 0, ..WORLD }.validated().unwrap_err().to_string(),
+            "a world of 3 nodes x 4 ranks x 0 workers serves no samples; \
+             each of the three must be at least 1"
+        );
     }
 
     #[test]
@@ -150,11 +171,11 @@ mod tests {
         };
         assert_eq!(
             World::from_launcher(only("RANK", "x"), 1).unwrap_err().to_string(),
-            "environment variable RANK is \"x\", not a number: unset it or let the launcher set it"
+            "environment variable RANK is \"x\", not a number; unset it or let the launcher set it"
         );
         assert_eq!(
             World::from_launcher(only("RANK", "1"), 1).unwrap_err().to_string(),
-            "rank 1 does not exist in a world of 1 ranks: ranks are numbered from 0"
+            "rank 1 does not exist in a world of 1 ranks; ranks are numbered from 0"
         );
         assert!(World::from_launcher(only("LOCAL_WORLD_SIZE", "2"), 1).is_err());
         assert!(World::from_launcher(only("LOCAL_WORLD_SIZE", "0"), 1).is_err());
