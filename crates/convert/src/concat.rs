@@ -68,7 +68,7 @@ mod tests {
         let concat = Concatenator::new(3, vec![7], vec![8, 9], true);
         let (out, pending) = samples(concat, &[&[1], &[2, 3, 4, 5, 6], &[]]);
         assert_eq!(out, [[7, 1, 8], [9, 7, 2], [3, 4, 5], [6, 8, 9], [7, 8, 9]]);
-        assert_eq!(pending, []);
+        assert!(pending.is_empty());
     }
 
     #[test]

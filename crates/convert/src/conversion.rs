@@ -145,6 +145,19 @@ pub fn split_folder(out_root: &Path, split: Split) -> PathBuf {
     out_root.join(split.as_str())
 }
 
+/// Unfinished folders of `split` in `out_root`: of runs that were killed, or that still go on.
+pub fn unfinished(out_root: &Path, split: Split) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(out_root) else { return Vec::new() };
+    let is_part = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        name.starts_with(&format!(".{split}.")) && name.ends_with(".part")
+    };
+    let mut paths: Vec<PathBuf> =
+        entries.filter_map(|entry| Some(entry.ok()?.path())).filter(is_part).collect();
+    paths.sort();
+    paths
+}
+
 /// Makes sure that nothing stands where a split shall be written.
 ///
 /// # Errors

@@ -121,7 +121,7 @@ impl From<mds::Error> for Error {
 }
 
 impl From<Error> for io::Error {
-    /// Lets a reader report a failure through [`io::Read`]; [`Error::from_read`] is the way back.
+    /// Lets a reader report a failure through [`io::Read`]; `from_read` is the way back.
     fn from(error: Error) -> Self {
         Self::other(error)
     }

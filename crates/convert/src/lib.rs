@@ -7,7 +7,7 @@
 //! * [`hub`] is the client of the Hugging Face hub, and decides who may see its token.
 //! * [`record`] makes a document of a line.
 //! * [`tokenizer`] makes ids of text and text of ids.
-//! * [`concat`] joins documents and cuts samples of equal length.
+//! * [`mod@concat`] joins documents and cuts samples of equal length.
 //! * `pipeline` runs all this on many threads and puts the results back in order.
 //! * [`conversion`] writes one split, whole or not at all.
 //! * [`progress`] counts.

@@ -34,10 +34,25 @@ pub fn is_cpu(device: &Device) -> bool {
     *device == Device::flex()
 }
 
+/// The device's name: `cpu (flex, 2 threads)`, or what the driver calls the card.
+pub fn name(device: &Device) -> String {
+    if is_cpu(device) {
+        return format!("cpu (flex, {} threads)", threads());
+    }
+    #[cfg(feature = "cuda")]
+    if let Some(identity) = device.identity() {
+        return identity.name;
+    }
+    format!("{device:?}")
+}
+
+fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
 /// What was compiled in and what was found, for `train --devices`.
 pub fn report() -> String {
-    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let mut report = format!("cpu: compiled in (flex), {threads} threads\n");
+    let mut report = format!("cpu: compiled in (flex), {} threads\n", threads());
     let cuda = cuda_devices();
     let _ = match (cfg!(feature = "cuda"), cuda.len()) {
         (false, _) => writeln!(report, "cuda: not compiled in (build with --features cuda)"),

@@ -10,6 +10,11 @@
 //! * [`model`] the GPT
 //! * [`loss`] cross-entropy over the vocabulary and its gradient
 //! * [`optim`] gradient clipping and decoupled AdamW
+//! * [`mod@train`] the run itself: the loop, read from top to bottom
+//! * [`eval`] the loss on held-out documents, and the unigram entropy beside it
+//! * [`generate`] text from a model
+//! * [`checkpoint`] a run's whole state, complete or not there
+//! * [`interrupt`] Ctrl-C saves, then stops
 //! * [`logging`] metrics to the console, `metrics.jsonl`, TensorBoard and the loss curve
 //! * [`error`] what can go wrong
 //!
@@ -44,16 +49,22 @@
 //! # }
 //! ```
 
+pub mod checkpoint;
 pub mod config;
 pub mod data;
 pub mod device;
 mod durable;
 pub mod error;
+pub mod eval;
+pub mod generate;
+pub mod interrupt;
 pub mod logging;
 pub mod loss;
 pub mod model;
 pub mod optim;
 pub mod schedule;
 pub mod time;
+pub mod train;
 
 pub use error::{Error, Result};
+pub use train::train;

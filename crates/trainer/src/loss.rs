@@ -233,7 +233,7 @@ mod tests {
         let (loss, whole) = rows(0, 3);
         let ((loss_a, a), (loss_b, b)) = (rows(0, 2), rows(2, 3));
         assert!((loss - loss_a - loss_b).into_scalar::<f32>().abs() < 1e-6);
-        let sum = a.add(b);
+        let sum = a.accumulate(b);
         for (whole, sum) in whole.into_flat().into_iter().zip(sum.into_flat()) {
             let worst = (whole - sum).abs().max().into_scalar::<f32>();
             assert!(worst < 2e-6, "largest difference {worst}");

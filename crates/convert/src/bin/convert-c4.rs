@@ -12,7 +12,9 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use clap::{Parser, ValueEnum};
-use convert::conversion::{Content, Conversion, OnBadLine, Summary, TokenOptions, refuse_existing};
+use convert::conversion::{
+    Content, Conversion, OnBadLine, Summary, TokenOptions, refuse_existing, unfinished,
+};
 use convert::error::{Error, ErrorKind, Result};
 use convert::progress::Meter;
 use convert::source::{Split, files_of_split};
@@ -157,6 +159,13 @@ fn run(args: Args) -> Result<()> {
     // All of this before the first hour of work, so that the last split cannot fail on its name.
     for &split in &job.splits {
         refuse_existing(&job.out_root, split)?;
+        for folder in unfinished(&job.out_root, split) {
+            eprintln!(
+                "convert-c4: note: {} is of a run that was killed or still goes on; if none does, \
+                 remove it",
+                folder.display()
+            );
+        }
     }
     let alone = job.splits.len() == 1;
     let mut plans = Vec::new();

@@ -2,7 +2,7 @@
 //!
 //! The token is a password. It is sent to the endpoint's own origin only, over TLS (or to
 //! this machine), and on the first request only: redirects, which lead to other people's
-//! storage, are followed by hand and without it. See [`access`].
+//! storage, are followed by hand and without it. The rules are in `access`.
 
 mod access;
 mod reader;

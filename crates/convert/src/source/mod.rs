@@ -1,7 +1,7 @@
 //! Where documents come from: files of JSON lines on this machine or on the hub.
 //!
-//! [`files_of_split`] names the files of one split in the order in which they are converted;
-//! [`SourceFile::open`] reads one of them, uncompressed.
+//! [`files_of_split`] names the files of one split in the order in which they are converted; a
+//! [`SourceFile`] opens itself for reading, uncompressed.
 
 mod files;
 pub(crate) mod lines;

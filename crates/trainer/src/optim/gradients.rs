@@ -29,7 +29,7 @@ impl Gradients {
     }
 
     /// The sum of two contributions, parameter by parameter.
-    pub fn add(self, other: Self) -> Self {
+    pub fn accumulate(self, other: Self) -> Self {
         Self { flat: self.flat.into_iter().zip(other.flat).map(|(a, b)| a + b).collect() }
     }
 
@@ -88,7 +88,7 @@ mod tests {
 
     #[test]
     fn contributions_add_up() {
-        let mut sum = gradients().add(gradients());
+        let mut sum = gradients().accumulate(gradients());
         sum.add_to_first(Tensor::<2>::from_floats([[1.0], [2.0]], &Device::flex()));
         assert_eq!(values(sum), [vec![7.0, 2.0], vec![0.0, -8.0, 0.0]]);
     }

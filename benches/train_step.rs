@@ -1,0 +1,101 @@
+//! Speed of one optimizer step on the CPU, with random tokens: wall clock, and processor time, which a busy machine
+//! disturbs less.
+//!
+//!     cargo bench -p trainer --bench train_step -- [small|125m] [rows] [seq_len] [steps] [flash|torch]
+
+use std::time::Instant;
+
+use burn::tensor::Device;
+use trainer::config::{ModelConfig, OptimizerConfig};
+use trainer::data::TokenBatch;
+use trainer::loss::loss_and_gradients;
+use trainer::model::{Dropout, Gpt};
+use trainer::optim::DecoupledAdamW;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() {
+    let args: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
+    let arg = |i: usize, default: &str| args.get(i).map_or(default.to_owned(), Clone::clone);
+    let number = |i: usize, default: &str| arg(i, default).parse::<usize>().expect("a number");
+    let (name, rows, seq_len, steps) = (arg(0, "small"), number(1, "8"), number(2, "128"), number(3, "10"));
+    let (d_model, n_heads, n_layers, vocab_size) = match name.as_str() {
+        "125m" => (768, 12, 12, 50257),
+        _ => (128, 4, 4, 4096),
+    };
+    let config = ModelConfig {
+        name: "mosaic_gpt".into(),
+        d_model,
+        n_heads,
+        n_layers,
+        mlp_ratio: 4,
+        max_seq_len: seq_len,
+        vocab_size,
+        init_std: 0.02,
+        attn_pdrop: 0.0,
+        resid_pdrop: 0.0,
+        emb_pdrop: 0.0,
+        attn_impl: arg(4, "flash"),
+        embedding_fraction: 1.0,
+    };
+    let hyperparameters = OptimizerConfig {
+        name: "decoupled_adamw".into(),
+        lr: 1e-3,
+        betas: [0.9, 0.95],
+        eps: 1e-8,
+        weight_decay: 0.0,
+    };
+    let device = Device::flex();
+    let mut model = Gpt::init(&config, 17, &device.clone().autodiff());
+    let mut optimizer = DecoupledAdamW::new(hyperparameters, &model, &device);
+    let batch = random_batch(rows, seq_len, vocab_size);
+
+    let mut timings = Vec::new();
+    for step in 0..=steps {
+        let (began, cpu) = (Instant::now(), processor_seconds());
+        let (loss, gradients) = loss_and_gradients(&model, &batch, 1.0, &mut Dropout::off());
+        let forward_backward = began.elapsed().as_secs_f64();
+        let (gradients, _) = gradients.clip(1.0);
+        model = optimizer.step(model, gradients, 1e-3);
+        let loss = loss.into_scalar::<f32>();
+        let wall = began.elapsed().as_secs_f64();
+        if step == 0 {
+            println!("{} parameters, first loss {loss:.4}", config.n_params());
+        } else {
+            timings.push((wall, forward_backward, processor_seconds() - cpu));
+        }
+    }
+    timings.sort_by(|a, b| a.2.total_cmp(&b.2));
+    let (wall, forward_backward, cpu) = timings[timings.len() / 2];
+    let tokens = (rows * seq_len) as f64;
+    println!(
+        "{name} {rows}x{seq_len}: {wall:.3} s/step ({forward_backward:.3} forward and backward), {:.0} tokens/s; \
+         processor time {cpu:.3} s/step, {:.0} tokens per processor second",
+        tokens / wall,
+        tokens / cpu
+    );
+}
+
+fn random_batch(rows: usize, seq_len: usize, vocab_size: usize) -> TokenBatch {
+    let mut state = 12345u64;
+    let mut batch = TokenBatch::new(seq_len);
+    for _ in 0..rows {
+        let row: Vec<i32> = (0..seq_len)
+            .map(|_| {
+                state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+                ((state >> 33) % vocab_size as u64) as i32
+            })
+            .collect();
+        batch.push(&row, 0);
+    }
+    batch
+}
+
+/// User and system time of this process.
+fn processor_seconds() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let after_name = stat.rsplit(')').next().unwrap_or_default();
+    let field = |i: usize| after_name.split_whitespace().nth(i).and_then(|t| t.parse::<f64>().ok());
+    (field(11).unwrap_or(0.0) + field(12).unwrap_or(0.0)) / 100.0
+}

@@ -1,0 +1,181 @@
+//! `state.json`: where the run stands, and what the files beside it must be.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_128;
+
+use super::{STATE_FILE, damaged};
+use crate::config::{Config, ModelConfig};
+use crate::data::DataState;
+use crate::error::{Error, Result};
+use crate::time::Timestamp;
+
+/// The layout that this version writes and reads.
+const FORMAT: u32 = 1;
+
+/// Everything in a checkpoint that is not a tensor.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    /// Version of the layout.
+    format: u32,
+    /// Versions of the programs that wrote it.
+    versions: BTreeMap<String, String>,
+    /// What the optimizer steps so far have consumed.
+    pub timestamp: Timestamp,
+    /// Where the last step started: the schedule lags by one step.
+    pub previous_start: Option<Timestamp>,
+    /// Steps that the optimizer's moments have seen.
+    pub optimizer_steps: u64,
+    /// Seconds spent training.
+    pub train_seconds: f64,
+    /// Seconds spent evaluating.
+    pub eval_seconds: f64,
+    /// The position in the training data, with the fingerprint of the dataset.
+    pub data: DataState,
+    /// The generator's seed. Initial weights and dropout are functions of it and of the position, so there is no
+    /// further generator state.
+    pub seed: u64,
+    /// The resolved configuration of the run.
+    pub config: serde_json::Value,
+    /// Size and hash of each file of tensors.
+    #[serde(default)]
+    pub(super) files: BTreeMap<String, FileRecord>,
+}
+
+/// What a file must be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct FileRecord {
+    bytes: u64,
+    xxh3_128: String,
+}
+
+impl State {
+    /// The state of a run with `config` that has come to `timestamp`; the rest is at its start.
+    pub fn new(config: &Config, timestamp: Timestamp) -> Self {
+        let versions = [("trainer", env!("CARGO_PKG_VERSION")), ("burn", "0.23.0-pre.1")];
+        Self {
+            format: FORMAT,
+            versions: versions.map(|(name, version)| (name.to_owned(), version.to_owned())).into(),
+            timestamp,
+            previous_start: None,
+            optimizer_steps: 0,
+            train_seconds: 0.0,
+            eval_seconds: 0.0,
+            data: DataState::default(),
+            seed: config.seed,
+            config: serde_json::to_value(config).unwrap_or_default(),
+            files: BTreeMap::new(),
+        }
+    }
+
+    /// Takes over the position of `saved`; configuration and versions stay those of this run.
+    pub fn continue_from(&mut self, saved: &Self) {
+        self.timestamp = saved.timestamp;
+        self.previous_start = saved.previous_start;
+        self.optimizer_steps = saved.optimizer_steps;
+        self.train_seconds = saved.train_seconds;
+        self.eval_seconds = saved.eval_seconds;
+        self.data = saved.data.clone();
+    }
+
+    /// Checks that the checkpoint holds a model of the configured shape.
+    ///
+    /// # Errors
+    /// The first key that differs, with both values.
+    pub fn check_model(&self, folder: &Path, model: &ModelConfig) -> Result<()> {
+        let here = serde_json::to_value(model).unwrap_or_default();
+        for key in ["d_model", "n_heads", "n_layers", "mlp_ratio", "max_seq_len", "vocab_size"] {
+            let saved = &self.config["model"][key];
+            if *saved != here[key] {
+                return Err(Error::Checkpoint(format!(
+                    "the checkpoint `{}` is of another model: model.{key} is {saved} there and {} here; \
+                     set model.{key}={saved}, or use another save_folder",
+                    folder.display(),
+                    here[key]
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn read(folder: &Path) -> Result<Self> {
+        let path = folder.join(STATE_FILE);
+        let bytes = std::fs::read(&path).map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound if folder.is_dir() => damaged(folder, STATE_FILE, &"is missing"),
+            std::io::ErrorKind::NotFound => Error::Checkpoint(format!(
+                "there is no checkpoint `{}`; give load_path a folder like ep0-ba100, or the save_folder \
+                 that holds it",
+                folder.display()
+            )),
+            _ => Error::io("read", &path)(error),
+        })?;
+        let format = serde_json::from_slice::<serde_json::Value>(&bytes)
+            .map_err(|e| damaged(folder, STATE_FILE, &format!("cannot be read ({e})")))?["format"]
+            .as_u64();
+        if format != Some(u64::from(FORMAT)) {
+            return Err(Error::Checkpoint(format!(
+                "the checkpoint `{}` has format {}, this program reads format {FORMAT}; \
+                 continue it with the version that wrote it",
+                folder.display(),
+                format.map_or("unknown".to_owned(), |f| f.to_string())
+            )));
+        }
+        serde_json::from_slice(&bytes)
+            .map_err(|e| damaged(folder, STATE_FILE, &format!("cannot be read ({e})")))
+    }
+
+    pub(super) fn write(&self, folder: &Path) -> Result<()> {
+        let path = folder.join(STATE_FILE);
+        let mut json = serde_json::to_vec_pretty(self)
+            .map_err(|e| Error::Checkpoint(format!("cannot write `{}`: {e}", path.display())))?;
+        json.push(b'\n');
+        let write = || -> std::io::Result<()> {
+            let mut file = File::create(&path)?;
+            file.write_all(&json)?;
+            file.sync_all()
+        };
+        write().map_err(Error::io("write", &path))
+    }
+
+    /// Notes what `file` is now.
+    pub(super) fn record_file(&mut self, folder: &Path, file: &str) -> Result<()> {
+        let path = folder.join(file);
+        let bytes = std::fs::read(&path).map_err(Error::io("read", &path))?;
+        self.files.insert(file.to_owned(), FileRecord::of(&bytes));
+        Ok(())
+    }
+
+    /// The contents of `file`, which must be what was recorded.
+    pub(super) fn read_verified(&self, folder: &Path, file: &str) -> Result<Vec<u8>> {
+        let path = folder.join(file);
+        let bytes = match std::fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                return Err(damaged(folder, file, &"is missing"));
+            }
+            Err(e) => return Err(Error::io("read", &path)(e)),
+        };
+        let Some(expected) = self.files.get(file) else {
+            return Err(damaged(folder, STATE_FILE, &format!("does not list {file}")));
+        };
+        let found = FileRecord::of(&bytes);
+        if found.bytes != expected.bytes {
+            let problem = format!("has {} bytes, {} were saved", found.bytes, expected.bytes);
+            return Err(damaged(folder, file, &problem));
+        }
+        if found != *expected {
+            return Err(damaged(folder, file, &"is not what was saved (its hash differs)"));
+        }
+        Ok(bytes)
+    }
+}
+
+impl FileRecord {
+    fn of(bytes: &[u8]) -> Self {
+        Self { bytes: bytes.len() as u64, xxh3_128: format!("{:032x}", xxh3_128(bytes)) }
+    }
+}

@@ -1,0 +1,151 @@
+//! What the model has learned: its loss on held-out documents, and what knowing only word counts would give.
+
+use convert::tokenizer::Tokenizer;
+
+use crate::config::Config;
+use crate::data::{EvalData, IGNORED, TokenBatch};
+use crate::error::{Error, Result};
+use crate::logging::Metric;
+use crate::loss::summed_loss;
+use crate::model::Gpt;
+
+/// Tokens of the training split that are counted for the unigram baseline.
+const COUNTED_TOKENS: u64 = 20_000_000;
+
+/// A loss over held-out tokens.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Evaluation {
+    /// Sum over all predicted tokens, in nats.
+    pub nats: f64,
+    /// Predicted tokens.
+    pub tokens: u64,
+    /// Bytes of the text that the predicted tokens spell.
+    pub bytes: u64,
+}
+
+impl Evaluation {
+    /// Mean loss of a token, in nats.
+    pub fn nats_per_token(&self) -> f64 {
+        self.nats / self.tokens as f64
+    }
+
+    /// Loss per byte of text, in bits: comparable between tokenizers.
+    pub fn bits_per_byte(&self) -> f64 {
+        self.nats / std::f64::consts::LN_2 / self.bytes as f64
+    }
+
+    /// Under the names of the reference, bits per byte beside them.
+    pub fn metrics(&self) -> Vec<Metric<'static>> {
+        vec![
+            ("metrics/eval/LanguageCrossEntropy", self.nats_per_token().into()),
+            ("metrics/eval/LanguagePerplexity", self.nats_per_token().exp().into()),
+            ("metrics/eval/BitsPerByte", self.bits_per_byte().into()),
+        ]
+    }
+}
+
+/// The loss of `model`, which must be without autodiff ([`Module::valid`](burn::module::Module::valid)), over one pass
+/// of `data`.
+///
+/// # Errors
+/// When the data cannot be read, or has not a single token to predict.
+pub fn evaluate(model: &Gpt, data: &EvalData, tokenizer: &Tokenizer) -> Result<Evaluation> {
+    let mut sum = Evaluation::default();
+    for batch in data.pass()? {
+        let batch = batch?;
+        let (nats, tokens) = summed_loss(model, &batch);
+        sum.nats += nats;
+        sum.tokens += tokens;
+        sum.bytes += target_bytes(&batch, tokenizer)?;
+    }
+    not_empty(sum)
+}
+
+/// The token distribution of the training split, regardless of order.
+#[derive(Clone, Debug)]
+pub struct Unigram {
+    counts: Vec<u64>,
+    total: u64,
+}
+
+impl Unigram {
+    /// Counts the tokens of the training split: one pass in its own order, at most 20 million tokens of it.
+    ///
+    /// # Errors
+    /// When the data cannot be read.
+    pub fn of_training_split(config: &Config, tokenizer: &Tokenizer) -> Result<Self> {
+        let mut loader = config.train_loader.clone();
+        loader.dataset.shuffle = false;
+        loader.drop_last = false;
+        let mut counting = config.clone();
+        counting.eval_loader = Some(loader);
+        counting.eval_subset_num_batches = None;
+        let mut unigram = Self { counts: vec![0; config.model.vocab_size], total: 0 };
+        let Some(data) = EvalData::open(&counting, tokenizer)? else { return Ok(unigram) };
+        for batch in data.pass()? {
+            unigram.count(&batch?);
+            if unigram.total >= COUNTED_TOKENS {
+                break;
+            }
+        }
+        Ok(unigram)
+    }
+
+    fn count(&mut self, batch: &TokenBatch) {
+        for &label in batch.labels.iter().filter(|&&label| label != IGNORED) {
+            if let Some(count) = usize::try_from(label).ok().and_then(|id| self.counts.get_mut(id))
+            {
+                *count += 1;
+                self.total += 1;
+            }
+        }
+    }
+
+    /// −ln of the probability of `id`, with one added to every count so that unseen tokens are possible.
+    fn nats(&self, id: i32) -> f64 {
+        let count =
+            usize::try_from(id).ok().and_then(|id| self.counts.get(id)).copied().unwrap_or(0);
+        ((self.total + self.counts.len() as u64) as f64 / (count + 1) as f64).ln()
+    }
+
+    /// The cross-entropy of one pass of `data` under these counts: the unigram entropy that a model which has learned
+    /// anything about context stays below.
+    ///
+    /// # Errors
+    /// As [`evaluate`].
+    pub fn evaluate(&self, data: &EvalData, tokenizer: &Tokenizer) -> Result<Evaluation> {
+        let mut sum = Evaluation::default();
+        for batch in data.pass()? {
+            let batch = batch?;
+            let targets = batch.labels.iter().filter(|&&label| label != IGNORED);
+            sum.nats += targets.map(|&label| self.nats(label)).sum::<f64>();
+            sum.tokens += batch.labelled() as u64;
+            sum.bytes += target_bytes(&batch, tokenizer)?;
+        }
+        not_empty(sum)
+    }
+}
+
+/// Whether joined rows can be counted in bytes depends on nothing but the tokenizer: each row's targets are decoded.
+/// Where a row ends inside a character, that character counts as one of 3 bytes. End-of-text tokens spell nothing.
+fn target_bytes(batch: &TokenBatch, tokenizer: &Tokenizer) -> Result<u64> {
+    let mut bytes = 0;
+    for row in batch.labels.chunks(batch.seq_len) {
+        let ids = row.iter().filter_map(|&label| u32::try_from(label).ok());
+        let ids: Vec<u32> = ids.filter(|&id| Some(id) != tokenizer.eos_id()).collect();
+        let text = tokenizer.decode(&ids)?;
+        bytes += text.len() as u64;
+    }
+    Ok(bytes)
+}
+
+fn not_empty(sum: Evaluation) -> Result<Evaluation> {
+    if sum.tokens == 0 {
+        return Err(Error::Data(
+            "the evaluation split has not one token to predict; give eval_loader a split with more text, \
+             or set eval_loader.drop_last=false"
+                .into(),
+        ));
+    }
+    Ok(sum)
+}

@@ -1,0 +1,446 @@
+//! The training run, from configuration to trained model: read [`train`] from top to bottom.
+
+use std::path::Path;
+use std::time::Instant;
+
+use burn::module::Module;
+use burn::tensor::Device;
+use convert::tokenizer::Tokenizer;
+
+use crate::checkpoint::{Checkpoint, CheckpointFolder, Found, State};
+use crate::config::{BatchPlan, Config, Precision};
+use crate::data::{EvalData, Replica, TokenBatch, TrainData};
+use crate::device;
+use crate::error::{Error, Result};
+use crate::eval::{Evaluation, Unigram, evaluate};
+use crate::generate::generate;
+use crate::interrupt::Interrupt;
+use crate::logging::monitor::{Memory, SpeedMonitor, peak_flops, remaining_hours};
+use crate::logging::{Metric, MetricLogger};
+use crate::loss::loss_and_gradients;
+use crate::model::{Dropout, Gpt};
+use crate::optim::{DecoupledAdamW, Gradients};
+use crate::schedule::Schedule;
+use crate::time::{Timestamp, Unit};
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outcome {
+    /// How far it came.
+    pub timestamp: Timestamp,
+    /// Whether it was asked to stop before its end.
+    pub interrupted: bool,
+    /// The last evaluation, where there is an evaluation split and the run came to its end.
+    pub evaluation: Option<Evaluation>,
+}
+
+/// Trains the model that `config` describes, from the start or from a checkpoint, until `max_duration` or until
+/// `interrupt` is asked; then evaluates it, and lets it write.
+///
+/// # Errors
+/// When the configuration, data, tokenizer, device or checkpoint does not allow the run, a file cannot be written, or
+/// the loss stops being a number.
+pub fn train(config: &Config, interrupt: &Interrupt) -> Result<Outcome> {
+    // What there is.
+    let device = device::select(config.device)?;
+    let tokenizer = Tokenizer::load(&config.tokenizer_name)?;
+    let plan = config.batch_plan(1)?;
+    let mut train_data = TrainData::open(config, &tokenizer, Replica::single())?;
+    let eval_data = EvalData::open(config, &tokenizer)?;
+    let batches_per_epoch = train_data.batches_per_epoch();
+    check_duration(config, batches_per_epoch)?;
+    let schedule =
+        Schedule::from_config(&config.scheduler, config.max_duration, batches_per_epoch)?;
+
+    // The model and its place in the run: new, or from a checkpoint.
+    let mut model = Gpt::init(&config.model, config.seed, &device.clone().autodiff());
+    let mut optimizer = DecoupledAdamW::new(config.optimizer.clone(), &model, &device);
+    let mut state = State::new(config, Timestamp::default());
+    let found = find_checkpoint(config)?;
+    let mut saved_at = None;
+    if let Some(Found { path, checkpoint, .. }) = &found {
+        checkpoint.state.check_model(path, &config.model)?;
+        let of_this_checkpoint =
+            |e| Error::Checkpoint(format!("the checkpoint `{}`: {e}", path.display()));
+        model = model.with_named_tensors(checkpoint.model.clone()).map_err(of_this_checkpoint)?;
+        if !config.load_weights_only {
+            optimizer
+                .load_moments(checkpoint.moments.clone(), &device)
+                .map_err(of_this_checkpoint)?;
+            train_data.restore(checkpoint.state.data.clone())?;
+            state.continue_from(&checkpoint.state);
+            saved_at = Some(state.timestamp);
+        }
+    }
+    let resume_at = saved_at;
+    let own = found.as_ref().filter(|found| resume_at.is_some() && is_own(config, found));
+    if own.is_none() {
+        saved_at = None; // loaded from elsewhere: this run's own folder has nothing yet
+    }
+    let mut checkpoints = open_checkpoints(config, own)?;
+    let mut logger = MetricLogger::open(config, resume_at.as_ref(), batches_per_epoch)?;
+    announce(config, &device, &plan, found, &logger);
+
+    let mut speed = Speedometer::new(config, &device, &state);
+    let mut evaluated: Option<(u64, Evaluation)> = None;
+    let was_complete = config.max_duration.reached(&state.timestamp);
+    if config.eval_first && state.timestamp.batch == 0 {
+        evaluated = run_eval(&model, eval_data.as_ref(), &tokenizer, &mut state, &mut logger)?;
+    }
+
+    while !config.max_duration.reached(&state.timestamp) && !interrupt.is_asked() {
+        let began = Instant::now();
+        let batch = train_data.next_batch()?;
+
+        // Forward and backward, microbatch by microbatch.
+        let (loss, gradients) = accumulate(&model, &batch, config, &plan, state.timestamp.batch);
+        let (gradients, norm) = match config.grad_clip_norm {
+            Some(max_norm) => gradients.clip(max_norm),
+            None => {
+                let norm = gradients.global_norm();
+                (gradients, norm)
+            }
+        };
+        let lr = config.optimizer.lr * schedule.multiplier(state.previous_start.as_ref());
+        check_finite(&loss, norm, lr, state.timestamp.batch)?;
+
+        // The optimizer's step.
+        model = optimizer.step(model, gradients, lr);
+
+        // Bookkeeping.
+        let start = state.timestamp;
+        state.timestamp.advance(batch.rows as u64, (batch.rows * batch.seq_len) as u64);
+        if batches_per_epoch == Some(state.timestamp.batch_in_epoch) {
+            state.timestamp.end_epoch();
+        }
+        state.previous_start = Some(start);
+        state.optimizer_steps = optimizer.steps();
+        state.data = train_data.state();
+        state.train_seconds += began.elapsed().as_secs_f64();
+        let next_lr = config.optimizer.lr * schedule.alpha(&start);
+        let (at_start, at_end) = speed.metrics(config, &plan, &state, &loss, norm, next_lr);
+        logger.log_step(&start, &state.timestamp, &at_start, &at_end)?;
+
+        if config.eval_interval.is_due(&start, &state.timestamp) {
+            evaluated = run_eval(&model, eval_data.as_ref(), &tokenizer, &mut state, &mut logger)?;
+        }
+        if config.save_interval.is_due(&start, &state.timestamp) {
+            saved_at =
+                save(&mut checkpoints, &state, &model, &optimizer, &mut logger)?.or(saved_at);
+        }
+    }
+
+    let interrupted = !config.max_duration.reached(&state.timestamp);
+    let mut evaluation = None;
+    if !interrupted {
+        if evaluated.is_none_or(|(batch, _)| batch != state.timestamp.batch) && !was_complete {
+            evaluated = run_eval(&model, eval_data.as_ref(), &tokenizer, &mut state, &mut logger)?;
+        }
+        evaluation = match (evaluated, &eval_data) {
+            (None, Some(data)) => Some(evaluate(&model.valid(), data, &tokenizer)?),
+            (evaluated, _) => evaluated.map(|(_, evaluation)| evaluation),
+        };
+    }
+    if saved_at != Some(state.timestamp) {
+        save(&mut checkpoints, &state, &model, &optimizer, &mut logger)?;
+    }
+    if !interrupted {
+        report(config, &model.valid(), eval_data.as_ref(), evaluation, &tokenizer, &logger)?;
+    }
+    logger.print(&speed.summary(&state));
+    logger.finish()?;
+    Ok(Outcome { timestamp: state.timestamp, interrupted, evaluation })
+}
+
+/// The loss of one device batch, in nats.
+struct BatchLoss {
+    /// What is differentiated: the sum of the microbatches' means, weighted.
+    total: f64,
+    /// The mean over all targets of the batch.
+    cross_entropy: f64,
+}
+
+/// Loss and gradients of one device batch, summed over its microbatches.
+///
+/// Each microbatch weighs by its rows, as in the reference, or with `accumulate_train_batch_on_tokens` by its targets.
+/// The two differ only where rows are padded.
+fn accumulate(
+    model: &Gpt,
+    batch: &TokenBatch,
+    config: &Config,
+    plan: &BatchPlan,
+    step: u64,
+) -> (BatchLoss, Gradients) {
+    let targets = batch.labelled().max(1) as f64;
+    let mut losses = Vec::new();
+    let mut sum: Option<Gradients> = None;
+    let mut start = 0;
+    for (index, rows) in plan.microbatches(batch.rows).into_iter().enumerate() {
+        let microbatch = batch.slice(start..start + rows);
+        start += rows;
+        let weight = match config.accumulate_train_batch_on_tokens {
+            true => microbatch.labelled() as f64 / targets,
+            false => rows as f64 / batch.rows as f64,
+        };
+        let mut dropout = Dropout::training(config.seed, step, index as u64);
+        let (loss, gradients) = loss_and_gradients(model, &microbatch, weight, &mut dropout);
+        losses.push((loss, weight, microbatch.labelled()));
+        sum = Some(match sum {
+            Some(sum) => sum.accumulate(gradients),
+            None => gradients,
+        });
+    }
+    // Only now is anything waited for.
+    let mut loss = BatchLoss { total: 0.0, cross_entropy: 0.0 };
+    for (weighted, weight, labelled) in losses.into_iter().filter(|(_, weight, _)| *weight > 0.0) {
+        let weighted = f64::from(weighted.into_scalar::<f32>());
+        loss.total += weighted;
+        loss.cross_entropy += weighted / weight * (labelled as f64 / targets);
+    }
+    (loss, sum.unwrap_or_else(|| Gradients::new(Vec::new())))
+}
+
+fn check_finite(loss: &BatchLoss, norm: f64, lr: f64, step: u64) -> Result<()> {
+    if loss.total.is_finite() && norm.is_finite() {
+        return Ok(());
+    }
+    Err(Error::Training(format!(
+        "batch {}: the loss is {} and the gradient norm {norm} at a learning rate of {lr:.3e}; the model was not \
+         changed by this batch. Lower optimizer.lr or lengthen scheduler.t_warmup, and continue from the last checkpoint",
+        step + 1,
+        loss.total
+    )))
+}
+
+/// A duration in epochs needs epochs.
+fn check_duration(config: &Config, batches_per_epoch: Option<u64>) -> Result<()> {
+    if config.max_duration.unit == Unit::Epoch && batches_per_epoch.is_none() {
+        return Err(Error::Config(format!(
+            "max_duration is {}, but joined documents (group_method: concat) have no epochs; \
+             give it in ba or tok, for example 1000ba",
+            config.max_duration
+        )));
+    }
+    Ok(())
+}
+
+/// The checkpoint that the run starts from, if any: with `autoresume` the newest of its own, else `load_path`.
+fn find_checkpoint(config: &Config) -> Result<Option<Found>> {
+    if let (true, Some(folder)) = (config.autoresume, &config.save_folder) {
+        if let Some(found) = CheckpointFolder::newest(Path::new(folder))? {
+            return Ok(Some(found));
+        }
+    }
+    config.load_path.as_ref().map(|path| CheckpointFolder::load(Path::new(path))).transpose()
+}
+
+/// Whether the checkpoint lies in this run's own save folder.
+fn is_own(config: &Config, found: &Found) -> bool {
+    let folder = config.save_folder.as_ref().and_then(|folder| std::fs::canonicalize(folder).ok());
+    let parent = found.path.parent().and_then(|parent| std::fs::canonicalize(parent).ok());
+    folder.is_some() && folder == parent
+}
+
+fn open_checkpoints(config: &Config, own: Option<&Found>) -> Result<Option<CheckpointFolder>> {
+    let Some(folder) = &config.save_folder else { return Ok(None) };
+    let keep = usize::try_from(config.save_num_checkpoints_to_keep).ok();
+    let continues = own.map(|found| found.path.as_path());
+    // What autoresume passed over is damaged, and no loss.
+    let overwrite = config.save_overwrite || (config.autoresume && own.is_some());
+    CheckpointFolder::open(Path::new(folder), keep, overwrite, continues).map(Some)
+}
+
+/// Saves the run where it has a save folder; returns the position saved.
+fn save(
+    checkpoints: &mut Option<CheckpointFolder>,
+    state: &State,
+    model: &Gpt,
+    optimizer: &DecoupledAdamW,
+    logger: &mut MetricLogger,
+) -> Result<Option<Timestamp>> {
+    let Some(folder) = checkpoints else { return Ok(None) };
+    // A resumed run takes back what was logged after the checkpoint, so what came before must not be lost.
+    logger.flush()?;
+    let checkpoint = Checkpoint {
+        state: state.clone(),
+        model: model.to_named_tensors(),
+        moments: optimizer.to_moments(),
+    };
+    let path = folder.save(&checkpoint)?;
+    logger.print(&format!("saved {}", path.display()));
+    Ok(Some(state.timestamp))
+}
+
+/// Evaluates the model as it is now, without a graph, and logs the result.
+fn run_eval(
+    model: &Gpt,
+    data: Option<&EvalData>,
+    tokenizer: &Tokenizer,
+    state: &mut State,
+    logger: &mut MetricLogger,
+) -> Result<Option<(u64, Evaluation)>> {
+    let Some(data) = data else { return Ok(None) };
+    let began = Instant::now();
+    let evaluation = evaluate(&model.valid(), data, tokenizer)?;
+    state.eval_seconds += began.elapsed().as_secs_f64();
+    logger.log_eval(&state.timestamp, &evaluation.metrics())?;
+    Ok(Some((state.timestamp.batch, evaluation)))
+}
+
+/// Says what will be trained, on what, and from where.
+fn announce(
+    config: &Config,
+    device: &Device,
+    plan: &BatchPlan,
+    found: Option<Found>,
+    logger: &MetricLogger,
+) {
+    let stars = "*".repeat(30);
+    logger.print(&format!("{stars}\nConfig:\n{}{stars}", config.to_yaml()));
+    for notice in config.notices.iter().chain(&plan.notice) {
+        logger.print(&format!("note: {notice}"));
+    }
+    if config.precision != Precision::Fp32 {
+        logger.print(&format!(
+            "note: precision {} is not implemented yet; everything is computed in fp32",
+            config.precision
+        ));
+    }
+    logger.print(&format!(
+        "n_params={:.2e} ({})",
+        config.model.n_params() as f64,
+        config.model.n_params()
+    ));
+    logger.print(&format!("device: {}", device::name(device)));
+    if let Some(Found { path, checkpoint, notices }) = found {
+        notices.iter().for_each(|notice| logger.print(&format!("note: {notice}")));
+        let what = if config.load_weights_only { "weights" } else { "continuing" };
+        let batch = checkpoint.state.timestamp.batch;
+        logger.print(&format!("{what} from {} (batch {batch})", path.display()));
+    }
+}
+
+/// What the run came to: the loss beside the unigram entropy, and a text.
+fn report(
+    config: &Config,
+    model: &Gpt,
+    eval_data: Option<&EvalData>,
+    evaluation: Option<Evaluation>,
+    tokenizer: &Tokenizer,
+    logger: &MetricLogger,
+) -> Result<()> {
+    if let (Some(data), Some(evaluation)) = (eval_data, evaluation) {
+        let unigram = Unigram::of_training_split(config, tokenizer)?.evaluate(data, tokenizer)?;
+        let line = |what: &str, e: &Evaluation| {
+            let (nats, bits) = (e.nats_per_token(), e.bits_per_byte());
+            logger.print(&format!("{what:<34} {nats:.4} nats/token  {bits:.4} bits/byte"));
+        };
+        logger.print(&format!(
+            "held-out documents ({} tokens, {} bytes):",
+            unigram.tokens, unigram.bytes
+        ));
+        line("  unigram entropy (training counts)", &unigram);
+        line("  loss of the model", &evaluation);
+        let below = unigram.nats_per_token() - evaluation.nats_per_token();
+        logger.print(&format!("  the model is {below:.4} nats/token below the unigram entropy"));
+    }
+    if let Some(prompt) = &config.generate.prompt {
+        let text = generate(model, tokenizer, prompt, &config.generate, config.seed)?;
+        logger.print(&format!("generated: {prompt}{text}"));
+    }
+    Ok(())
+}
+
+/// Measures this process's pace.
+struct Speedometer {
+    monitor: SpeedMonitor,
+    flops_per_token: f64,
+    peak: Option<f64>,
+    /// Tokens, training seconds and share of the run when this process began.
+    began: (u64, f64, f64),
+}
+
+impl Speedometer {
+    fn new(config: &Config, device: &Device, state: &State) -> Self {
+        let flops_per_sample = config.model.train_flops_per_sequence(config.max_seq_len);
+        let monitor = config.callbacks.speed_monitor;
+        let given = monitor.and_then(|monitor| monitor.gpu_flops_available);
+        // What is computed is fp32 for now, whatever the recipe says.
+        let peak = given.or_else(|| peak_flops(&device::name(device), Precision::Fp32));
+        let window = monitor.map_or(10, |monitor| monitor.window_size);
+        Self {
+            monitor: SpeedMonitor::new(window, flops_per_sample, peak),
+            flops_per_token: flops_per_sample / config.max_seq_len as f64,
+            peak,
+            began: (state.timestamp.token, state.train_seconds, share(config, &state.timestamp)),
+        }
+    }
+
+    /// What is logged of a step: under its number, and under the next one, as the reference does.
+    fn metrics(
+        &mut self,
+        config: &Config,
+        plan: &BatchPlan,
+        state: &State,
+        loss: &BatchLoss,
+        norm: f64,
+        lr: f64,
+    ) -> (Vec<Metric<'static>>, Vec<Metric<'static>>) {
+        let at_start = vec![
+            ("trainer/grad_accum", (plan.grad_accum as u64).into()),
+            ("loss/train/total", loss.total.into()),
+            ("metrics/train/LanguageCrossEntropy", loss.cross_entropy.into()),
+            ("metrics/train/Perplexity", loss.cross_entropy.exp().into()),
+        ];
+        let mut at_end = vec![
+            ("l2_norm/grad/global", norm.into()),
+            ("wall_clock/train", state.train_seconds.into()),
+            ("wall_clock/val", state.eval_seconds.into()),
+            ("wall_clock/total", (state.train_seconds + state.eval_seconds).into()),
+        ];
+        let callbacks = &config.callbacks;
+        if callbacks.lr_monitor.is_some() {
+            at_end.push(("lr-DecoupledAdamW/group0", lr.into()));
+        }
+        let rows = plan.device_batch as u64;
+        let speed =
+            self.monitor.step_done(state.train_seconds, rows, rows * config.max_seq_len as u64);
+        if let (Some(speed), Some(_)) = (speed, callbacks.speed_monitor) {
+            at_end.extend(speed.metrics());
+        }
+        if let (Some(memory), Some(_)) = (Memory::of_this_process(), callbacks.memory_monitor) {
+            at_end.extend(memory.metrics());
+        }
+        let (_, seconds, began) = self.began;
+        let pace =
+            remaining_hours(began, share(config, &state.timestamp), state.train_seconds - seconds);
+        if let (Some(hours), Some(_)) = (pace, callbacks.runtime_estimator) {
+            at_end.push(("time/remaining_estimate", hours.into()));
+        }
+        at_end.push(("trainer/global_step", state.timestamp.batch.into()));
+        at_end.push(("trainer/batch_idx", state.timestamp.batch_in_epoch.into()));
+        (at_start, at_end)
+    }
+
+    /// The pace of the whole process in one line.
+    fn summary(&self, state: &State) -> String {
+        let (tokens, seconds, _) = self.began;
+        let seconds = state.train_seconds - seconds;
+        let tokens = (state.timestamp.token - tokens) as f64;
+        if seconds <= 0.0 || tokens == 0.0 {
+            return "no step was taken".to_owned();
+        }
+        let rate = tokens / seconds;
+        let flops = rate * self.flops_per_token;
+        let load = match self.peak {
+            Some(peak) => format!("MFU {:.1} %", 100.0 * flops / peak),
+            None => format!("{:.1} model GFLOP/s", flops / 1e9),
+        };
+        format!("trained for {seconds:.1} s: {rate:.0} tokens/s, {load}")
+    }
+}
+
+/// The share of the run that lies behind, from 0 to 1.
+fn share(config: &Config, now: &Timestamp) -> f64 {
+    now.get(config.max_duration.unit) as f64 / config.max_duration.value.max(1.0)
+}

@@ -1,0 +1,580 @@
+//! `convert-c4` as a user runs it, on local files.
+
+// A test fails by panicking.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use convert::tokenizer::Tokenizer;
+
+#[path = "support/shards.rs"]
+mod shards;
+#[path = "support/workshop.rs"]
+mod workshop;
+
+use workshop::{Workshop, entries, stderr, stdout};
+
+fn data() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../data")
+}
+
+fn line(text: &str, n: usize) -> String {
+    format!("{{\"text\":{text:?},\"timestamp\":\"t{n}\",\"url\":\"http://x/{n}\"}}\n")
+}
+
+fn gz(content: &str) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    encoder.write_all(content.as_bytes()).unwrap();
+    encoder.finish().unwrap()
+}
+
+/// The lines of gzip files, one after the other, as `[text, timestamp, url]`.
+fn source_samples(files: &[&str]) -> Vec<Vec<String>> {
+    let mut samples = Vec::new();
+    for file in files {
+        let file = File::open(data().join("c4-sample/en").join(file)).unwrap();
+        let text = std::io::read_to_string(flate2::read::MultiGzDecoder::new(file)).unwrap();
+        for line in text.lines() {
+            let value: serde_json::Value = serde_json::from_str(line).unwrap();
+            let column = |key: &str| value[key].as_str().unwrap().to_owned();
+            samples.push(["text", "timestamp", "url"].map(column).to_vec());
+        }
+    }
+    samples
+}
+
+const TRAIN: [&str; 2] = ["c4-train.00000-of-00002.json.gz", "c4-train.00001-of-00002.json.gz"];
+const VALIDATION: [&str; 1] = ["c4-validation.00000-of-00001.json.gz"];
+
+#[test]
+fn splits_take_their_own_files_and_keep_file_and_line_order() {
+    let shop = Workshop::new();
+    let source = data().join("c4-sample");
+    let out = shop.succeed(&["--source", source.to_str().unwrap(), "--out_root", "c4"]);
+    assert_eq!(shards::read_strings(&shop.path("c4/train")), source_samples(&TRAIN));
+    assert_eq!(shards::read_strings(&shop.path("c4/val")), source_samples(&VALIDATION));
+    assert_eq!(entries(&shop.path("c4")), ["train", "val"]);
+    assert_eq!(entries(&shop.path("c4/val")), ["index.json", "shard.00000.mds"]);
+
+    let index: serde_json::Value =
+        serde_json::from_slice(&fs::read(shop.path("c4/val/index.json")).unwrap()).unwrap();
+    let shard = &index["shards"][0];
+    assert_eq!(shard["column_names"], serde_json::json!(["text", "timestamp", "url"]));
+    assert_eq!(shard["column_encodings"], serde_json::json!(["str", "str", "str"]));
+    assert_eq!(shard["compression"], serde_json::Value::Null);
+    assert_eq!(shard["hashes"], serde_json::json!([]));
+    assert_eq!(shard["size_limit"], 1 << 26);
+
+    // Piped, so plain lines: one when a split begins, one when it is done.
+    assert_eq!(stderr(&out), "train: reading 2 files, 1.58 MiB\nval: reading 1 file, 131.95 KiB\n");
+    let out = stdout(&out);
+    let lines: Vec<&str> = out.lines().collect();
+    assert!(lines[0].starts_with("train: 1,070 samples in 1 shard, "), "{out}");
+    assert!(
+        lines[1].starts_with(
+            "val: 93 samples in 1 shard, 325.61 KiB, from 93 documents in 1 file, in "
+        ),
+        "{out}"
+    );
+    assert!(lines[1].ends_with(" s -> c4/val"), "{out}");
+}
+
+#[test]
+fn the_output_does_not_depend_on_the_number_of_threads() {
+    let shop = Workshop::new();
+    let source = data().join("c4-sample");
+    let source = source.to_str().unwrap();
+    let tokenizer = data().join("tokenizers/quickstart");
+    let tokens = [
+        "--concat_tokens",
+        "64",
+        "--tokenizer",
+        tokenizer.to_str().unwrap(),
+        "--bos_text",
+        "<|endoftext|>",
+    ];
+    for (name, more) in [("text", &[][..]), ("tokens", &tokens[..])] {
+        let mut outputs = Vec::new();
+        for threads in ["1", "2", "7"] {
+            let root = format!("{name}{threads}");
+            let mut args = vec!["--source", source, "--out_root", &root, "--splits", "train"];
+            args.extend(["--num_workers", threads, "--size_limit", "100kb", "--hashes", "xxh64"]);
+            args.extend(more);
+            shop.succeed(&args);
+            let folder = shop.path(&format!("{root}/train"));
+            let files = entries(&folder);
+            assert!(files.len() > 20, "{files:?}");
+            outputs.push(
+                files
+                    .into_iter()
+                    .map(|f| (fs::read(folder.join(&f)).unwrap(), f))
+                    .collect::<Vec<_>>(),
+            );
+        }
+        assert!(outputs.iter().all(|output| *output == outputs[0]), "{name}");
+    }
+}
+
+#[test]
+fn flags_may_be_spelled_with_hyphens() {
+    let shop = Workshop::new();
+    shop.write("x.jsonl", [line("a b c d e f", 0), "\n".into(), "x\n".into()].concat());
+    let underscores = [
+        "--source",
+        "x.jsonl",
+        "--splits",
+        "val",
+        "--out_root",
+        "o1",
+        "--concat_tokens",
+        "2",
+        "--tokenizer",
+        "gpt2",
+        "--bos_text",
+        "<|endoftext|>",
+        "--eos_text",
+        "!",
+        "--no_wrap",
+        "--size_limit",
+        "1kb",
+        "--on_bad_line",
+        "skip",
+        "--num_workers",
+        "1",
+    ];
+    let hyphens = underscores.map(|arg| {
+        let flag = arg.starts_with("--");
+        if flag { arg.replace('_', "-") } else { arg.replace("o1", "o2") }
+    });
+    shop.succeed(&underscores);
+    shop.succeed(&hyphens.each_ref().map(String::as_str));
+    assert_eq!(shards::read_ids(&shop.path("o1/val")), [[50256, 64]]);
+    for file in ["index.json", "shard.00000.mds"] {
+        let read = |root: &str| fs::read(shop.path(root).join("val").join(file)).unwrap();
+        assert_eq!(read("o1"), read("o2"));
+    }
+}
+
+/// Documents joined and cut as the reference does it, written here a second time and naively.
+fn joined(
+    documents: &[Vec<u32>],
+    length: usize,
+    bos: &[u32],
+    eos: &[u32],
+    wrap: bool,
+) -> Vec<Vec<i64>> {
+    let (mut buffer, mut samples) = (Vec::new(), Vec::new());
+    for document in documents {
+        buffer = [&buffer, bos, document, eos].concat();
+        while buffer.len() >= length {
+            samples.push(buffer[..length].iter().map(|&id| i64::from(id)).collect());
+            buffer = if wrap { buffer[length..].to_vec() } else { Vec::new() };
+        }
+    }
+    samples
+}
+
+#[test]
+fn tokens_are_joined_with_marks_and_cut() {
+    let shop = Workshop::new();
+    let source = data().join("c4-sample");
+    let gpt2 = Tokenizer::load("gpt2").unwrap();
+    let documents: Vec<Vec<u32>> =
+        source_samples(&VALIDATION).iter().map(|sample| gpt2.encode(&sample[0]).unwrap()).collect();
+    let mark = "<|endoftext|>";
+    for (root, more, bos, eos, wrap) in [
+        ("eos", &["--eos_text", mark][..], &[][..], &[50256][..], true),
+        ("both", &["--bos_text", mark, "--eos_text", "\n"], &[50256], &[198], true),
+        ("cut", &["--bos_text", mark, "--no_wrap"], &[50256], &[], false),
+    ] {
+        let mut args = vec!["--source", source.to_str().unwrap(), "--out_root", root];
+        args.extend(["--splits", "val", "--concat_tokens", "512", "--tokenizer", "gpt2"]);
+        args.extend(["--compression", "zstd:5"]);
+        args.extend(more);
+        let out = shop.succeed(&args);
+        let expected = joined(&documents, 512, bos, eos, wrap);
+        assert!(expected.len() > 50);
+        assert_eq!(shards::read_ids(&shop.path(root).join("val")), expected, "{root}");
+        let index = fs::read_to_string(shop.path(root).join("val/index.json")).unwrap();
+        assert!(
+            index.contains(r#""column_encodings": ["ndarray:int32"], "column_names": ["tokens"]"#)
+        );
+        assert!(index.contains(r#""compression": "zstd:5""#));
+        assert!(stdout(&out).contains("at the end did not fill a sample and were dropped"));
+    }
+}
+
+#[test]
+fn every_kind_of_file_is_read() {
+    let shop = Workshop::new();
+    let text = |range: std::ops::Range<usize>| -> String {
+        range.map(|n| line(&format!("document {n}"), n)).collect()
+    };
+    shop.write("in/a.json", text(0..2));
+    shop.write("in/b.jsonl", text(2..4).trim_end());
+    // Two gzip members and two zstd frames in one file, as parallel compressors write them.
+    shop.write("in/c.json.gz", [gz(&text(4..5)), gz(&text(5..6))].concat());
+    shop.write("in/d.jsonl.gz", gz(&text(6..8)));
+    let frame = |range| zstd::encode_all(text(range).as_bytes(), 3).unwrap();
+    shop.write("in/e.jsonl.zst", [frame(8..9), frame(9..10)].concat());
+    shop.write("in/README.txt", "not data");
+    let texts = |root: &str| -> Vec<String> {
+        shards::read_strings(&shop.path(root)).into_iter().map(|s| s[0].clone()).collect()
+    };
+    let documents = |range: std::ops::Range<usize>| -> Vec<String> {
+        range.map(|n| format!("document {n}")).collect()
+    };
+    shop.succeed(&["--source", "in", "--out_root", "all", "--splits", "val"]);
+    assert_eq!(texts("all/val"), documents(0..10));
+    shop.succeed(&["--source", "in/*.json*", "--out_root", "glob", "--splits", "train"]);
+    assert_eq!(texts("glob/train"), documents(0..10));
+    shop.succeed(&["--source", "in/[bd].jsonl*", "--out_root", "two", "--splits", "train"]);
+    assert_eq!(texts("two/train"), [documents(2..4), documents(6..8)].concat());
+    shop.succeed(&["--source", "in/e.jsonl.zst", "--out_root", "one", "--splits", "train"]);
+    assert_eq!(texts("one/train"), documents(8..10));
+}
+
+#[test]
+fn an_existing_split_is_refused_before_any_work() {
+    let shop = Workshop::new();
+    shop.write("c4/val/precious", "x");
+    let source = data().join("c4-sample");
+    let source = source.to_str().unwrap();
+    assert_eq!(
+        shop.fail(&["--source", source, "--out_root", "c4", "--splits", "train", "val"]),
+        "c4/val exists already; remove it, or choose another --out_root or other --splits"
+    );
+    assert_eq!(entries(&shop.path("c4")), ["val"]);
+    assert_eq!(entries(&shop.path("c4/val")), ["precious"]);
+    shop.succeed(&["--source", source, "--out_root", "c4", "--splits", "train"]);
+    assert_eq!(entries(&shop.path("c4")), ["train", "val"]);
+}
+
+#[test]
+fn a_bad_line_stops_the_run_or_is_skipped_and_counted() {
+    let shop = Workshop::new();
+    let lines = [
+        line("one", 1),
+        "{\"text\": \"cut\n".into(),
+        line("three", 3),
+        "{\"text\":\"no url\",\"timestamp\":\"t\"}\n".into(),
+        "\n".into(),
+        line("six", 6),
+    ];
+    shop.write("bad.jsonl", lines.concat());
+    let args = ["--source", "bad.jsonl", "--out_root", "out", "--splits", "val"];
+    let message = shop.fail(&args);
+    let plain = "bad.jsonl, line 2: not a JSON object with text keys: EOF while parsing a string at column 13";
+    assert_eq!(
+        message,
+        format!("{plain}; correct the line, or leave such lines out with --on_bad_line skip")
+    );
+    shop.assert_nothing_written("out");
+
+    let out = shop.succeed(&[&args[..], &["--on_bad_line", "skip"]].concat());
+    let texts: Vec<String> =
+        shards::read_strings(&shop.path("out/val")).into_iter().map(|s| s[0].clone()).collect();
+    assert_eq!(texts, ["one", "three", "six"]);
+    let expected = format!(
+        "val: 2 unreadable lines skipped:\n  {plain}\n  bad.jsonl, line 4: the key \"url\" is missing\n"
+    );
+    assert!(stderr(&out).ends_with(&expected), "{}", stderr(&out));
+}
+
+#[test]
+fn a_bad_line_far_into_a_second_file_is_named_exactly() {
+    let shop = Workshop::new();
+    let mut text: String = (0..30_000).map(|n| line("some words of text", n)).collect();
+    shop.write("in/a.jsonl", &text);
+    text.push_str("[]\n");
+    shop.write("in/b.json.gz", gz(&text));
+    for threads in ["1", "4"] {
+        let args =
+            ["--source", "in", "--out_root", "out", "--splits", "val", "--num_workers", threads];
+        assert_eq!(
+            shop.fail(&args),
+            "in/b.json.gz, line 30001: not a JSON object; correct the line, or leave such lines \
+             out with --on_bad_line skip"
+        );
+        shop.assert_nothing_written("out");
+    }
+}
+
+#[test]
+fn a_damaged_file_is_named_and_nothing_is_left() {
+    let shop = Workshop::new();
+    let text: String = (0..5_000).map(|n| line(&format!("text {}", n * n * 7919), n)).collect();
+    let whole = gz(&text);
+    shop.write("cut.json.gz", &whole[..whole.len() / 2]);
+    let args = |source| {
+        ["--source", source, "--out_root", "out", "--splits", "val", "--on_bad_line", "skip"]
+    };
+    let message = shop.fail(&args("cut.json.gz"));
+    let expected = format!("cut.json.gz: cannot read after byte {}: ", whole.len() / 2);
+    assert!(message.starts_with(&expected), "{message}");
+    assert!(
+        message.ends_with("; the file is damaged or cut short: fetch or write it again"),
+        "{message}"
+    );
+    shop.assert_nothing_written("out");
+
+    let frame = zstd::encode_all(text.as_bytes(), 3).unwrap();
+    shop.write("cut.jsonl.zst", &frame[..frame.len() / 2]);
+    let message = shop.fail(&args("cut.jsonl.zst"));
+    assert!(message.starts_with("cut.jsonl.zst: cannot read after byte "), "{message}");
+    shop.write("no.json.gz", "plain text");
+    assert!(shop.fail(&args("no.json.gz")).starts_with("no.json.gz: cannot read after byte 10: "));
+    shop.assert_nothing_written("out");
+}
+
+#[test]
+fn a_source_without_documents_is_an_error() {
+    let shop = Workshop::new();
+    shop.write("empty.jsonl", "\n \n");
+    shop.write("bad.jsonl", "x\ny\n");
+    shop.write("short.jsonl", line("too short", 0));
+    assert_eq!(
+        shop.fail(&["--source", "empty.jsonl", "--out_root", "out", "--splits", "val"]),
+        "split val: the source holds no documents; check that --source names files with text"
+    );
+    assert_eq!(
+        shop.fail(&[
+            "--source",
+            "bad.jsonl",
+            "--out_root",
+            "out",
+            "--splits",
+            "val",
+            "--on_bad_line",
+            "skip"
+        ]),
+        "split val: the source holds no documents (2 unreadable lines were skipped); check that \
+         --source names files with text"
+    );
+    assert_eq!(
+        shop.fail(&[
+            "--source",
+            "short.jsonl",
+            "--out_root",
+            "out",
+            "--splits",
+            "val",
+            "--concat_tokens",
+            "100",
+            "--tokenizer",
+            "gpt2",
+            "--eos_text",
+            "<|endoftext|>",
+        ]),
+        "split val: 1 documents hold too few tokens for one sample of 100; use more text or a \
+         smaller --concat_tokens"
+    );
+    shop.assert_nothing_written("out");
+}
+
+#[test]
+fn sources_that_cannot_work_are_named_with_a_remedy() {
+    let shop = Workshop::new();
+    shop.write("x.jsonl", line("a", 0));
+    assert_eq!(
+        shop.fail(&["--source", "nowhere", "--out_root", "out", "--splits", "val"]),
+        "source nowhere not found; check the path"
+    );
+    assert_eq!(
+        shop.fail(&["--source", "x.jsonl", "--out_root", "out"]),
+        "nothing in the file names of x.jsonl tells one split from another; name one split, such \
+         as --splits train, and convert each from its own files"
+    );
+    shop.assert_nothing_written("out");
+}
+
+#[test]
+fn token_flags_are_checked_before_any_work() {
+    let shop = Workshop::new();
+    shop.write("x.jsonl", line("a", 0));
+    let fail = |more: &[&str]| {
+        let args = ["--source", "x.jsonl", "--out_root", "out", "--splits", "val"];
+        let message = shop.fail(&[&args[..], more].concat());
+        shop.assert_nothing_written("out");
+        message
+    };
+    assert_eq!(
+        fail(&["--concat_tokens", "8"]),
+        "--concat_tokens needs a tokenizer; add --tokenizer gpt2, or the path of a tokenizer.json"
+    );
+    assert_eq!(
+        fail(&["--tokenizer", "gpt2"]),
+        "--tokenizer has no effect on text samples; add --concat_tokens N, or leave --tokenizer out"
+    );
+    assert_eq!(
+        fail(&["--concat_tokens", "8", "--tokenizer", "gpt2"]),
+        "tokenizer gpt2 puts nothing between two documents: they would run into one another; give \
+         a mark, e.g. --eos_text '<|endoftext|>', or use another tokenizer"
+    );
+    assert_eq!(
+        fail(&["--concat_tokens", "0", "--tokenizer", "gpt2", "--eos_text", "!"]),
+        "--concat_tokens is 0; give a number of tokens, e.g. 2048"
+    );
+    assert_eq!(
+        fail(&["--concat_tokens", "8", "--tokenizer", "./tok"]),
+        "tokenizer \"./tok\" not found: it is not built in (gpt2 is), and there is no ./tok; give \
+         the path of a tokenizer.json or of the folder that holds one"
+    );
+    assert!(fail(&["--size_limit", "64 megs"]).contains("is not a size in bytes"));
+    assert!(fail(&["--compression", "zip"]).contains("zip"));
+    assert!(fail(&["--hashes", "md4"]).contains("md4"));
+}
+
+#[test]
+fn a_mark_of_several_tokens_is_a_warning() {
+    let shop = Workshop::new();
+    shop.write("x.jsonl", line("a b c d e f g h", 0));
+    let out = shop.succeed(&[
+        "--source",
+        "x.jsonl",
+        "--out_root",
+        "out",
+        "--splits",
+        "val",
+        "--concat_tokens",
+        "4",
+        "--tokenizer",
+        "gpt2",
+        "--eos_text",
+        "The end.",
+    ]);
+    assert!(
+        stderr(&out).contains(
+            "convert-c4: warning: --eos_text \"The end.\" is not one token but 3: [464, 886, 13]\n"
+        ),
+        "{}",
+        stderr(&out)
+    );
+}
+
+#[test]
+fn the_help_teaches_by_example() {
+    let help = stdout(&Workshop::new().succeed(&["--help"]));
+    for part in [
+        "--out_root <FOLDER>",
+        "Examples:",
+        "convert-c4 --out_root ./c4 --splits val",
+        "HF_TOKEN",
+        "--on_bad_line",
+    ] {
+        assert!(help.contains(part), "{part}: {help}");
+    }
+}
+
+/// A run that reads from a pipe, so that it can be caught in the middle of its work.
+#[cfg(unix)]
+struct Caught {
+    shop: Workshop,
+    child: Child,
+    _pipe: File,
+}
+
+#[cfg(unix)]
+impl Caught {
+    /// Feeds enough text for several shards and waits until one of them is on the disk.
+    fn in_the_middle() -> Self {
+        let shop = Workshop::new();
+        let pipe = shop.path("pipe.jsonl");
+        assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        let args = [
+            "--source",
+            "pipe.jsonl",
+            "--out_root",
+            "out",
+            "--splits",
+            "val",
+            "--size_limit",
+            "20kb",
+        ];
+        let child = shop.command(&args).stderr(Stdio::piped()).spawn().unwrap();
+        // Opening blocks until the reader is there.
+        let mut pipe = File::options().write(true).open(&pipe).unwrap();
+        for n in 0..10_000 {
+            pipe.write_all(line("words and words and words and words", n).as_bytes()).unwrap();
+        }
+        let caught = Self { shop, child, _pipe: pipe };
+        caught.wait_until("a shard is written", || {
+            let part = caught.part();
+            part.is_some_and(|part| entries(&part).iter().any(|f| f.ends_with(".mds")))
+        });
+        caught
+    }
+
+    fn part(&self) -> Option<PathBuf> {
+        let name = entries(&self.shop.path("out")).into_iter().find(|n| n.ends_with(".part"))?;
+        assert!(name.starts_with(".val."), "{name}");
+        Some(self.shop.path("out").join(name))
+    }
+
+    fn signal(&mut self, name: &str) -> std::process::ExitStatus {
+        let id = self.child.id().to_string();
+        assert!(Command::new("kill").args([name, &id]).status().unwrap().success());
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "still running after {name}");
+            sleep(Duration::from_millis(10));
+        }
+    }
+
+    fn wait_until(&self, what: &str, condition: impl Fn() -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !condition() {
+            assert!(Instant::now() < deadline, "not within 30 s: {what}");
+            sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+#[cfg(unix)]
+impl Drop for Caught {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_killed_run_leaves_no_dataset_and_does_not_hinder_the_next() {
+    let mut caught = Caught::in_the_middle();
+    assert!(!caught.shop.path("out/val").exists());
+    caught.signal("-KILL");
+    assert!(!caught.shop.path("out/val").exists());
+    let part = caught.part().unwrap();
+    assert!(!entries(&part).contains(&"index.json".to_owned()));
+
+    let shop = &caught.shop;
+    shop.write("x.jsonl", line("a", 0));
+    let out = shop.succeed(&["--source", "x.jsonl", "--out_root", "out", "--splits", "val"]);
+    assert_eq!(shards::read_strings(&shop.path("out/val")).len(), 1);
+    let part = part.file_name().unwrap().to_string_lossy();
+    let note = format!(
+        "convert-c4: note: out/{part} is of a run that was killed or still goes on; if none does, \
+         remove it\n"
+    );
+    assert!(stderr(&out).starts_with(&note), "{}", stderr(&out));
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_removes_what_is_unfinished_and_exits_130() {
+    for signal in ["-INT", "-TERM"] {
+        let mut caught = Caught::in_the_middle();
+        let status = caught.signal(signal);
+        assert_eq!(status.code(), Some(130), "{signal}");
+        caught.shop.assert_nothing_written("out");
+    }
+}

@@ -1,0 +1,81 @@
+//! A scratch folder and `convert-c4` in it, as a user runs it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+/// A folder to work in, and commands that never leave this machine.
+pub(crate) struct Workshop {
+    folder: tempfile::TempDir,
+}
+
+impl Workshop {
+    pub(crate) fn new() -> Self {
+        Self { folder: tempfile::tempdir().unwrap() }
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub(crate) fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, content).unwrap();
+        path
+    }
+
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_convert-c4"));
+        command
+            .current_dir(self.folder.path())
+            .args(args)
+            .env("HF_ENDPOINT", "http://127.0.0.1:1")
+            .env("HOME", self.folder.path())
+            .env_remove("XDG_CACHE_HOME")
+            .env_remove("HF_TOKEN")
+            .env_remove("RUST_LOG")
+            .stdin(Stdio::null());
+        command
+    }
+
+    pub(crate) fn run(&self, args: &[&str]) -> Output {
+        self.command(args).output().unwrap()
+    }
+
+    pub(crate) fn succeed(&self, args: &[&str]) -> Output {
+        let output = self.run(args);
+        assert!(output.status.success(), "{args:?}: {}", stderr(&output));
+        output
+    }
+
+    /// Runs a command that must fail with code 1, and gives its error message.
+    pub(crate) fn fail(&self, args: &[&str]) -> String {
+        let output = self.run(args);
+        assert_eq!(output.status.code(), Some(1), "{args:?}: {}", stderr(&output));
+        let errors = stderr(&output);
+        let message = errors.lines().find_map(|l| l.strip_prefix("convert-c4: error: "));
+        message.unwrap_or_else(|| panic!("no error line: {errors}")).to_owned()
+    }
+
+    /// Nothing, finished or not, stands where the dataset should be.
+    pub(crate) fn assert_nothing_written(&self, out_root: &str) {
+        assert!(!self.path(out_root).exists(), "{:?}", entries(&self.path(out_root)));
+    }
+}
+
+pub(crate) fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+pub(crate) fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+pub(crate) fn entries(folder: &Path) -> Vec<String> {
+    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+    let name = |e: std::io::Result<fs::DirEntry>| e.unwrap().file_name().into_string().unwrap();
+    let mut names: Vec<String> = entries.map(name).collect();
+    names.sort();
+    names
+}
