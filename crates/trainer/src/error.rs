@@ -22,8 +22,8 @@ pub enum Error {
     #[error(transparent)]
     Dataset(#[from] mds::Error),
     /// The tokenizer could not be found, loaded or applied.
-    #[error("{0}")]
-    Tokenizer(String),
+    #[error(transparent)]
+    Tokenizer(#[from] convert::Error),
     /// A checkpoint is missing, damaged, or belongs to another model or dataset.
     #[error("{0}")]
     Checkpoint(String),

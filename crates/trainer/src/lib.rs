@@ -47,6 +47,7 @@
 pub mod config;
 pub mod data;
 pub mod device;
+mod durable;
 pub mod error;
 pub mod logging;
 pub mod loss;

@@ -1,48 +1,33 @@
 //! From an MDS dataset of text or tokens to batches of token ids, ahead of the model.
+//!
+//! A sample's way: the loader's threads read it and, where the dataset holds text, tokenise it
+//! (`source.rs`); one thread takes the results in the exact order of the dataset and cuts them into
+//! rows (`rows.rs`), so that the rows do not depend on the number of threads; finished batches wait
+//! in a short queue for the training loop (`train.rs`). Evaluation is one pass over its split, in
+//! order (`eval.rs`).
 
 mod batch;
+mod eval;
+mod rows;
+mod source;
+mod train;
 
 pub use batch::{IGNORED, TokenBatch};
+pub use eval::{EvalData, EvalPass};
+pub use train::{DataState, TrainData};
 
-use serde::{Deserialize, Serialize};
-
-use crate::error::{Error, Result};
-
-/// Where training data stands, after the batches handed out so far.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct DataState {
-    /// Tokens of documents already read that did not fill a row yet.
-    pub buffer: Vec<i32>,
+/// The place of this process among those that train together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Replica {
+    /// The number of this process, from 0.
+    pub rank: usize,
+    /// How many processes there are.
+    pub world_size: usize,
 }
 
-/// The training rows of one rank, without end.
-#[derive(Debug)]
-pub struct TrainData {}
-
-impl TrainData {
-    /// The next device batch.
-    ///
-    /// # Errors
-    /// When the dataset cannot be read, or holds what the configuration does not allow.
-    pub fn next_batch(&mut self) -> Result<TokenBatch> {
-        Err(Error::Data("the training data reader is not finished".into()))
-    }
-
-    /// Where the data stands after the last batch handed out.
-    pub fn state(&self) -> DataState {
-        DataState { buffer: Vec::new() }
-    }
-
-    /// Continues from a saved position.
-    ///
-    /// # Errors
-    /// When the state belongs to another dataset.
-    pub fn restore(&mut self, _state: DataState) -> Result<()> {
-        Ok(())
-    }
-
-    /// Batches per epoch, where rows are whole samples; `None` where documents are joined.
-    pub fn batches_per_epoch(&self) -> Option<u64> {
-        None
+impl Replica {
+    /// One process alone.
+    pub const fn single() -> Self {
+        Self { rank: 0, world_size: 1 }
     }
 }

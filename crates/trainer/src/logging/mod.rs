@@ -1,14 +1,35 @@
 //! Metrics, and where they go: the console, `metrics.jsonl`, TensorBoard and the loss curve.
+//!
+//! A run's folder holds
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `metrics.jsonl` | one JSON object per step and per evaluation, see `jsonl.rs` |
+//! | `tensorboard/` | event files, one per process, see `tensorboard.rs` |
+//! | `loss_curve.svg` | training and evaluation loss over tokens, drawn anew now and then |
 
-use std::fmt;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use crate::config::Config;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::time::Timestamp;
 
+mod console;
+mod curve;
+mod jsonl;
 pub mod monitor;
+mod tensorboard;
 
-/// The value of a metric.
+use console::Console;
+use curve::LossCurve;
+use jsonl::JsonLines;
+use tensorboard::EventFile;
+
+/// How often the loss curve is drawn anew while the run goes on.
+const CURVE_EVERY: Duration = Duration::from_secs(30);
+
+/// The value of a metric. On the console a float has four decimals.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
     /// A measurement.
@@ -40,31 +61,58 @@ impl From<&str> for Value {
     }
 }
 
-impl fmt::Display for Value {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Float(value) => write!(f, "{value:.4}"),
-            Self::Int(value) => write!(f, "{value}"),
-            Self::Text(value) => write!(f, "{value:?}"),
-        }
-    }
-}
-
 /// Hands every metric of a run to all of its destinations.
 #[derive(Debug)]
-pub struct MetricLogger {}
+pub struct MetricLogger {
+    console: Console,
+    lines: JsonLines,
+    events: Option<EventFile>,
+    curve: Option<Curve>,
+}
+
+/// The loss curve's file, and when it was last drawn.
+#[derive(Debug)]
+struct Curve {
+    points: LossCurve,
+    path: PathBuf,
+    title: String,
+    drawn: Instant,
+}
 
 impl MetricLogger {
-    /// Opens the destinations that `config` asks for, in its run folder.
+    /// Opens the destinations that `config` asks for, in its run folder, which is made if need be.
     ///
     /// With `resume_at`, the position of the checkpoint that the run continues from, everything
     /// logged after it is taken back, so that no step is logged twice; without it, the metrics of
-    /// an earlier run in the same folder are replaced.
+    /// an earlier run in the same folder are replaced. `batches_per_epoch` is shown where the run
+    /// is measured in epochs.
     ///
     /// # Errors
     /// When a file in the run folder cannot be read or written.
-    pub fn open(_config: &Config, _resume_at: Option<&Timestamp>) -> Result<Self> {
-        Ok(Self {})
+    pub fn open(
+        config: &Config,
+        resume_at: Option<&Timestamp>,
+        batches_per_epoch: Option<u64>,
+    ) -> Result<Self> {
+        let folder = &config.run_folder;
+        std::fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
+        let (lines, kept) = JsonLines::open(folder.join("metrics.jsonl"), resume_at)?;
+        let events = match config.loggers.tensorboard {
+            true => {
+                let first_step = resume_at.map_or(0, |at| at.batch + 1);
+                Some(EventFile::create(&folder.join("tensorboard"), first_step)?)
+            }
+            false => None,
+        };
+        let curve = config.loggers.loss_curve.then(|| Curve {
+            points: LossCurve::from_records(&kept),
+            path: folder.join("loss_curve.svg"),
+            title: format!("{}: loss", config.run_name),
+            drawn: Instant::now(),
+        });
+        let start = resume_at.copied().unwrap_or_default();
+        let console = Console::new(config, &start, batches_per_epoch);
+        Ok(Self { console, lines, events, curve })
     }
 
     /// Logs one optimizer step: `at_start` is printed under the batch number before the step (the
@@ -75,26 +123,48 @@ impl MetricLogger {
     /// When a file cannot be written.
     pub fn log_step(
         &mut self,
-        _start: &Timestamp,
-        _end: &Timestamp,
-        _at_start: &[Metric<'_>],
-        _at_end: &[Metric<'_>],
+        start: &Timestamp,
+        end: &Timestamp,
+        at_start: &[Metric<'_>],
+        at_end: &[Metric<'_>],
     ) -> Result<()> {
-        Ok(())
+        self.console.log_step(start, end, at_start, at_end);
+        self.record(end, &[at_start, at_end])?;
+        match &mut self.curve {
+            Some(curve) if curve.drawn.elapsed() >= CURVE_EVERY => curve.draw(),
+            _ => Ok(()),
+        }
     }
 
-    /// Logs an evaluation done at `at`. An evaluation and a checkpoint due at the same step must
-    /// come in this order, or a resumed run would miss the evaluation.
+    /// Logs an evaluation done at `at`. Where an evaluation and a checkpoint are due at the same
+    /// step, the evaluation must come first, or a resumed run would lack it.
     ///
     /// # Errors
     /// When a file cannot be written.
-    pub fn log_eval(&mut self, _at: &Timestamp, _metrics: &[Metric<'_>]) -> Result<()> {
+    pub fn log_eval(&mut self, at: &Timestamp, metrics: &[Metric<'_>]) -> Result<()> {
+        self.console.log_eval(at, metrics);
+        self.record(at, &[metrics])
+    }
+
+    fn record(&mut self, at: &Timestamp, metrics: &[&[Metric<'_>]]) -> Result<()> {
+        let all = || metrics.iter().copied().flatten();
+        self.lines.log(at, all())?;
+        if let Some(events) = &mut self.events {
+            events.log(at.batch, all())?;
+        }
+        if let Some(curve) = &mut self.curve {
+            for (name, value) in all() {
+                if let Value::Float(value) = value {
+                    curve.points.add(at.token, name, *value);
+                }
+            }
+        }
         Ok(())
     }
 
-    /// Prints a line without tearing the progress bar.
+    /// Prints a line to standard error without tearing the progress bar.
     pub fn print(&self, line: &str) {
-        eprintln!("{line}");
+        self.console.print(line);
     }
 
     /// Makes everything logged so far durable; to be called before a checkpoint is published.
@@ -102,14 +172,23 @@ impl MetricLogger {
     /// # Errors
     /// When a file cannot be written.
     pub fn flush(&mut self) -> Result<()> {
-        Ok(())
+        self.lines.sync()
     }
 
-    /// Ends the progress bar and writes the last picture.
+    /// Ends the progress bar and draws the last picture.
     ///
     /// # Errors
     /// When a file cannot be written.
-    pub fn finish(self) -> Result<()> {
-        Ok(())
+    pub fn finish(mut self) -> Result<()> {
+        self.console.finish();
+        self.lines.sync()?;
+        self.curve.as_mut().map_or(Ok(()), Curve::draw)
+    }
+}
+
+impl Curve {
+    fn draw(&mut self) -> Result<()> {
+        self.drawn = Instant::now();
+        self.points.write(&self.path, &self.title)
     }
 }

@@ -1,0 +1,294 @@
+//! One split as sequences of token ids: opening it, and what the loader's threads do to a sample.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use convert::tokenizer::Tokenizer;
+use mds::format::{Encoding, Value};
+use mds::order::{OrderOptions, World};
+use mds::{DatasetOptions, ErrorKind, Loader, LoaderOptions, Sample, Stream, StreamingDataset};
+
+use super::Replica;
+use super::rows::RowBuilder;
+use crate::config::{DatasetConfig, GroupMethod, LoaderConfig, TokenEncoding};
+use crate::error::{Error, Result};
+
+/// Where and how a split is read.
+#[derive(Clone, Debug)]
+pub(super) struct Source {
+    pub(super) dataset: Arc<StreamingDataset>,
+    /// Rows per batch.
+    pub(super) rows: usize,
+    pub(super) config: LoaderConfig,
+    /// [`GroupMethod::Truncate`] for ready tokens, whose samples are rows already.
+    method: GroupMethod,
+    pad: i32,
+    reading: Arc<Reading>,
+}
+
+/// What turns a sample into token ids.
+#[derive(Debug)]
+struct Reading {
+    column: Column,
+    /// The split's address, for messages.
+    address: String,
+    max_seq_len: usize,
+    vocab_size: usize,
+}
+
+#[derive(Debug)]
+enum Column {
+    /// Text to tokenise, and the ids put around each.
+    Text { tokenizer: Tokenizer, bos: Vec<u32>, eos: Vec<u32> },
+    /// `ndarray` of integers.
+    Integers,
+    /// Integers of this type as bytes.
+    Bytes(TokenEncoding),
+}
+
+impl Source {
+    /// Opens the split; `rows` is the size of this rank's batches.
+    pub(super) fn open(
+        config: &LoaderConfig,
+        tokenizer: &Tokenizer,
+        vocab_size: usize,
+        rows: usize,
+        replica: Replica,
+    ) -> Result<Self> {
+        let dataset_config = &config.dataset;
+        let dataset = StreamingDataset::open(
+            vec![stream(dataset_config)],
+            dataset_options(dataset_config, rows, replica)?,
+        )?;
+        let address = address(dataset_config);
+        let column = find_column(&dataset, dataset_config, &address, tokenizer)?;
+        let method = match &column {
+            Column::Text { .. } => dataset_config.group_method,
+            Column::Integers | Column::Bytes(_) => GroupMethod::Truncate,
+        };
+        if matches!(column, Column::Text { .. }) && tokenizer.vocab_size() > vocab_size {
+            return Err(Error::Config(format!(
+                "the tokenizer `{}` has ids up to {}, but model.vocab_size is {vocab_size}; set \
+                 it to at least {}",
+                tokenizer.name(),
+                tokenizer.vocab_size() - 1,
+                tokenizer.vocab_size()
+            )));
+        }
+        // Padding is never a label, so where there is no end-of-text token any id will do.
+        let pad = tokenizer.eos_id().filter(|id| (*id as usize) < vocab_size).unwrap_or(0);
+        let max_seq_len = dataset_config.max_seq_len;
+        Ok(Self {
+            dataset,
+            rows,
+            config: config.clone(),
+            method,
+            pad: i32::try_from(pad).unwrap_or(0),
+            reading: Arc::new(Reading { column, address, max_seq_len, vocab_size }),
+        })
+    }
+
+    pub(super) fn seq_len(&self) -> usize {
+        self.config.dataset.max_seq_len
+    }
+
+    pub(super) fn address(&self) -> &str {
+        &self.reading.address
+    }
+
+    /// Whether documents are joined, so that rows are not samples.
+    pub(super) fn joins_documents(&self) -> bool {
+        self.method == GroupMethod::Concat
+    }
+
+    /// Cuts the sequences of this source into rows, going on with `buffer`.
+    pub(super) fn row_builder(&self, buffer: Vec<i32>) -> RowBuilder {
+        RowBuilder::new(self.method, self.seq_len(), self.pad, buffer)
+    }
+
+    /// The sequences in order, from the start or from `checkpoint`.
+    pub(super) fn loader(&self, checkpoint: Option<mds::Checkpoint>) -> Result<Loader<Vec<i32>>> {
+        let options = LoaderOptions {
+            num_workers: self.config.num_workers,
+            prefetch_batches: self.config.num_workers * self.config.prefetch_factor,
+        };
+        let reading = Arc::clone(&self.reading);
+        let read = move |sample: Sample| reading.token_ids(&sample);
+        let dataset = Arc::clone(&self.dataset);
+        Ok(match checkpoint {
+            None => Loader::new(dataset, options, read),
+            Some(checkpoint) => Loader::resume(dataset, options, checkpoint, read)?,
+        })
+    }
+}
+
+fn stream(config: &DatasetConfig) -> Stream {
+    Stream {
+        remote: config.remote.clone(),
+        local: config.local.as_ref().map(Into::into),
+        split: config.split.clone(),
+        ..Stream::default()
+    }
+}
+
+/// `./c4/val`: how the split is called in messages.
+fn address(config: &DatasetConfig) -> String {
+    let root = config.remote.as_deref().or(config.local.as_deref()).unwrap_or_default();
+    match &config.split {
+        Some(split) => format!("{}/{split}", root.trim_end_matches('/')),
+        None => root.to_owned(),
+    }
+}
+
+fn dataset_options(
+    config: &DatasetConfig,
+    rows: usize,
+    replica: Replica,
+) -> Result<DatasetOptions> {
+    let order = OrderOptions {
+        batch_size: Some(rows),
+        shuffle: config.shuffle,
+        shuffle_algo: config
+            .shuffle_algo
+            .parse()
+            .map_err(|e: mds::order::Error| Error::Config(format!("shuffle_algo: {e}")))?,
+        shuffle_seed: config.shuffle_seed,
+        shuffle_block_size: config.shuffle_block_size,
+        num_canonical_nodes: config.num_canonical_nodes,
+        ..OrderOptions::default()
+    };
+    Ok(DatasetOptions {
+        order,
+        // One worker in the layout of the order, whatever the number of threads is: the order
+        // must not depend on that.
+        world: World { nodes: 1, ranks_per_node: replica.world_size, workers_per_rank: 1 },
+        rank: replica.rank,
+        predownload: config.predownload.and_then(|n| usize::try_from(n).ok()),
+        cache_limit: config.cache_limit,
+        validate_hash: config.validate_hash,
+        keep_zip: config.keep_zip,
+        download_timeout: Duration::try_from_secs_f64(config.download_timeout)
+            .unwrap_or(Duration::from_secs(60)),
+        download_retry: config.download_retry,
+    })
+}
+
+fn find_column(
+    dataset: &StreamingDataset,
+    config: &DatasetConfig,
+    address: &str,
+    tokenizer: &Tokenizer,
+) -> Result<Column> {
+    let schema = dataset.schema();
+    let columns = schema.columns();
+    let encoding = |name| schema.position(name).map(|i| &columns[i].encoding);
+    match (encoding("tokens"), encoding("text")) {
+        (Some(Encoding::NdArray { .. }), _) => Ok(Column::Integers),
+        (Some(Encoding::Bytes), _) => Ok(Column::Bytes(config.token_encoding_type)),
+        (Some(other), _) => Err(Error::Data(format!(
+            "the column `tokens` of {address} holds {other}, not an array of integers; convert \
+             the text again with convert-c4 --concat_tokens N --tokenizer PATH"
+        ))),
+        (None, Some(Encoding::Str)) => Ok(Column::Text {
+            bos: tokenizer.encode_bare(&config.bos_text)?,
+            eos: tokenizer.encode_bare(&config.eos_text)?,
+            tokenizer: tokenizer.clone(),
+        }),
+        (None, _) => {
+            let names: Vec<_> =
+                columns.iter().map(|c| format!("{} ({})", c.name, c.encoding)).collect();
+            Err(Error::Data(format!(
+                "{address} has neither a `tokens` column nor a `text` column of str (its columns \
+                 are {}); write one of the two, as convert-c4 does",
+                names.join(", ")
+            )))
+        }
+    }
+}
+
+impl Reading {
+    /// The token ids of a sample, all of them in the model's vocabulary.
+    fn token_ids(&self, sample: &Sample) -> mds::Result<Vec<i32>> {
+        match &self.column {
+            Column::Text { tokenizer, bos, eos } => {
+                let ids = tokenizer.encode(sample.str("text")?).map_err(|error| {
+                    self.refuse(
+                        sample,
+                        format!("the text cannot be tokenised: {error}"),
+                        "correct it",
+                    )
+                })?;
+                let ids = bos.iter().chain(&ids).chain(eos).map(|id| i64::from(*id));
+                self.checked(sample, ids)
+            }
+            Column::Integers => match sample.value("tokens")? {
+                Value::NdArray(array) => self.row(sample, &array.to_vec_i64()?),
+                _ => self.row(sample, &[]),
+            },
+            Column::Bytes(encoding) => {
+                self.row(sample, &integers(sample.bytes("tokens")?, *encoding))
+            }
+        }
+    }
+
+    /// A sample of ready tokens as a row: longer ones are cut, shorter ones are an error.
+    fn row(&self, sample: &Sample, ids: &[i64]) -> mds::Result<Vec<i32>> {
+        let Some(ids) = ids.get(..self.max_seq_len) else {
+            return Err(self.refuse(
+                sample,
+                format!("{} tokens are too few for a row of {}", ids.len(), self.max_seq_len),
+                &format!(
+                    "convert the text with --concat_tokens {} or set max_seq_len={}",
+                    self.max_seq_len,
+                    ids.len()
+                ),
+            ));
+        };
+        self.checked(sample, ids.iter().copied())
+    }
+
+    fn checked(&self, sample: &Sample, ids: impl Iterator<Item = i64>) -> mds::Result<Vec<i32>> {
+        ids.map(|id| match i32::try_from(id) {
+            Ok(small) if small >= 0 && (small as usize) < self.vocab_size => Ok(small),
+            _ => Err(self.refuse(
+                sample,
+                format!("token id {id} is not in the model's vocabulary of {}", self.vocab_size),
+                "raise model.vocab_size, or use the tokenizer that the dataset was made with",
+            )),
+        })
+        .collect()
+    }
+
+    fn refuse(&self, sample: &Sample, what: String, remedy: &str) -> mds::Error {
+        mds::Error::new(ErrorKind::Caller, what, remedy)
+            .at_sample(sample.id())
+            .in_dataset(&self.address)
+    }
+}
+
+/// Little-endian integers; bytes that do not fill the last one are left out.
+fn integers(bytes: &[u8], encoding: TokenEncoding) -> Vec<i64> {
+    fn each<const N: usize>(bytes: &[u8], read: fn([u8; N]) -> i64) -> Vec<i64> {
+        bytes.as_chunks::<N>().0.iter().map(|chunk| read(*chunk)).collect()
+    }
+    match encoding {
+        TokenEncoding::Int64 => each(bytes, i64::from_le_bytes),
+        TokenEncoding::Int32 => each(bytes, |b| i64::from(i32::from_le_bytes(b))),
+        TokenEncoding::Uint32 => each(bytes, |b| i64::from(u32::from_le_bytes(b))),
+        TokenEncoding::Uint16 => each(bytes, |b| i64::from(u16::from_le_bytes(b))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_read_as_little_endian_integers() {
+        let bytes = [1, 0, 0, 0, 0, 0, 0, 0, 255, 255, 255, 255, 255, 255, 255, 255];
+        assert_eq!(integers(&bytes, TokenEncoding::Int64), [1, -1]);
+        assert_eq!(integers(&bytes, TokenEncoding::Int32), [1, 0, -1, -1]);
+        assert_eq!(integers(&bytes[8..], TokenEncoding::Uint32), [4_294_967_295; 2]);
+        assert_eq!(integers(&bytes[6..11], TokenEncoding::Uint16), [0, 65_535]);
+    }
+}

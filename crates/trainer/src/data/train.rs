@@ -1,0 +1,226 @@
+//! Training rows without end, prepared on a thread of their own.
+
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use convert::tokenizer::Tokenizer;
+use serde::{Deserialize, Serialize};
+
+use super::Replica;
+use super::batch::TokenBatch;
+use super::rows::RowBuilder;
+use super::source::Source;
+use crate::config::Config;
+use crate::error::{Error, Result};
+
+/// Batches that wait, ready, for the training loop.
+const READY_BATCHES: usize = 2;
+
+/// Where the training data stands, after the batches handed out so far.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct DataState {
+    /// The position in the dataset, and which dataset that is; `None` at the start of a run.
+    pub position: Option<mds::Checkpoint>,
+    /// Tokens of documents already read that did not fill a row yet.
+    pub buffer: Vec<i32>,
+}
+
+/// The training rows of one rank: device batches without end, epoch after epoch.
+///
+/// Rows are made ahead on a thread, which starts with the first batch asked for.
+#[derive(Debug)]
+pub struct TrainData {
+    source: Source,
+    state: DataState,
+    feed: Option<Feed>,
+}
+
+/// The thread that makes batches, and where they come out.
+#[derive(Debug)]
+struct Feed {
+    /// `None` only while the feed is being dropped.
+    batches: Option<Receiver<Result<(TokenBatch, DataState)>>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl TrainData {
+    /// Opens the training split for this rank's share of the global batch.
+    ///
+    /// # Errors
+    /// When there is no such dataset, it has neither text nor tokens, the tokenizer does not fit
+    /// the model, or the global batch does not divide.
+    pub fn open(config: &Config, tokenizer: &Tokenizer, replica: Replica) -> Result<Self> {
+        let rows = config.batch_plan(replica.world_size)?.device_batch;
+        let vocab_size = config.model.vocab_size;
+        let source = Source::open(&config.train_loader, tokenizer, vocab_size, rows, replica)?;
+        if let Some(0) = batches_per_epoch(&source) {
+            return Err(Error::Config(format!(
+                "{} has {} samples, fewer than one batch of {rows}, and train_loader.drop_last \
+                 leaves out a batch that is not full; lower global_train_batch_size or set \
+                 train_loader.drop_last=false",
+                source.address(),
+                source.dataset.num_samples()
+            )));
+        }
+        Ok(Self { source, state: DataState::default(), feed: None })
+    }
+
+    /// The next device batch. Waits until it is ready; how long is in [`TokenBatch::wait`].
+    ///
+    /// # Errors
+    /// When the dataset cannot be read, or a sample does not fit the model. The position stays
+    /// before the failed batch.
+    pub fn next_batch(&mut self) -> Result<TokenBatch> {
+        let asked = Instant::now();
+        if self.feed.is_none() {
+            self.feed = Some(Feed::start(&self.source, self.state.clone())?);
+        }
+        let received = self.feed.as_ref().and_then(|feed| feed.batches.as_ref()?.recv().ok());
+        let outcome = received.unwrap_or_else(|| {
+            Err(Error::Data("the thread that reads training data has ended; run again".into()))
+        });
+        match outcome {
+            Ok((mut batch, state)) => {
+                self.state = state;
+                batch.wait = asked.elapsed();
+                Ok(batch)
+            }
+            Err(error) => {
+                self.feed = None;
+                Err(error)
+            }
+        }
+    }
+
+    /// Where the data stands after the last batch handed out; batches that were only made ready
+    /// do not count.
+    pub fn state(&self) -> DataState {
+        self.state.clone()
+    }
+
+    /// Continues from a saved position.
+    ///
+    /// # Errors
+    /// When the position is one in another dataset.
+    pub fn restore(&mut self, state: DataState) -> Result<()> {
+        let here = self.source.dataset.index_fingerprint();
+        let saved = state.position.as_ref().and_then(|at| at.index_fingerprint.as_deref());
+        if saved.is_some_and(|saved| saved != here) {
+            return Err(Error::Checkpoint(format!(
+                "the checkpoint was made with another dataset than {} (index {} there, {here} \
+                 here); train on that dataset, or start afresh in another save_folder",
+                self.source.address(),
+                saved.unwrap_or_default()
+            )));
+        }
+        self.feed = None;
+        self.state = state;
+        Ok(())
+    }
+
+    /// Batches per epoch, where rows are whole samples; `None` where documents are joined, which
+    /// have no epochs.
+    pub fn batches_per_epoch(&self) -> Option<u64> {
+        batches_per_epoch(&self.source)
+    }
+
+    /// Samples in the split.
+    pub fn num_samples(&self) -> u64 {
+        self.source.dataset.num_samples()
+    }
+}
+
+fn batches_per_epoch(source: &Source) -> Option<u64> {
+    let (samples, rows) = (source.dataset.len(), source.rows as u64);
+    match (source.joins_documents(), source.config.drop_last) {
+        (true, _) => None,
+        (false, true) => Some(source.dataset.num_samples().min(samples) / rows),
+        (false, false) => Some(samples.div_ceil(rows)),
+    }
+}
+
+impl Feed {
+    fn start(source: &Source, state: DataState) -> Result<Self> {
+        let loader = source.loader(state.position.clone())?;
+        let rows = source.row_builder(state.buffer);
+        let maker = Maker { loader, rows, source: source.clone() };
+        let (sender, receiver) = sync_channel(READY_BATCHES);
+        let thread = std::thread::Builder::new()
+            .name("train-data".into())
+            .spawn(move || maker.run(&sender))
+            .map_err(|e| Error::Data(format!("cannot start the thread that reads data: {e}")))?;
+        Ok(Self { batches: Some(receiver), thread: Some(thread) })
+    }
+}
+
+impl Drop for Feed {
+    fn drop(&mut self) {
+        // A closed channel ends the thread at its next batch.
+        self.batches = None;
+        if let Some(thread) = self.thread.take() {
+            // A panic there would be a defect, and was reported on stderr by the thread itself.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Makes batches of rows out of the loader's sequences.
+struct Maker {
+    loader: mds::Loader<Vec<i32>>,
+    rows: RowBuilder,
+    source: Source,
+}
+
+impl Maker {
+    fn run(mut self, sender: &SyncSender<Result<(TokenBatch, DataState)>>) {
+        loop {
+            let made = self.make();
+            let failed = made.is_err();
+            if sender.send(made).is_err() || failed {
+                return;
+            }
+        }
+    }
+
+    fn make(&mut self) -> Result<(TokenBatch, DataState)> {
+        let mut batch = TokenBatch::new(self.source.seq_len());
+        // Two ends of an epoch without a row between them: nothing will ever come.
+        let mut fruitless_epochs = 0;
+        let mut before = self.rows.rest().len();
+        loop {
+            self.rows.fill(&mut batch, self.source.rows);
+            if batch.rows == self.source.rows {
+                break;
+            }
+            match self.loader.next_batch()? {
+                Some(sequences) => {
+                    self.rows.take(&sequences.items, &mut batch);
+                    let short = batch.rows < self.source.rows;
+                    if !self.source.joins_documents() && short {
+                        match self.source.config.drop_last {
+                            true => batch = TokenBatch::new(self.source.seq_len()),
+                            false => break,
+                        }
+                    }
+                }
+                None => {
+                    let grown = self.rows.rest().len() + batch.tokens.len() > before;
+                    fruitless_epochs = if grown { 0 } else { fruitless_epochs + 1 };
+                    before = self.rows.rest().len() + batch.tokens.len();
+                    if fruitless_epochs == 2 {
+                        return Err(Error::Data(format!(
+                            "{} has no tokens at all; convert a source that has text",
+                            self.source.address()
+                        )));
+                    }
+                }
+            }
+        }
+        let state = DataState {
+            position: Some(self.loader.checkpoint()),
+            buffer: self.rows.rest().to_vec(),
+        };
+        Ok((batch, state))
+    }
+}

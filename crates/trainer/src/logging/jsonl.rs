@@ -1,0 +1,161 @@
+//! `metrics.jsonl`: one JSON object per step or evaluation, one line each.
+//!
+//! ```json
+//! {"epoch":0,"batch":8,"sample":2048,"token":4194304,"loss/train/total":9.7484}
+//! ```
+//!
+//! `batch` counts the steps done. A line is written in one piece, so a killed run leaves at most
+//! its last line incomplete; a resumed run first takes back every line after its checkpoint.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value as Json};
+
+use super::{Metric, Value};
+use crate::durable;
+use crate::error::{Error, Result};
+use crate::time::Timestamp;
+
+/// The open file.
+#[derive(Debug)]
+pub(super) struct JsonLines {
+    file: File,
+    path: PathBuf,
+}
+
+impl JsonLines {
+    /// Opens `path` for appending, and returns the records that it keeps: with `resume_at` those
+    /// up to that position, without it none.
+    pub(super) fn open(path: PathBuf, resume_at: Option<&Timestamp>) -> Result<(Self, Vec<Json>)> {
+        let kept = match resume_at {
+            None => Vec::new(),
+            Some(at) => kept_lines(&path, at.batch)?,
+        };
+        let mut text = String::new();
+        for record in &kept {
+            text.push_str(&record.to_string());
+            text.push('\n');
+        }
+        durable::write(&path, text.as_bytes()).map_err(Error::io("write", &path))?;
+        let file = OpenOptions::new().append(true).open(&path).map_err(Error::io("open", &path))?;
+        Ok((Self { file, path }, kept))
+    }
+
+    pub(super) fn log<'a>(
+        &mut self,
+        at: &Timestamp,
+        metrics: impl Iterator<Item = &'a Metric<'a>>,
+    ) -> Result<()> {
+        let mut line = record(at, metrics).to_string();
+        line.push('\n');
+        self.file.write_all(line.as_bytes()).map_err(Error::io("write", &self.path))
+    }
+
+    /// Waits until everything logged is on the disk.
+    pub(super) fn sync(&self) -> Result<()> {
+        self.file.sync_data().map_err(Error::io("write", &self.path))
+    }
+}
+
+/// The complete records of the file at `path` that belong to the first `batches` steps. A missing
+/// file has none.
+fn kept_lines(path: &Path, batches: u64) -> Result<Vec<Json>> {
+    let bytes = match std::fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(Error::io("read", path)(error)),
+    };
+    Ok(bytes
+        .split(|byte| *byte == b'\n')
+        .filter_map(|line| serde_json::from_slice::<Json>(line).ok())
+        .filter(|record| record.get("batch").and_then(Json::as_u64).is_some_and(|b| b <= batches))
+        .collect())
+}
+
+fn record<'a>(at: &Timestamp, metrics: impl Iterator<Item = &'a Metric<'a>>) -> Json {
+    let mut map = Map::new();
+    let position =
+        [("epoch", at.epoch), ("batch", at.batch), ("sample", at.sample), ("token", at.token)];
+    for (name, count) in position {
+        map.insert(name.to_owned(), count.into());
+    }
+    for (name, value) in metrics {
+        map.insert((*name).to_owned(), json(value));
+    }
+    Json::Object(map)
+}
+
+/// JSON has no number for infinity or "not a number": they are written as text, not lost.
+fn json(value: &Value) -> Json {
+    match value {
+        Value::Float(number) if number.is_finite() => Json::from(*number),
+        Value::Float(number) => Json::from(number.to_string()),
+        Value::Int(number) => Json::from(*number),
+        Value::Text(text) => Json::from(text.as_str()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(batch: u64) -> Timestamp {
+        Timestamp { epoch: 0, batch, batch_in_epoch: batch, sample: 2 * batch, token: 20 * batch }
+    }
+
+    fn log(lines: &mut JsonLines, batch: u64, loss: f64) {
+        lines.log(&at(batch), [("loss", loss.into())].iter()).unwrap();
+    }
+
+    #[test]
+    fn a_resumed_run_logs_every_step_once_and_to_the_last_bit() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("metrics.jsonl");
+        let loss = |batch: u64| f64::from((10.0_f32 / (batch + 3) as f32).sqrt());
+
+        let (mut whole, _) = JsonLines::open(path.clone(), None).unwrap();
+        (1..=6).for_each(|batch| log(&mut whole, batch, loss(batch)));
+        let uninterrupted = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(
+            uninterrupted.lines().next().unwrap(),
+            format!("{{\"epoch\":0,\"batch\":1,\"sample\":2,\"token\":20,\"loss\":{}}}", loss(1))
+        );
+
+        let (mut first, _) = JsonLines::open(path.clone(), None).unwrap();
+        (1..=5).for_each(|batch| log(&mut first, batch, loss(batch)));
+        // Killed in the middle of a line, two steps after the checkpoint at step 3.
+        first.file.write_all(b"{\"epoch\":0,\"bat").unwrap();
+        drop(first);
+        let (mut second, kept) = JsonLines::open(path.clone(), Some(&at(3))).unwrap();
+        assert_eq!(kept.len(), 3);
+        assert_eq!(kept[2]["loss"].as_f64().unwrap().to_bits(), loss(3).to_bits());
+        (4..=6).for_each(|batch| log(&mut second, batch, loss(batch)));
+        second.sync().unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), uninterrupted);
+        assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_fresh_run_starts_a_fresh_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("metrics.jsonl");
+        std::fs::write(&path, "{\"batch\":1}\n").unwrap();
+        let (_, kept) = JsonLines::open(path.clone(), None).unwrap();
+        assert!(kept.is_empty());
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "");
+        // Resuming without the file, as after moving a checkpoint to another machine.
+        std::fs::remove_file(&path).unwrap();
+        assert!(JsonLines::open(path, Some(&at(3))).unwrap().1.is_empty());
+    }
+
+    #[test]
+    fn what_json_has_no_number_for_is_kept_as_text() {
+        let metrics = [("a", f64::NAN.into()), ("b", f64::INFINITY.into()), ("c", 7_u64.into())];
+        assert_eq!(
+            record(&at(0), metrics.iter()).to_string(),
+            "{\"epoch\":0,\"batch\":0,\"sample\":0,\"token\":0,\"a\":\"NaN\",\"b\":\"inf\",\"c\":7}"
+        );
+    }
+}
