@@ -426,6 +426,14 @@ mod tests {
                 size - 1
             )
         );
+        let longer = [good.as_slice(), &[0]].concat();
+        assert_eq!(
+            message(&longer, 3),
+            format!(
+                "byte 16: the samples end at byte {size}, but the shard has {} bytes; {REMEDY}",
+                size + 1
+            )
+        );
         assert_eq!(
             message(&good, 4),
             format!("byte 0: the shard holds 3 samples, but the index declares 4; {REMEDY}")
