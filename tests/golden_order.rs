@@ -110,6 +110,16 @@ fn equal<T: PartialEq + std::fmt::Debug>(what: &str, ours: T, theirs: T) -> Chec
     Err(format!("{what} is {}, expected {}", short(&ours), short(&theirs)))
 }
 
+/// What we computed; `None` if the reference raises an exception and we refuse as well.
+fn accepted<T>(case: &Value, ours: mds::order::Result<T>) -> Result<Option<T>, String> {
+    match (ours, case["error"].as_str()) {
+        (Ok(ours), None) => Ok(Some(ours)),
+        (Err(_), Some(_)) => Ok(None),
+        (Ok(_), Some(error)) => Err(format!("accepted, expected {error}")),
+        (Err(error), None) => Err(error.to_string()),
+    }
+}
+
 #[test]
 fn some_vectors_are_there() {
     let parts = ["numpy_rng.json", "primitives", "order", "e2e/loader.json"];
@@ -234,7 +244,8 @@ fn shuffles() {
                 epoch: uint(&case["epoch"]),
                 block: uint(&case["block_size"]),
             };
-            let ours = shuffle(&units(&case["shard_sizes"]), &rule).map_err(|e| e.to_string())?;
+            let ours = shuffle(&units(&case["shard_sizes"]), &rule);
+            let Some(ours) = accepted(case, ours)? else { return Ok(()) };
             equal(&rule.algo.to_string(), ours, units(&case["out"]))
         });
     }
@@ -259,10 +270,8 @@ fn partitions() {
             batch_size: size(&case["batch_size"]),
             drop_first: uint(&case["drop_first"]),
         });
-        if let Some(error) = case["error"].as_str() {
-            return partition.map_or(Ok(()), |_| Err(format!("accepted, expected {error}")));
-        }
-        let order = partition.map_err(|e| e.to_string())?.order(i64::from);
+        let Some(partition) = accepted(case, partition)? else { return Ok(()) };
+        let order = partition.order(i64::from);
         equal("shape", shape(&order), array(&case["shape"]).iter().map(size).collect())?;
         equal("positions", flat(&order), ints(&case["flat"]))
     });
@@ -413,7 +422,8 @@ fn check_epochs(case: &Value) -> Check {
             kind => return Err(at(format!("unknown kind {kind:?}"))),
         };
         let (epoch, sample) = (uint(&run["epoch"]), uint(&run["sample_in_epoch"]));
-        let order = plan.epoch(epoch, sample, state.as_ref()).map_err(|e| at(e.to_string()))?;
+        let order = plan.epoch(epoch, sample, state.as_ref());
+        let Some(order) = accepted(run, order).map_err(at)? else { continue };
         equal("shape", shape(&order), array(&run["shape"]).iter().map(size).collect())
             .map_err(at)?;
         let ids = &run["ids"];

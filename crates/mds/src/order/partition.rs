@@ -312,7 +312,7 @@ impl RankPositions<'_> {
         let Grid { ranks, per_node, extra, .. } = *self.grid;
         let index = self.rank - (ranks - extra);
         let place = if ranks + extra - 1 <= per_node {
-            per_node - ranks - extra + 1 + index
+            per_node + 1 - (ranks + extra) + index
         } else {
             index % per_node
         };
@@ -390,6 +390,8 @@ mod tests {
         let served = ranks(&rule(10, 1, 1, 4));
         assert_eq!(served[2], [2, 6, 5, -1]);
         assert_eq!(served[3], [3, 7, 6, -1]);
+        // The fewest places that hold them: the first ones.
+        assert_eq!(ranks(&rule(5, 1, 1, 4)), [[0, 4], [1, 0], [2, 1], [3, 2]]);
     }
 
     #[test]
