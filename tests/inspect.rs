@@ -1,5 +1,7 @@
 //! `mds-inspect` as a user runs it.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
 mod support;
 
 use std::path::Path;
@@ -371,7 +373,7 @@ fn missing_and_empty_datasets_are_one_clear_sentence() {
         "mds-inspect: the dataset {} has no samples; write samples to it or choose another split",
         empty.display()
     );
-    assert_eq!(inspect(&[path(&empty.parent().unwrap())]).fails(), expected);
+    assert_eq!(inspect(&[path(empty.parent().unwrap())]).fails(), expected);
     let local = dir.path().join("local");
     assert_eq!(inspect(&[path(&empty), path(&local)]).fails(), expected);
     assert!(inspect(&["info", path(&empty)]).succeeds().contains("samples      0\n"));

@@ -1,6 +1,8 @@
 //! The reading side of `mds`, as a user's program drives it: a remote streamed through a shared
 //! cache, samples by number, batches in the plan's order, resumption, and everything that breaks.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
 mod support;
 
 use std::collections::BTreeSet;
@@ -251,6 +253,33 @@ fn threads_and_processes_that_share_a_cache_fetch_each_shard_once() {
     let gets = server.shard_gets();
     assert_eq!(gets.len(), index.shards.len());
     assert!(gets.values().all(|&gets| gets == 1), "{gets:?}");
+    let left: Vec<_> = files(&cache).into_keys().filter(|name| name.starts_with('.')).collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn a_killed_process_leaves_a_cache_that_the_next_one_uses() {
+    let dir = tempfile::tempdir().unwrap();
+    let (root, cache) = (dir.path().join("remote"), dir.path().join("cache"));
+    write(&root, 150, &ZIPPED);
+    let server = Server::start(&root);
+    server.set_mood(Mood::Slow);
+    for round in 0..8 {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_mds-inspect"))
+            .args([server.url(""), cache.display().to_string()])
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(Duration::from_millis(30 * round));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        for (name, bytes) in files(&cache).iter().filter(|(name, _)| name.starts_with("shard.")) {
+            mds::format::ShardTable::parse(bytes, u64::from(bytes[0])).expect(name);
+        }
+    }
+    server.set_mood(Mood::Well);
+    assert_eq!(all_ids(&open(&server.url(""), &cache, options())).len(), 150);
     let left: Vec<_> = files(&cache).into_keys().filter(|name| name.starts_with('.')).collect();
     assert!(left.is_empty(), "{left:?}");
 }

@@ -5,10 +5,10 @@ use std::fs::{File, Permissions};
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
 
 use tempfile::NamedTempFile;
 
+use super::lock::is_still_at;
 use crate::durable::sync_directory;
 use crate::error::{Error, Result};
 
@@ -29,15 +29,19 @@ impl PartFile {
         let folder = folder_of(target);
         std::fs::create_dir_all(folder).map_err(failed)?;
         let name = target.file_name().unwrap_or_default().to_string_lossy();
-        let file = tempfile::Builder::new()
-            .prefix(&format!(".{name}."))
-            .suffix(".part")
-            // What the umask leaves of it, as for any other file; temporary files are private.
-            .permissions(Permissions::from_mode(0o666))
-            .tempfile_in(folder)
-            .map_err(failed)?;
-        file.as_file().lock().map_err(failed)?;
-        Ok(Self { file, target: target.to_path_buf() })
+        let mut options = tempfile::Builder::new();
+        let prefix = format!(".{name}.");
+        options.prefix(&prefix).suffix(".part");
+        // What the umask leaves of it, as for any other file; temporary files are private.
+        options.permissions(Permissions::from_mode(0o666));
+        loop {
+            let file = options.tempfile_in(folder).map_err(failed)?;
+            file.as_file().lock().map_err(failed)?;
+            // A sweep that came between the two lines above has taken it for abandoned.
+            if is_still_at(file.as_file(), file.path()) {
+                return Ok(Self { file, target: target.to_path_buf() });
+            }
+        }
     }
 
     /// The file to write to.
@@ -50,8 +54,8 @@ impl PartFile {
         let target = self.target;
         let failed = |e| Error::io(e, format!("cannot write {}", target.display()));
         self.file.as_file().sync_all().map_err(failed)?;
-        self.file.as_file().unlock().map_err(failed)?;
-        self.file.persist(&target).map_err(|e| failed(e.error))?;
+        // Locked until the end, so that no sweep sees it free under its temporary name.
+        let _locked = self.file.persist(&target).map_err(|e| failed(e.error))?;
         sync_directory(folder_of(&target)).map_err(failed)
     }
 }
@@ -68,20 +72,11 @@ pub(crate) fn publish(target: &Path, bytes: &[u8]) -> Result<()> {
 /// Removes what killed processes left in `folder`: temporary and lock files that nobody holds.
 /// Failures are no reason not to read the dataset, so they are ignored.
 pub(crate) fn sweep(folder: &Path) {
-    const YOUNG: Duration = Duration::from_secs(60);
     let Ok(entries) = std::fs::read_dir(folder) else { return };
     for entry in entries.flatten() {
         let name = entry.file_name();
         let Some(name) = name.to_str() else { continue };
         if !(name.starts_with('.') && (name.ends_with(".part") || name.ends_with(".lock"))) {
-            continue;
-        }
-        // A file is created just before it is locked.
-        let age = entry
-            .metadata()
-            .and_then(|m| m.modified())
-            .map(|at| SystemTime::now().duration_since(at).unwrap_or_default());
-        if age.is_ok_and(|age| age < YOUNG) {
             continue;
         }
         let abandoned = File::open(entry.path()).is_ok_and(|file| file.try_lock().is_ok());
@@ -128,19 +123,36 @@ mod tests {
     }
 
     #[test]
-    fn the_sweep_takes_only_what_is_old_and_free() {
+    fn the_sweep_takes_only_what_nobody_holds() {
         let dir = tempfile::tempdir().unwrap();
-        let old = SystemTime::now() - Duration::from_secs(3600);
         for name in [".a.x.part", ".a.lock", ".a.note", "b.part"] {
-            File::create(dir.path().join(name)).unwrap().set_modified(old).unwrap();
+            File::create(dir.path().join(name)).unwrap();
         }
-        File::create(dir.path().join(".young.part")).unwrap();
-        let mut held = PartFile::create(&dir.path().join("h")).unwrap();
-        held.file_mut().set_modified(old).unwrap();
+        let held = PartFile::create(&dir.path().join("h")).unwrap();
         sweep(dir.path());
         let left = names(dir.path());
-        assert_eq!(left.len(), 4, "{left:?}");
-        assert!(left[..2].iter().all(|name| name == ".a.note" || name.starts_with(".h.")));
-        assert_eq!(left[2..], [".young.part", "b.part"]);
+        assert_eq!(left.len(), 3, "{left:?}");
+        assert!(left[0] == ".a.note" && left[1].starts_with(".h.") && left[2] == "b.part");
+        held.publish().unwrap();
+        sweep(dir.path());
+        assert_eq!(names(dir.path()), [".a.note", "b.part", "h"]);
+    }
+
+    #[test]
+    fn a_sweep_at_the_wrong_moment_takes_nothing_from_a_writer() {
+        let dir = tempfile::tempdir().unwrap();
+        let done = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                    sweep(dir.path());
+                }
+            });
+            for i in 0..200 {
+                publish(&dir.path().join(format!("{i}")), b"x").unwrap();
+            }
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
+        assert_eq!(names(dir.path()).len(), 200);
     }
 }
