@@ -19,7 +19,8 @@ fn main() {
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
     let arg = |i: usize, default: &str| args.get(i).map_or(default.to_owned(), Clone::clone);
     let number = |i: usize, default: &str| arg(i, default).parse::<usize>().expect("a number");
-    let (name, rows, seq_len, steps) = (arg(0, "small"), number(1, "8"), number(2, "128"), number(3, "10"));
+    let (name, rows, seq_len, steps) =
+        (arg(0, "small"), number(1, "8"), number(2, "128"), number(3, "10"));
     let (d_model, n_heads, n_layers, vocab_size) = match name.as_str() {
         "125m" => (768, 12, 12, 50257),
         _ => (128, 4, 4, 4096),

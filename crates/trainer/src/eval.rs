@@ -1,5 +1,6 @@
 //! What the model has learned: its loss on held-out documents, and what knowing only word counts would give.
 
+use burn::module::Module;
 use convert::tokenizer::Tokenizer;
 
 use crate::config::Config;
@@ -44,16 +45,17 @@ impl Evaluation {
     }
 }
 
-/// The loss of `model`, which must be without autodiff ([`Module::valid`](burn::module::Module::valid)), over one pass
-/// of `data`.
+/// The loss of `model` over one pass of `data`, computed without a graph: a forward on an autodiff device that is never
+/// taken backward would keep its graph.
 ///
 /// # Errors
 /// When the data cannot be read, or has not a single token to predict.
 pub fn evaluate(model: &Gpt, data: &EvalData, tokenizer: &Tokenizer) -> Result<Evaluation> {
+    let model = model.valid();
     let mut sum = Evaluation::default();
     for batch in data.pass()? {
         let batch = batch?;
-        let (nats, tokens) = summed_loss(model, &batch);
+        let (nats, tokens) = summed_loss(&model, &batch);
         sum.nats += nats;
         sum.tokens += tokens;
         sum.bytes += target_bytes(&batch, tokenizer)?;

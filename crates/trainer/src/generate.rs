@@ -1,5 +1,6 @@
 //! Text that the model writes on from a prompt.
 
+use burn::module::Module;
 use burn::tensor::{Int, Tensor, TensorData};
 use convert::tokenizer::Tokenizer;
 use rand_core::{Rng, SeedableRng};
@@ -9,7 +10,7 @@ use crate::config::GenerateConfig;
 use crate::error::Result;
 use crate::model::{Dropout, Gpt};
 
-/// The continuation of `prompt` by `model`, which must be without autodiff, drawn with a generator seeded by `seed`.
+/// The continuation of `prompt` by `model`, drawn with a generator seeded by `seed`.
 /// Ends early at the end-of-text token.
 ///
 /// Each token runs the whole context again (there is no key-value cache), so this is for looking at a model, not for
@@ -24,6 +25,7 @@ pub fn generate(
     config: &GenerateConfig,
     seed: u64,
 ) -> Result<String> {
+    let model = model.valid();
     let mut ids = tokenizer.encode_bare(prompt)?;
     if ids.is_empty() {
         ids.push(tokenizer.eos_id().unwrap_or(0));
@@ -32,7 +34,7 @@ pub fn generate(
     let mut generator = Pcg64::seed_from_u64(seed);
     for _ in 0..config.max_new_tokens {
         let context = &ids[ids.len().saturating_sub(model.config().max_seq_len)..];
-        let mut logits = next_logits(model, context);
+        let mut logits = next_logits(&model, context);
         // A table of embeddings may have more rows than the tokenizer has ids.
         logits.truncate(tokenizer.vocab_size());
         let id = sample(&logits, config, &mut generator);

@@ -3,7 +3,6 @@
 use std::path::Path;
 use std::time::Instant;
 
-use burn::module::Module;
 use burn::tensor::Device;
 use convert::tokenizer::Tokenizer;
 
@@ -21,7 +20,7 @@ use crate::loss::loss_and_gradients;
 use crate::model::{Dropout, Gpt};
 use crate::optim::{DecoupledAdamW, Gradients};
 use crate::schedule::Schedule;
-use crate::time::{Timestamp, Unit};
+use crate::time::Timestamp;
 
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq)]
@@ -48,7 +47,6 @@ pub fn train(config: &Config, interrupt: &Interrupt) -> Result<Outcome> {
     let mut train_data = TrainData::open(config, &tokenizer, Replica::single())?;
     let eval_data = EvalData::open(config, &tokenizer)?;
     let batches_per_epoch = train_data.batches_per_epoch();
-    check_duration(config, batches_per_epoch)?;
     let schedule =
         Schedule::from_config(&config.scheduler, config.max_duration, batches_per_epoch)?;
 
@@ -82,8 +80,7 @@ pub fn train(config: &Config, interrupt: &Interrupt) -> Result<Outcome> {
     announce(config, &device, &plan, found, &logger);
 
     let mut speed = Speedometer::new(config, &device, &state);
-    let mut evaluated: Option<(u64, Evaluation)> = None;
-    let was_complete = config.max_duration.reached(&state.timestamp);
+    let mut evaluated: Option<Evaluation> = None;
     if config.eval_first && state.timestamp.batch == 0 {
         evaluated = run_eval(&model, eval_data.as_ref(), &tokenizer, &mut state, &mut logger)?;
     }
@@ -121,31 +118,28 @@ pub fn train(config: &Config, interrupt: &Interrupt) -> Result<Outcome> {
         let (at_start, at_end) = speed.metrics(config, &plan, &state, &loss, norm, next_lr);
         logger.log_step(&start, &state.timestamp, &at_start, &at_end)?;
 
-        if config.eval_interval.is_due(&start, &state.timestamp) {
+        // Both also at the end; the evaluation first, so that the checkpoint's run has it on record.
+        let last = config.max_duration.reached(&state.timestamp);
+        if last || config.eval_interval.is_due(&start, &state.timestamp) {
             evaluated = run_eval(&model, eval_data.as_ref(), &tokenizer, &mut state, &mut logger)?;
         }
-        if config.save_interval.is_due(&start, &state.timestamp) {
-            saved_at =
-                save(&mut checkpoints, &state, &model, &optimizer, &mut logger)?.or(saved_at);
+        if last || config.save_interval.is_due(&start, &state.timestamp) {
+            saved_at = save(&mut checkpoints, &state, &model, &optimizer, &mut logger)?;
         }
     }
 
     let interrupted = !config.max_duration.reached(&state.timestamp);
-    let mut evaluation = None;
-    if !interrupted {
-        if evaluated.is_none_or(|(batch, _)| batch != state.timestamp.batch) && !was_complete {
-            evaluated = run_eval(&model, eval_data.as_ref(), &tokenizer, &mut state, &mut logger)?;
-        }
-        evaluation = match (evaluated, &eval_data) {
-            (None, Some(data)) => Some(evaluate(&model.valid(), data, &tokenizer)?),
-            (evaluated, _) => evaluated.map(|(_, evaluation)| evaluation),
-        };
-    }
-    if saved_at != Some(state.timestamp) {
+    if interrupted && saved_at != Some(state.timestamp) {
         save(&mut checkpoints, &state, &model, &optimizer, &mut logger)?;
     }
+    let mut evaluation = None;
     if !interrupted {
-        report(config, &model.valid(), eval_data.as_ref(), evaluation, &tokenizer, &logger)?;
+        evaluation = match (evaluated, &eval_data) {
+            // The run had come to its end before: its evaluation is on record.
+            (None, Some(data)) => Some(evaluate(&model, data, &tokenizer)?),
+            (evaluated, _) => evaluated,
+        };
+        report(config, &model, eval_data.as_ref(), evaluation, &tokenizer, &logger)?;
     }
     logger.print(&speed.summary(&state));
     logger.finish()?;
@@ -212,18 +206,6 @@ fn check_finite(loss: &BatchLoss, norm: f64, lr: f64, step: u64) -> Result<()> {
     )))
 }
 
-/// A duration in epochs needs epochs.
-fn check_duration(config: &Config, batches_per_epoch: Option<u64>) -> Result<()> {
-    if config.max_duration.unit == Unit::Epoch && batches_per_epoch.is_none() {
-        return Err(Error::Config(format!(
-            "max_duration is {}, but joined documents (group_method: concat) have no epochs; \
-             give it in ba or tok, for example 1000ba",
-            config.max_duration
-        )));
-    }
-    Ok(())
-}
-
 /// The checkpoint that the run starts from, if any: with `autoresume` the newest of its own, else `load_path`.
 fn find_checkpoint(config: &Config) -> Result<Option<Found>> {
     if let (true, Some(folder)) = (config.autoresume, &config.save_folder) {
@@ -278,13 +260,13 @@ fn run_eval(
     tokenizer: &Tokenizer,
     state: &mut State,
     logger: &mut MetricLogger,
-) -> Result<Option<(u64, Evaluation)>> {
+) -> Result<Option<Evaluation>> {
     let Some(data) = data else { return Ok(None) };
     let began = Instant::now();
-    let evaluation = evaluate(&model.valid(), data, tokenizer)?;
+    let evaluation = evaluate(model, data, tokenizer)?;
     state.eval_seconds += began.elapsed().as_secs_f64();
     logger.log_eval(&state.timestamp, &evaluation.metrics())?;
-    Ok(Some((state.timestamp.batch, evaluation)))
+    Ok(Some(evaluation))
 }
 
 /// Says what will be trained, on what, and from where.
