@@ -2,7 +2,7 @@
 //! pages, files behind a redirect to a second server, failures on the way.
 
 // A test fails by panicking.
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::collections::HashMap;
 use std::fs;

@@ -1,7 +1,7 @@
 //! The committed sample and tokenizers are what `data/README.md` says they are.
 
 // A test fails by panicking.
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs::File;

@@ -5,6 +5,8 @@
 //! `data/` as the reference wrote it, `expected.jsonl` (decoded values and raw bytes of each
 //! column) and `case.json` (arguments of the writer, SHA-256 of every decompressed file).
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
 use std::any::Any;
 use std::fs;
 use std::io::Write;

@@ -6,7 +6,7 @@
 //! cases are there are run, each failing one is named, and a missing part is skipped with a notice;
 //! no cases at all is a failure.
 
-#![allow(clippy::unwrap_used, clippy::panic)] // a test may stop at malformed vectors
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::path::{Path, PathBuf};
 

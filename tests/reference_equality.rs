@@ -1,6 +1,8 @@
 //! The model, its gradients and the optimizer against PyTorch in float64, through the fixture that
 //! `tests/fixtures/make_gpt_tiny.py` makes. PyTorch is not needed to run this.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
 use std::collections::HashMap;
 use std::path::PathBuf;
 

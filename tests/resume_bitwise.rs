@@ -1,6 +1,8 @@
 //! A killed run that is resumed is the run that was never killed, to the last bit: parameters, moments and every
 //! logged loss, at ten random instants, one of them while a checkpoint is being written.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::thread::sleep;

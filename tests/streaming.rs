@@ -264,6 +264,7 @@ fn a_killed_process_leaves_a_cache_that_the_next_one_uses() {
     write(&root, 150, &ZIPPED);
     let server = Server::start(&root);
     server.set_mood(Mood::Slow);
+    std::fs::create_dir(&cache).unwrap();
     for round in 0..8 {
         let mut child = Command::new(env!("CARGO_BIN_EXE_mds-inspect"))
             .args([server.url(""), cache.display().to_string()])

@@ -1,5 +1,7 @@
 //! The 125M recipe as it stands: GPT-2's tokenizer and the full model, two steps on the CPU.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
 #[path = "support/training.rs"]
 mod training;
 use training::{records, repository, small_dataset, succeed, train};

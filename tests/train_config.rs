@@ -1,7 +1,7 @@
 //! Configurations as users write them: recipes of the reference load unchanged, overrides reach
 //! everything, and every mistake is one sentence that names the key and the remedy.
 
-#![allow(clippy::unwrap_used, clippy::panic)] // a failed step is a failed test
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::path::{Path, PathBuf};
 

@@ -2,7 +2,7 @@
 //! the number of threads; a restored position goes on with the very next token; and a dataset that
 //! does not fit is refused in one sentence.
 
-#![allow(clippy::unwrap_used, clippy::panic)] // a failed step is a failed test
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::path::{Path, PathBuf};
 

@@ -1,7 +1,7 @@
 //! What a run leaves in its folder: metrics.jsonl, TensorBoard event files and the loss curve, also
 //! when it was killed and resumed.
 
-#![allow(clippy::unwrap_used, clippy::panic)] // a failed step is a failed test
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::path::{Path, PathBuf};
 

@@ -1,5 +1,7 @@
 //! The `train` binary as a user meets it: what a run leaves behind, Ctrl-C, continuing, and refusals.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};

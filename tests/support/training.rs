@@ -1,5 +1,7 @@
 //! What the tests of the `train` binary share: a small real dataset, a small recipe, a run's files.
 
+#![allow(dead_code, reason = "each test file uses its own part")]
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
@@ -9,12 +11,12 @@ use convert::source::{Split, files_of_split};
 use serde_json::Value;
 
 /// The folder of the repository.
-pub fn repository() -> PathBuf {
+pub(crate) fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
 /// Converts the sample's validation text to `folder/c4/train` and `folder/c4/val`, as text: 93 documents, 0.3 MB.
-pub fn small_dataset(folder: &Path) -> PathBuf {
+pub(crate) fn small_dataset(folder: &Path) -> PathBuf {
     let source = repository().join("data/c4-sample/en/c4-validation.00000-of-00001.json.gz");
     let out_root = folder.join("c4");
     for split in [Split::Train, Split::Val] {
@@ -34,7 +36,7 @@ pub fn small_dataset(folder: &Path) -> PathBuf {
 
 /// A model of 0.2 million parameters on joined documents of `dataset`, with dropout, so that a step takes
 /// milliseconds and every kind of state is in play.
-pub fn small_recipe(folder: &Path, dataset: &Path) -> PathBuf {
+pub(crate) fn small_recipe(folder: &Path, dataset: &Path) -> PathBuf {
     let tokenizer = repository().join("data/tokenizers/quickstart");
     let yaml = format!(
         "data_remote: {dataset}
@@ -76,14 +78,14 @@ generate: {{prompt: The, max_new_tokens: 4}}
 }
 
 /// `train RECIPE OVERRIDES`, run from the root of the repository.
-pub fn train(recipe: &Path, overrides: &[&str]) -> Command {
+pub(crate) fn train(recipe: &Path, overrides: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_train"));
     command.arg(recipe).args(overrides).current_dir(repository()).stdin(Stdio::null());
     command
 }
 
 /// The command's output; fails with what it printed unless it succeeds.
-pub fn succeed(command: &mut Command) -> Output {
+pub(crate) fn succeed(command: &mut Command) -> Output {
     let output = command.output().unwrap();
     assert!(
         output.status.success(),
@@ -95,8 +97,7 @@ pub fn succeed(command: &mut Command) -> Output {
 }
 
 /// The last line that a failing command prints.
-#[allow(dead_code)]
-pub fn failure(command: &mut Command) -> String {
+pub(crate) fn failure(command: &mut Command) -> String {
     let output = command.output().unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{stderr}");
@@ -105,7 +106,7 @@ pub fn failure(command: &mut Command) -> String {
 }
 
 /// The records of `metrics.jsonl`.
-pub fn records(folder: &Path) -> Vec<Value> {
+pub(crate) fn records(folder: &Path) -> Vec<Value> {
     let text = std::fs::read_to_string(folder.join("run/metrics.jsonl")).unwrap();
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }

@@ -208,10 +208,10 @@ fn check_finite(loss: &BatchLoss, norm: f64, lr: f64, step: u64) -> Result<()> {
 
 /// The checkpoint that the run starts from, if any: with `autoresume` the newest of its own, else `load_path`.
 fn find_checkpoint(config: &Config) -> Result<Option<Found>> {
-    if let (true, Some(folder)) = (config.autoresume, &config.save_folder) {
-        if let Some(found) = CheckpointFolder::newest(Path::new(folder))? {
-            return Ok(Some(found));
-        }
+    if let (true, Some(folder)) = (config.autoresume, &config.save_folder)
+        && let Some(found) = CheckpointFolder::newest(Path::new(folder))?
+    {
+        return Ok(Some(found));
     }
     config.load_path.as_ref().map(|path| CheckpointFolder::load(Path::new(path))).transpose()
 }

@@ -93,10 +93,12 @@ impl CheckpointFolder {
     /// # Errors
     /// When there is none, or it is damaged.
     pub fn load(path: &Path) -> Result<Found> {
-        if path.is_dir() && position(path).is_none() && !path.join(super::STATE_FILE).exists() {
-            if let Some(found) = Self::newest(path)? {
-                return Ok(found);
-            }
+        if path.is_dir()
+            && position(path).is_none()
+            && !path.join(super::STATE_FILE).exists()
+            && let Some(found) = Self::newest(path)?
+        {
+            return Ok(found);
         }
         let checkpoint = Checkpoint::load(path)?;
         Ok(Found { path: path.to_owned(), checkpoint, notices: Vec::new() })
