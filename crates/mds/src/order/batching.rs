@@ -188,6 +188,7 @@ fn stratified(run: &Run<'_>) -> Result<EpochOrder> {
     let batches = lists.iter().zip(&parts).map(|(list, &part)| list.len() / part);
     let (stream, batches) =
         batches.enumerate().min_by_key(|&(_, batches)| batches).ok_or(Error::NoStreams)?;
+    // The reference goes on here with an epoch of nothing, and another, for ever.
     if batches == 0 {
         return Err(Error::StreamTooSmall { stream, batch: parts[stream] as u64 });
     }

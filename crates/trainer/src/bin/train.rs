@@ -12,14 +12,46 @@ use trainer::interrupt::{EXIT_CODE, Interrupt};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Train a GPT on an MDS dataset.
+const EXAMPLES: &str = "\
+Examples:
+  The small run of `make quickstart`, shorter:
+    train yamls/quickstart.yaml max_duration=100ba
+
+  125 M parameters on C4, after `convert-c4 --out_root ./c4 --splits train val`:
+    train yamls/125m.yaml data_remote=./c4
+
+  With the validation split only, a checkpoint every 100 steps, and going on after a stop:
+    train yamls/125m.yaml data_remote=./c4 train_loader.dataset.split=val \\
+        save_folder=./runs/125m/checkpoints save_interval=100ba autoresume=true
+
+  From a bucket through a cache on this machine:
+    train yamls/125m.yaml data_remote=s3://bucket/c4 data_local=/tmp/c4
+
+Output: the resolved recipe, `[batch=7/5000]: ...` lines and a progress bar on stderr; in run_folder
+metrics.jsonl, TensorBoard event files (tensorboard --logdir RUN_FOLDER) and loss_curve.svg; in
+save_folder checkpoints.
+
+Ctrl-C finishes the step, saves and stops; a second one stops at once.
+
+Exit codes: 0 the run came to its end; 1 an error, in one sentence; 2 wrong usage; 130 stopped by
+Ctrl-C or SIGTERM, saved.";
+
+/// Train a GPT on an MDS dataset, as a YAML recipe says.
+///
+/// A recipe names the data (data_remote), the tokenizer, the model, the batch sizes, the optimizer,
+/// the schedule and what to log and save: yamls/125m.yaml explains each key. Durations are 100ba
+/// (steps), 5000sp (rows), 2e6tok (tokens), 1ep (epochs) or 0.1dur (a part of the run).
 #[derive(Debug, Parser)]
-#[command(version, about)]
+#[command(version, about, after_long_help = EXAMPLES)]
 struct Args {
     /// The recipe, a YAML file.
     #[arg(required_unless_present = "devices")]
     config: Option<PathBuf>,
-    /// Overrides of single keys: `max_duration=100ba model.n_layers=2`.
+    /// Single keys of the recipe, set anew: max_duration=100ba model.n_layers=2.
+    ///
+    /// Values are YAML. What refers to a key by ${key} follows it; a key that no recipe has is an
+    /// error that names the nearest one.
+    #[arg(value_name = "KEY.SUB=VALUE")]
     overrides: Vec<String>,
     /// Print which devices this build supports and this machine has, and exit.
     #[arg(long)]
