@@ -1,6 +1,5 @@
 //! `convert-c4` as a user runs it, on local files.
 
-// A test fails by panicking.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::fs::{self, File};
@@ -82,6 +81,26 @@ fn splits_take_their_own_files_and_keep_file_and_line_order() {
         "{out}"
     );
     assert!(lines[1].ends_with(" s -> c4/val"), "{out}");
+}
+
+#[test]
+fn the_general_program_takes_c4_as_a_source() {
+    let shop = Workshop::new();
+    let source = data().join("c4-sample");
+    shop.succeed(&["--source", source.to_str().unwrap(), "--out_root", "short", "--splits", "val"]);
+    let convert = |out: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_convert"));
+        command.args(["c4", "--splits", "val", "--out_root", out, "--source"]).arg(&source);
+        command.output().unwrap()
+    };
+    let general = shop.path("general");
+    assert!(convert(general.to_str().unwrap()).status.success());
+    for file in ["index.json", "shard.00000.mds"] {
+        let read = |root: &str| fs::read(shop.path(&format!("{root}/val/{file}"))).unwrap();
+        assert!(read("short") == read("general"), "{file}");
+    }
+    let again = convert(general.to_str().unwrap());
+    assert!(stderr(&again).starts_with("convert c4: error: "), "{}", stderr(&again));
 }
 
 #[test]

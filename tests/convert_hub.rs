@@ -1,7 +1,6 @@
 //! `convert-c4` against a local server with the layout of the Hugging Face hub: listings in
 //! pages, files behind a redirect to a second server, failures on the way.
 
-// A test fails by panicking.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::collections::HashMap;

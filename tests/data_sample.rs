@@ -1,6 +1,5 @@
 //! The committed sample and tokenizers are what `data/README.md` says they are.
 
-// A test fails by panicking.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};

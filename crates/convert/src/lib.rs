@@ -11,8 +11,7 @@
 //! * `pipeline` runs all this on many threads and puts the results back in order.
 //! * [`conversion`] writes one split, whole or not at all.
 //! * [`progress`] counts.
-//!
-//! The program `convert-c4` (in `src/bin/`) is a command line around these.
+//! * [`cli`] is the command line around all this: the programs `convert` and `convert-c4`.
 //!
 //! # Example
 //! ```
@@ -41,6 +40,7 @@
 //! # }
 //! ```
 
+pub mod cli;
 pub mod concat;
 pub mod conversion;
 pub mod error;

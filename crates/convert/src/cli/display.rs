@@ -1,0 +1,124 @@
+//! What a conversion shows: a progress bar or plain lines while it runs, and a summary.
+
+use std::io::IsTerminal;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::conversion::{Conversion, Summary};
+use crate::progress::Meter;
+use crate::source::Split;
+
+/// Shows how far a conversion is, from a thread of its own: a bar on a terminal, else a line now
+/// and then, so that a log stays readable.
+pub(super) struct Display {
+    pub(super) meter: Arc<Meter>,
+    done: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
+}
+
+const REDRAW: Duration = Duration::from_millis(100);
+const PLAIN_LINE_EVERY: Duration = Duration::from_secs(5);
+
+impl Display {
+    pub(super) fn start(conversion: &Conversion) -> Self {
+        let meter: Arc<Meter> = Arc::default();
+        let done: Arc<AtomicBool> = Arc::default();
+        let total = conversion.files.iter().map(|file| file.bytes()).sum();
+        let split = conversion.split;
+        let files = conversion.files.len();
+        let thread = {
+            let (meter, done) = (Arc::clone(&meter), Arc::clone(&done));
+            thread::spawn(move || {
+                if std::io::stderr().is_terminal() {
+                    draw_bar(split, total, &meter, &done);
+                } else {
+                    let plural = if files == 1 { "" } else { "s" };
+                    eprintln!("{split}: reading {files} file{plural}, {}", HumanBytes(total));
+                    print_lines(split, total, &meter, &done);
+                }
+            })
+        };
+        Self { meter, done, thread }
+    }
+
+    pub(super) fn finish(self) {
+        self.done.store(true, Ordering::Relaxed);
+        self.thread.thread().unpark();
+        let _ = self.thread.join();
+    }
+}
+
+/// The bar's length is that of the stored files, the only total known beforehand.
+fn draw_bar(split: Split, total: u64, meter: &Meter, done: &AtomicBool) {
+    let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
+    let template = "{prefix} [{bar:30}] {percent:>3}% {bytes}/{total_bytes}, {msg}, eta {eta}";
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style.progress_chars("=> "));
+    }
+    bar.set_prefix(split.to_string());
+    let started = Instant::now();
+    while !done.load(Ordering::Relaxed) {
+        bar.set_position(meter.bytes_read());
+        let rate = meter.documents() as f64 / started.elapsed().as_secs_f64().max(1e-3);
+        let documents = HumanCount(meter.documents());
+        bar.set_message(format!("{documents} documents, {}/s", HumanCount(rate as u64)));
+        thread::park_timeout(REDRAW);
+    }
+    bar.finish_and_clear();
+}
+
+fn print_lines(split: Split, total: u64, meter: &Meter, done: &AtomicBool) {
+    let started = Instant::now();
+    let mut printed = started;
+    while !done.load(Ordering::Relaxed) {
+        thread::park_timeout(REDRAW);
+        if printed.elapsed() < PLAIN_LINE_EVERY {
+            continue;
+        }
+        printed = Instant::now();
+        let seconds = started.elapsed().as_secs_f64();
+        let read = meter.bytes_read();
+        let eta = total.saturating_sub(read) as f64 * seconds / (read as f64).max(1.0);
+        eprintln!(
+            "{split}: {:.0}% of {}, {} documents, {:.0}/s, eta {eta:.0} s",
+            100.0 * read as f64 / (total as f64).max(1.0),
+            HumanBytes(total),
+            HumanCount(meter.documents()),
+            meter.documents() as f64 / seconds,
+        );
+    }
+}
+
+/// The summary of a finished split.
+pub(super) fn report(split: Split, files: usize, took: Duration, summary: &Summary) {
+    if summary.skipped > 0 {
+        eprintln!("{split}: {} unreadable lines skipped:", HumanCount(summary.skipped));
+        for bad in &summary.bad_lines {
+            eprintln!("  {bad}");
+        }
+        if summary.skipped > summary.bad_lines.len() as u64 {
+            eprintln!("  ...");
+        }
+    }
+    let plural = |count: u64, noun: &str| {
+        format!("{} {noun}{}", HumanCount(count), if count == 1 { "" } else { "s" })
+    };
+    println!(
+        "{split}: {} in {}, {}, from {} in {}, in {:.1} s -> {}",
+        plural(summary.samples, "sample"),
+        plural(summary.shards as u64, "shard"),
+        HumanBytes(summary.bytes),
+        plural(summary.documents, "document"),
+        plural(files as u64, "file"),
+        took.as_secs_f64(),
+        summary.folder.display()
+    );
+    if summary.dropped_tokens > 0 {
+        let tokens = plural(summary.dropped_tokens as u64, "token");
+        println!("{split}: {tokens} at the end did not fill a sample and were dropped");
+    }
+}

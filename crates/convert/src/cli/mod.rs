@@ -1,0 +1,334 @@
+//! The command lines of `convert` and `convert-c4`.
+//!
+//! Low-level flags (`Args`) become a checked `Job`; each split is one [`Conversion`], watched by
+//! a `Display`.
+
+mod display;
+mod stop;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::thread;
+use std::time::Instant;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use mds::WriterOptions;
+use mds::format::{Compression, HashAlgorithm, parse_size};
+
+use crate::conversion::{
+    Content, Conversion, OnBadLine, TokenOptions, refuse_existing, unfinished,
+};
+use crate::error::{Error, ErrorKind, Result};
+use crate::source::{SourceFile, Split, files_of_split};
+use crate::tokenizer::Tokenizer;
+use display::{Display, report};
+use stop::StopSignal;
+
+/// As shells report a program that Ctrl-C ended.
+const EXIT_INTERRUPTED: u8 = 130;
+
+const EXAMPLES: &str = "\
+Examples:
+  The validation split of C4 (364,608 documents, about 0.5 GB) from the Hugging Face hub:
+    convert-c4 --out_root ./c4 --splits val
+
+  Both splits of a local copy, or of the sample in this repository:
+    convert-c4 --out_root ./c4 --source data/c4-sample
+
+  Your own JSON lines, with the keys text, timestamp and url, compressed and hashed:
+    convert-c4 --out_root ./mine --splits train --source 'crawl/*.jsonl.zst' \\
+        --compression zstd --hashes sha1,xxh64
+
+  Samples of 2048 GPT-2 token ids instead of text:
+    convert-c4 --out_root ./c4-tokens --splits val --concat_tokens 2048 \\
+        --tokenizer gpt2 --eos_text '<|endoftext|>'
+
+Each split becomes the folder OUT_ROOT/SPLIT: look into it with mds-inspect OUT_ROOT/SPLIT.
+Flags may be spelled with hyphens too (--out-root). Ctrl-C removes what is unfinished.";
+
+/// Convert C4, or text in C4's shape, to a streaming dataset of MDS shards.
+#[derive(Parser, Debug)]
+#[command(version, rename_all = "snake_case", after_help = EXAMPLES, max_term_width = 100)]
+struct Args {
+    /// Folder for the dataset; each split becomes a folder in it
+    #[arg(long, alias = "out-root", value_name = "FOLDER")]
+    out_root: PathBuf,
+
+    /// Splits to convert, one after the other; none of them may exist yet
+    #[arg(long, num_args = 1.., value_delimiter = ',', default_values = ["train", "val"])]
+    splits: Vec<SplitName>,
+
+    /// File, folder or quoted glob of JSON lines (.json, .jsonl, plain, .gz or .zst)
+    ///
+    /// Where files have the hub's names (c4-train.*, c4-validation.*), in the folder or in its
+    /// en/, each split takes its own; else one split takes all. Without this flag, allenai/c4
+    /// `en` is read from the Hugging Face hub; HF_ENDPOINT names another hub, and HF_TOKEN a
+    /// token, which only that hub ever sees.
+    #[arg(long, value_name = "PATH", verbatim_doc_comment)]
+    source: Option<String>,
+
+    /// Write samples of N token ids (column tokens, ndarray:int32) instead of text
+    ///
+    /// Documents are joined and cut every N tokens; a last part that is too short is dropped.
+    #[arg(long, alias = "concat-tokens", value_name = "N", verbatim_doc_comment)]
+    concat_tokens: Option<usize>,
+
+    /// Tokenizer for --concat_tokens: gpt2 (built in), a tokenizer.json, its folder, or a hub name
+    #[arg(long, value_name = "NAME|PATH")]
+    tokenizer: Option<String>,
+
+    /// Text put before each document, as its own token, e.g. '<|endoftext|>'
+    #[arg(long, alias = "bos-text", value_name = "TEXT")]
+    bos_text: Option<String>,
+
+    /// Text put after each document, as its own token, e.g. '<|endoftext|>'
+    #[arg(long, alias = "eos-text", value_name = "TEXT")]
+    eos_text: Option<String>,
+
+    /// Begin every sample with a document: throw away what does not fit the sample before
+    #[arg(long, alias = "no-wrap")]
+    no_wrap: bool,
+
+    /// Compress shards: zstd, or zstd:LEVEL with a level from 1 to 22 [default: none]
+    #[arg(long, value_name = "CODE")]
+    compression: Option<String>,
+
+    /// Record these hashes of every shard, e.g. sha1,xxh64 [default: none]
+    #[arg(long, num_args = 1.., value_delimiter = ',', value_name = "HASH")]
+    hashes: Vec<String>,
+
+    /// Begin a new shard before this size (uncompressed), e.g. 64mb
+    #[arg(long, alias = "size-limit", value_name = "SIZE", default_value = "64mb")]
+    size_limit: String,
+
+    /// What to do at a line that is not a document: stop, or count it and leave it out
+    #[arg(long, alias = "on-bad-line", value_enum, default_value = "fail")]
+    on_bad_line: BadLineChoice,
+
+    /// Threads that parse and tokenise; the output does not depend on it [default: one per CPU]
+    #[arg(long, alias = "num-workers", value_name = "N")]
+    num_workers: Option<usize>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum SplitName {
+    Train,
+    Val,
+}
+
+impl From<SplitName> for Split {
+    fn from(name: SplitName) -> Self {
+        match name {
+            SplitName::Train => Self::Train,
+            SplitName::Val => Self::Val,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum BadLineChoice {
+    Fail,
+    Skip,
+}
+
+/// Text to streaming datasets of MDS shards.
+#[derive(Parser, Debug)]
+#[command(version, max_term_width = 100)]
+struct Convert {
+    #[command(subcommand)]
+    source: Source,
+}
+
+#[derive(Subcommand, Debug)]
+enum Source {
+    /// C4, or text in C4's shape; the same as the program convert-c4
+    C4(Box<Args>),
+}
+
+/// The program `convert`: a source, then its flags.
+pub fn convert() -> ExitCode {
+    let Source::C4(args) = Convert::parse().source;
+    exit_code("convert c4", *args)
+}
+
+/// The program `convert-c4`.
+pub fn convert_c4() -> ExitCode {
+    exit_code("convert-c4", Args::parse())
+}
+
+fn exit_code(program: &str, args: Args) -> ExitCode {
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .without_time()
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into()),
+        )
+        .init();
+    match run(program, args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.kind() == ErrorKind::Interrupted => {
+            eprintln!("{program}: interrupted; nothing unfinished was left behind");
+            ExitCode::from(EXIT_INTERRUPTED)
+        }
+        Err(error) => {
+            eprintln!("{program}: error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(program: &str, args: Args) -> Result<()> {
+    let stop = StopSignal::install()?;
+    let job = Job::check(program, args)?;
+    // All of this before the first hour of work, so that the last split cannot fail on its name.
+    for &split in &job.splits {
+        refuse_existing(&job.out_root, split)?;
+        for folder in unfinished(&job.out_root, split) {
+            eprintln!(
+                "{program}: note: {} is of a run that was killed or still goes on; if none does, \
+                 remove it",
+                folder.display()
+            );
+        }
+    }
+    let alone = job.splits.len() == 1;
+    let mut plans = Vec::new();
+    for &split in &job.splits {
+        plans.push(job.plan(split, files_of_split(job.source.as_deref(), split, alone)?));
+    }
+    for conversion in plans {
+        let display = Display::start(&conversion);
+        let started = Instant::now();
+        let files = conversion.files.len();
+        let split = conversion.split;
+        let result = stop.while_converting(|cancel| conversion.run(&display.meter, cancel));
+        display.finish();
+        report(split, files, started.elapsed(), &result?);
+    }
+    Ok(())
+}
+
+/// What the flags ask for, checked.
+struct Job {
+    out_root: PathBuf,
+    splits: Vec<Split>,
+    source: Option<String>,
+    content: Content,
+    writer: WriterOptions,
+    on_bad_line: OnBadLine,
+    threads: usize,
+}
+
+impl Job {
+    fn check(program: &str, args: Args) -> Result<Self> {
+        let content = content(program, &args)?;
+        let mut splits: Vec<Split> = Vec::new();
+        for split in args.splits.into_iter().map(Split::from) {
+            if !splits.contains(&split) {
+                splits.push(split);
+            }
+        }
+        let mut hashes = Vec::new();
+        for hash in &args.hashes {
+            hashes.push(hash.parse::<HashAlgorithm>()?);
+        }
+        hashes.sort_by_key(ToString::to_string);
+        hashes.dedup();
+        let writer = WriterOptions {
+            compression: args.compression.map(|c| c.parse::<Compression>()).transpose()?,
+            hashes,
+            size_limit: Some(parse_size(&args.size_limit)?),
+        };
+        let threads = args.num_workers.filter(|&n| n > 0);
+        let threads = threads.or_else(|| thread::available_parallelism().ok().map(usize::from));
+        Ok(Self {
+            out_root: args.out_root,
+            splits,
+            source: args.source,
+            content,
+            writer,
+            on_bad_line: match args.on_bad_line {
+                BadLineChoice::Fail => OnBadLine::Fail,
+                BadLineChoice::Skip => OnBadLine::Skip,
+            },
+            threads: threads.unwrap_or(1),
+        })
+    }
+
+    fn plan(&self, split: Split, files: Vec<SourceFile>) -> Conversion {
+        Conversion {
+            split,
+            files,
+            out_root: self.out_root.clone(),
+            content: self.content.clone(),
+            writer: self.writer.clone(),
+            on_bad_line: self.on_bad_line,
+            threads: self.threads,
+        }
+    }
+}
+
+fn content(program: &str, args: &Args) -> Result<Content> {
+    let Some(length) = args.concat_tokens else {
+        let given = [
+            ("--tokenizer", args.tokenizer.is_some()),
+            ("--bos_text", args.bos_text.is_some()),
+            ("--eos_text", args.eos_text.is_some()),
+            ("--no_wrap", args.no_wrap),
+        ];
+        return match given.iter().find(|(_, given)| *given) {
+            None => Ok(Content::Text),
+            Some((flag, _)) => Err(Error::new(
+                ErrorKind::InvalidArgument,
+                format!("{flag} has no effect on text samples"),
+                format!("add --concat_tokens N, or leave {flag} out"),
+            )),
+        };
+    };
+    let Some(name) = &args.tokenizer else {
+        return Err(Error::new(
+            ErrorKind::InvalidArgument,
+            "--concat_tokens needs a tokenizer",
+            "add --tokenizer gpt2, or the path of a tokenizer.json",
+        ));
+    };
+    let options = TokenOptions {
+        tokenizer: Tokenizer::load(name)?,
+        length,
+        bos_text: args.bos_text.clone().unwrap_or_default(),
+        eos_text: args.eos_text.clone().unwrap_or_default(),
+        wrap: !args.no_wrap,
+    };
+    for warning in options.check()? {
+        eprintln!("{program}: warning: {warning}");
+    }
+    Ok(Content::Tokens(options))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn flags_are_consistent() {
+        Args::command().debug_assert();
+        Convert::command().debug_assert();
+    }
+
+    /// Each flag with an underscore has an alias with hyphens.
+    #[test]
+    fn every_underscore_flag_has_a_hyphen_spelling() {
+        for arg in Args::command().get_arguments() {
+            let Some(long) = arg.get_long() else { continue };
+            if long.contains('_') {
+                let hyphens = long.replace('_', "-");
+                assert!(
+                    arg.get_all_aliases().unwrap_or_default().contains(&hyphens.as_str()),
+                    "{long}"
+                );
+            }
+        }
+    }
+}
