@@ -6,7 +6,7 @@
 #   make bench        micro-benchmarks (criterion)
 #   make conformance  exchange datasets with the reference implementation, both ways
 #   make cuda-check   lint the CUDA feature
-#   make cuda         build with CUDA into target-cuda/ and print the device report
+#   make cuda         build with CUDA into target-cuda/, print the device report, train two steps where there is a GPU
 
 CARGO ?= cargo
 # One profile for programs, tests and benches: dependencies are built once, and what is tested is what runs.
@@ -28,6 +28,7 @@ test:
 check:
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy $(PROFILE) --workspace --all-targets -- -D warnings
+	$(CARGO) check $(PROFILE) -p mds
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc $(PROFILE) --workspace --no-deps --document-private-items
 	@command -v cargo-deny >/dev/null || { echo "cargo-deny is missing; install it with: cargo install --locked cargo-deny"; exit 1; }
 	cargo-deny --workspace --all-features check licenses bans sources
@@ -48,4 +49,4 @@ cuda-check:
 cuda:
 	@scripts/get-llvm
 	$(CUDA_ENV) $(CARGO) build $(PROFILE) -p trainer --features cuda
-	"$${CUDA_TARGET_DIR:-target-cuda}"/release/train --devices
+	scripts/cuda-smoke "$${CUDA_TARGET_DIR:-target-cuda}"/release

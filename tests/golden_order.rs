@@ -8,6 +8,9 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+use std::any::Any;
+use std::io::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use mds::order::partition::{Partition, PartitionRule};
@@ -22,17 +25,26 @@ use serde_json::Value;
 type Check = Result<(), String>;
 
 fn golden_dir() -> PathBuf {
-    std::env::var_os("MDS_GOLDEN_DIR").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden"),
-        PathBuf::from,
-    )
+    // A test runs in its crate's folder; who sets a relative path means it from the workspace's root.
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    root.join(std::env::var_os("MDS_GOLDEN_DIR").unwrap_or("tests/golden".into()))
+}
+
+/// Written past the capture of the test harness, so that a passing run says what it skipped.
+fn notice(text: &str) {
+    let _ = writeln!(std::io::stderr(), "golden_order: {text}");
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("?").to_owned()
 }
 
 /// The vectors in a file; `None`, with a notice, if there is no such file.
 fn vectors(name: &str) -> Option<Value> {
     let path = golden_dir().join(name);
     if !path.exists() {
-        println!("skipped: {} does not exist", path.display());
+        notice(&format!("SKIPPED: {} does not exist", path.display()));
         return None;
     }
     let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
@@ -44,13 +56,15 @@ fn run<T>(part: &str, cases: impl IntoIterator<Item = (String, T)>, check: impl 
     let (mut total, mut failed) = (0, Vec::new());
     for (name, case) in cases {
         total += 1;
-        if let Err(why) = check(&case) {
+        let outcome = catch_unwind(AssertUnwindSafe(|| check(&case)))
+            .unwrap_or_else(|panic| Err(format!("panicked: {}", panic_text(&*panic))));
+        if let Err(why) = outcome {
             failed.push(format!("{part} {name}: {why}"));
         }
     }
     assert!(total > 0, "{part} holds no case");
     assert!(failed.is_empty(), "{} of {total} cases fail:\n{}", failed.len(), failed.join("\n"));
-    println!("{part}: {total} cases");
+    notice(&format!("{part}: {total} cases"));
 }
 
 /// Cases of a JSON list, named by their number.
@@ -122,7 +136,8 @@ fn accepted<T>(case: &Value, ours: mds::order::Result<T>) -> Result<Option<T>, S
 
 #[test]
 fn some_vectors_are_there() {
-    let parts = ["numpy_rng.json", "primitives", "order", "e2e/loader.json"];
+    // Datasets alone are cases too: tests/golden_mds.rs runs those.
+    let parts = ["numpy_rng.json", "primitives", "order", "e2e/loader.json", "mds"];
     let dir = golden_dir();
     assert!(parts.iter().any(|part| dir.join(part).exists()), "no vectors in {}", dir.display());
 }
@@ -249,7 +264,7 @@ fn shuffles() {
             equal(&rule.algo.to_string(), ours, units(&case["out"]))
         });
     }
-    println!("shuffles {}", if found { "compared" } else { "skipped" });
+    notice(&format!("shuffles {}", if found { "compared" } else { "skipped" }));
 }
 
 #[test]
@@ -387,7 +402,7 @@ fn options_of(arguments: &Value) -> Result<OrderOptions, String> {
 #[test]
 fn whole_epochs() {
     let Ok(folder) = std::fs::read_dir(golden_dir().join("order")) else {
-        println!("skipped: {} does not exist", golden_dir().join("order").display());
+        notice(&format!("SKIPPED: {} does not exist", golden_dir().join("order").display()));
         return;
     };
     let mut names: Vec<String> = folder

@@ -338,7 +338,13 @@ fn a_wrong_version_is_one_clear_sentence() {
     std::fs::write(&index, text.replace("\"version\": 2", "\"version\": 3")).unwrap();
     let error = inspect(&[path(dir.path())]).fails();
     let dataset = format!("mds-inspect: dataset {}", dir.path().display());
-    assert!(error.starts_with(&dataset) && error.contains("version 3"), "{error}");
+    assert_eq!(
+        error,
+        format!(
+            "{dataset}: the index has version 3, but only version 2 is supported; write the dataset \
+             with a writer of MDS version 2"
+        )
+    );
     std::fs::write(&index, "{\"shards\": [").unwrap();
     let error = inspect(&["info", path(dir.path())]).fails();
     assert!(error.starts_with(&dataset), "{error}");

@@ -32,7 +32,7 @@ fn a_run_leaves_metrics_events_a_picture_a_checkpoint_and_says_what_it_learned()
     let text = String::from_utf8_lossy(&output.stderr);
 
     for expected in [
-        "n_params=1.58e5 (157568)",
+        "n_params=1.58e+05 (157568)",
         "device: cpu (flex, ",
         "[batch=7/40]: loss/train/total: ",
         "held-out documents (",
@@ -72,9 +72,8 @@ fn ctrl_c_saves_and_exits_and_the_next_run_continues() {
     let long = ["max_duration=100000ba", "eval_interval=0ba", "save_interval=0ba"];
     let child = train(&recipe, &long).stderr(Stdio::piped()).spawn().unwrap();
     wait_for_records(folder.path(), 3);
-    assert!(
-        Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success()
-    );
+    let kill = format!("kill -INT {}", child.id());
+    assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
     let output = child.wait_with_output().unwrap();
     let text = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(130), "{text}");
@@ -94,6 +93,93 @@ fn ctrl_c_saves_and_exits_and_the_next_run_continues() {
     let steps =
         records(folder.path()).iter().filter(|r| r.get("loss/train/total").is_some()).count();
     assert_eq!(steps, stopped_at + 5);
+}
+
+#[test]
+fn ctrl_c_without_a_save_folder_says_that_nothing_was_saved() {
+    let (folder, recipe) = workshop();
+    let long = ["max_duration=100000ba", "save_folder=null", "autoresume=false"];
+    let child = train(&recipe, &long).stderr(Stdio::piped()).spawn().unwrap();
+    wait_for_records(folder.path(), 3);
+    let kill = format!("kill -TERM {}", child.id());
+    assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(130), "{text}");
+    let last = text.lines().last().unwrap();
+    assert!(last.ends_with("; nothing was saved, because the recipe has no save_folder"), "{text}");
+    assert!(!folder.path().join("checkpoints").exists());
+}
+
+/// The lines of one step, in the order of the source document: half under the number of steps done before it, half
+/// under the next.
+#[test]
+fn a_step_is_printed_as_the_source_document_shows_it() {
+    let (_folder, recipe) = workshop();
+    let overrides = ["max_duration=9ba", "console_log_interval=1ba", "callbacks={lr_monitor: {}}"];
+    let output = succeed(&mut train(&recipe, &overrides));
+    let text = String::from_utf8_lossy(&output.stderr);
+    let lines: Vec<&str> = text.lines().collect();
+    let begin = lines.iter().position(|line| line.starts_with("[batch=7/9]: trainer/grad_accum"));
+    let expected = [
+        "[batch=7/9]: trainer/grad_accum: 2",
+        "[batch=7/9]: loss/train/total: ",
+        "[batch=7/9]: metrics/train/LanguageCrossEntropy: ",
+        "[batch=7/9]: metrics/train/Perplexity: ",
+        "[batch=8/9]: wall_clock/train: ",
+        "[batch=8/9]: wall_clock/val: 0.0000",
+        "[batch=8/9]: wall_clock/total: ",
+        "[batch=8/9]: lr-DecoupledAdamW/group0: ",
+        "[batch=8/9]: trainer/global_step: 8",
+        "[batch=8/9]: trainer/batch_idx: 8",
+    ];
+    for (line, expected) in lines[begin.unwrap()..].iter().zip(expected) {
+        assert!(line.starts_with(expected), "{line:?} is not {expected:?}");
+    }
+}
+
+#[test]
+fn the_learning_rate_lags_one_step_behind_its_schedule() {
+    let (folder, recipe) = workshop();
+    let every = ["max_duration=4ba", "save_interval=1ba", "callbacks={lr_monitor: {}}"];
+    succeed(&mut train(&recipe, &every));
+    let model = |batch: u64| {
+        let file = format!("checkpoints/ep0-ba{batch}/model.safetensors");
+        std::fs::read(folder.path().join(file)).unwrap()
+    };
+    // The first two steps are taken at multiplier 0, the third at 1/5, for a warm-up of 5 steps.
+    assert!(model(1) == model(2), "the second step moved the model");
+    assert!(model(2) != model(3), "the third step did not move the model");
+    let rates: Vec<f64> = records(folder.path())
+        .iter()
+        .filter_map(|record| record["lr-DecoupledAdamW/group0"].as_f64())
+        .collect();
+    assert_eq!(rates.len(), 4);
+    for (rate, expected) in rates.iter().zip([0.0, 0.2e-2, 0.4e-2, 0.6e-2]) {
+        assert!((rate - expected).abs() < 1e-9, "{rates:?}");
+    }
+}
+
+#[test]
+fn intervals_may_be_parts_of_the_run() {
+    let (folder, recipe) = workshop();
+    succeed(&mut train(&recipe, &["eval_interval=0.25dur", "save_interval=0.5dur"]));
+    let evaluated: Vec<u64> = records(folder.path())
+        .iter()
+        .filter(|record| record.get("metrics/eval/LanguageCrossEntropy").is_some())
+        .filter_map(|record| record["batch"].as_u64())
+        .collect();
+    assert_eq!(evaluated, [10, 20, 30, 40]);
+    assert_eq!(checkpoints(folder.path()), ["ep0-ba20", "ep0-ba40", "latest"]);
+}
+
+#[test]
+fn with_a_known_peak_the_pace_is_given_as_mfu() {
+    let (_folder, recipe) = workshop();
+    let peak = "callbacks={speed_monitor: {gpu_flops_available: 1.0e+12}}";
+    let output = succeed(&mut train(&recipe, &["max_duration=3ba", peak]));
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(text.lines().any(|line| line.contains(" tokens/s, MFU ")), "{text}");
 }
 
 fn wait_for_records(folder: &Path, count: usize) {
@@ -235,4 +321,128 @@ fn devices_are_reported() {
     assert!(text.starts_with("cpu: compiled in (flex), "), "{text}");
     assert!(text.contains("\ncuda: "), "{text}");
     assert!(text.contains("\ndevice: auto means "), "{text}");
+}
+
+/// What a refused run must not leave behind.
+fn refused(folder: &Path, recipe: &Path, overrides: &[&str]) -> String {
+    let message = failure(&mut train(recipe, overrides));
+    assert!(!folder.join("run").exists(), "a run folder was made");
+    assert!(!folder.join("checkpoints").exists(), "a save folder was made");
+    message
+}
+
+#[test]
+fn a_config_with_a_typo_is_one_clear_sentence() {
+    let (folder, recipe) = workshop();
+    assert_eq!(
+        refused(folder.path(), &recipe, &["optimizer.weight_decya=1"]),
+        "error: unknown key `optimizer.weight_decya`; did you mean `optimizer.weight_decay`?"
+    );
+    assert_eq!(
+        refused(folder.path(), &recipe, &["optimizer.learning_rat=1"]),
+        "error: unknown key `optimizer.learning_rat`; `optimizer` takes name, lr, betas, eps, weight_decay"
+    );
+}
+
+#[test]
+fn a_missing_config_is_one_clear_sentence() {
+    let folder = tempfile::tempdir().unwrap();
+    let recipe = folder.path().join("none.yaml");
+    assert_eq!(
+        refused(folder.path(), &recipe, &[]),
+        format!(
+            "error: there is no configuration file `{}`; the repository's own are in yamls/",
+            recipe.display()
+        )
+    );
+}
+
+#[test]
+fn a_tokenizer_that_is_not_there_is_one_clear_sentence() {
+    let (folder, recipe) = workshop();
+    assert_eq!(
+        refused(folder.path(), &recipe, &["tokenizer_name=/no/such/tokenizer"]),
+        "error: tokenizer \"/no/such/tokenizer\" not found: it is not built in (gpt2 is), and there is no \
+         /no/such/tokenizer; give the path of a tokenizer.json or of the folder that holds one"
+    );
+}
+
+#[test]
+fn a_split_that_is_not_there_is_one_clear_sentence() {
+    let (folder, recipe) = workshop();
+    assert_eq!(
+        refused(folder.path(), &recipe, &["train_loader.dataset.split=test"]),
+        format!(
+            "error: there is no dataset in {}/c4/test: it has no index.json; the folder does not exist, so check \
+             the path and the split (in the recipe: data_remote, train_loader.dataset.split)",
+            folder.path().display()
+        )
+    );
+}
+
+#[test]
+fn an_empty_split_is_one_clear_sentence() {
+    let (folder, recipe) = workshop();
+    let empty = folder.path().join("c4/empty");
+    let schema = mds::format::Schema::new([("text", mds::format::Encoding::Str)]).unwrap();
+    mds::Writer::create(&empty, schema, mds::WriterOptions::default()).unwrap().finish().unwrap();
+    assert_eq!(
+        refused(folder.path(), &recipe, &["train_loader.dataset.split=empty"]),
+        format!(
+            "error: the dataset {} has no samples; write samples to it or choose another split",
+            empty.display()
+        )
+    );
+}
+
+#[test]
+fn a_truncated_shard_is_one_clear_sentence() {
+    let (folder, recipe) = workshop();
+    let shard = folder.path().join("c4/train/shard.00000.mds");
+    std::fs::File::options().write(true).open(&shard).unwrap().set_len(1000).unwrap();
+    assert_eq!(
+        failure(&mut train(&recipe, &[])),
+        format!(
+            "error: dataset {0}/c4/train, shard shard.00000.mds: {0}/c4/train/shard.00000.mds is damaged: it has \
+             1000 bytes, but index.json says 333420; copy the dataset to its remote again or write it again",
+            folder.path().display()
+        )
+    );
+    assert!(!folder.path().join("checkpoints/latest").exists());
+}
+
+#[test]
+fn a_wrong_index_version_is_one_clear_sentence() {
+    let (folder, recipe) = workshop();
+    let index = folder.path().join("c4/train/index.json");
+    let text = std::fs::read_to_string(&index).unwrap();
+    std::fs::write(&index, text.replace("\"version\": 2", "\"version\": 3")).unwrap();
+    assert_eq!(
+        refused(folder.path(), &recipe, &[]),
+        format!(
+            "error: dataset {}/c4/train: the index has version 3, but only version 2 is supported; write the \
+             dataset with a writer of MDS version 2",
+            folder.path().display()
+        )
+    );
+}
+
+#[test]
+fn a_global_batch_that_does_not_divide_is_one_clear_sentence() {
+    let (folder, recipe) = workshop();
+    let message = |world_size: &str| {
+        let mut command = train(&recipe, &[]);
+        command.env("WORLD_SIZE", world_size);
+        failure(&mut command)
+    };
+    assert_eq!(
+        message("4"),
+        "error: global_train_batch_size 6 does not divide by the 4 devices of this run; set it to a multiple of \
+         4, for example 4"
+    );
+    assert_eq!(
+        message("2"),
+        "error: WORLD_SIZE is 2, but a run has one process and one device so far; unset WORLD_SIZE"
+    );
+    assert!(!folder.path().join("run").exists());
 }

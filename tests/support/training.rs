@@ -40,6 +40,7 @@ pub(crate) fn small_recipe(folder: &Path, dataset: &Path) -> PathBuf {
     let tokenizer = repository().join("data/tokenizers/quickstart");
     let yaml = format!(
         "data_remote: {dataset}
+data_local: {folder}/cache
 max_seq_len: 32
 tokenizer_name: {tokenizer}
 run_name: small

@@ -22,6 +22,9 @@ use crate::optim::{DecoupledAdamW, Gradients};
 use crate::schedule::Schedule;
 use crate::time::Timestamp;
 
+/// The cross-entropy, in nats per token, of who knows only how often each token occurs in the training split.
+const UNIGRAM_METRIC: &str = "metrics/eval/UnigramCrossEntropy";
+
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outcome {
@@ -29,6 +32,8 @@ pub struct Outcome {
     pub timestamp: Timestamp,
     /// Whether it was asked to stop before its end.
     pub interrupted: bool,
+    /// Whether a checkpoint of where it stopped exists.
+    pub saved: bool,
     /// The last evaluation, where there is an evaluation split and the run came to its end.
     pub evaluation: Option<Evaluation>,
 }
@@ -43,7 +48,13 @@ pub fn train(config: &Config, interrupt: &Interrupt) -> Result<Outcome> {
     // What there is.
     let device = device::select(config.device)?;
     let tokenizer = Tokenizer::load(&config.tokenizer_name)?;
-    let plan = config.batch_plan(1)?;
+    let world_size = world_size()?;
+    let plan = config.batch_plan(world_size)?;
+    if world_size > 1 {
+        return Err(Error::Config(format!(
+            "WORLD_SIZE is {world_size}, but a run has one process and one device so far; unset WORLD_SIZE"
+        )));
+    }
     let mut train_data = TrainData::open(config, &tokenizer, Replica::single())?;
     let eval_data = EvalData::open(config, &tokenizer)?;
     let batches_per_epoch = train_data.batches_per_epoch();
@@ -80,7 +91,7 @@ pub fn train(config: &Config, interrupt: &Interrupt) -> Result<Outcome> {
     announce(config, &device, &plan, found, &logger);
 
     let mut speed = Speedometer::new(config, &device, &state);
-    let mut evaluated: Option<Evaluation> = None;
+    let (mut evaluated, mut unigram): (Option<Evaluation>, Option<Evaluation>) = (None, None);
     if config.eval_first && state.timestamp.batch == 0 {
         evaluated = run_eval(&model, eval_data.as_ref(), &tokenizer, &mut state, &mut logger)?;
     }
@@ -118,10 +129,16 @@ pub fn train(config: &Config, interrupt: &Interrupt) -> Result<Outcome> {
         let (at_start, at_end) = speed.metrics(config, &plan, &state, &loss, norm, next_lr);
         logger.log_step(&start, &state.timestamp, &at_start, &at_end)?;
 
-        // Both also at the end; the evaluation first, so that the checkpoint's run has it on record.
+        // Both also at the end; evaluations first, so that the checkpoint's run has them on record.
         let last = config.max_duration.reached(&state.timestamp);
         if last || config.eval_interval.is_due(&start, &state.timestamp) {
             evaluated = run_eval(&model, eval_data.as_ref(), &tokenizer, &mut state, &mut logger)?;
+        }
+        if let (true, Some(data)) = (last, &eval_data) {
+            let entropy = unigram_entropy(config, data, &tokenizer)?;
+            let nats = entropy.nats_per_token();
+            logger.log_eval(&state.timestamp, &[(UNIGRAM_METRIC, nats.into())])?;
+            unigram = Some(entropy);
         }
         if last || config.save_interval.is_due(&start, &state.timestamp) {
             saved_at = save(&mut checkpoints, &state, &model, &optimizer, &mut logger)?;
@@ -130,20 +147,33 @@ pub fn train(config: &Config, interrupt: &Interrupt) -> Result<Outcome> {
 
     let interrupted = !config.max_duration.reached(&state.timestamp);
     if interrupted && saved_at != Some(state.timestamp) {
-        save(&mut checkpoints, &state, &model, &optimizer, &mut logger)?;
+        saved_at = save(&mut checkpoints, &state, &model, &optimizer, &mut logger)?;
     }
     let mut evaluation = None;
     if !interrupted {
-        evaluation = match (evaluated, &eval_data) {
-            // The run had come to its end before: its evaluation is on record.
-            (None, Some(data)) => Some(evaluate(&model, data, &tokenizer)?),
-            (evaluated, _) => evaluated,
-        };
-        report(config, &model, eval_data.as_ref(), evaluation, &tokenizer, &logger)?;
+        if let Some(data) = &eval_data {
+            // Where the run had come to its end before, these are on record, and only shown again.
+            let model_loss = evaluated.map_or_else(|| evaluate(&model, data, &tokenizer), Ok)?;
+            let unigram = unigram.map_or_else(|| unigram_entropy(config, data, &tokenizer), Ok)?;
+            report(model_loss, unigram, &logger);
+            evaluation = Some(model_loss);
+        }
+        if let Some(prompt) = &config.generate.prompt {
+            let text = generate(&model, &tokenizer, prompt, &config.generate, config.seed)?;
+            logger.print(&format!("generated: {prompt}{text}"));
+        }
     }
     logger.print(&speed.summary(&state));
     logger.finish()?;
-    Ok(Outcome { timestamp: state.timestamp, interrupted, evaluation })
+    let saved = saved_at == Some(state.timestamp);
+    Ok(Outcome { timestamp: state.timestamp, interrupted, saved, evaluation })
+}
+
+/// How many processes a launcher such as torchrun says there are, each with a device of its own.
+fn world_size() -> Result<usize> {
+    let variable = |name: &str| std::env::var(name).ok();
+    let (world, _) = mds::order::World::from_launcher(variable, 1).map_err(mds::Error::from)?;
+    Ok(world.nodes * world.ranks_per_node)
 }
 
 /// The loss of one device batch, in nats.
@@ -289,8 +319,8 @@ fn announce(
         ));
     }
     logger.print(&format!(
-        "n_params={:.2e} ({})",
-        config.model.n_params() as f64,
+        "n_params={} ({})",
+        scientific(config.model.n_params() as f64),
         config.model.n_params()
     ));
     logger.print(&format!("device: {}", device::name(device)));
@@ -302,35 +332,29 @@ fn announce(
     }
 }
 
-/// What the run came to: the loss beside the unigram entropy, and a text.
-fn report(
-    config: &Config,
-    model: &Gpt,
-    eval_data: Option<&EvalData>,
-    evaluation: Option<Evaluation>,
-    tokenizer: &Tokenizer,
-    logger: &MetricLogger,
-) -> Result<()> {
-    if let (Some(data), Some(evaluation)) = (eval_data, evaluation) {
-        let unigram = Unigram::of_training_split(config, tokenizer)?.evaluate(data, tokenizer)?;
-        let line = |what: &str, e: &Evaluation| {
-            let (nats, bits) = (e.nats_per_token(), e.bits_per_byte());
-            logger.print(&format!("{what:<34} {nats:.4} nats/token  {bits:.4} bits/byte"));
-        };
-        logger.print(&format!(
-            "held-out documents ({} tokens, {} bytes):",
-            unigram.tokens, unigram.bytes
-        ));
-        line("  unigram entropy (training counts)", &unigram);
-        line("  loss of the model", &evaluation);
-        let below = unigram.nats_per_token() - evaluation.nats_per_token();
-        logger.print(&format!("  the model is {below:.4} nats/token below the unigram entropy"));
-    }
-    if let Some(prompt) = &config.generate.prompt {
-        let text = generate(model, tokenizer, prompt, &config.generate, config.seed)?;
-        logger.print(&format!("generated: {prompt}{text}"));
-    }
-    Ok(())
+/// As Python's `f"{x:.2e}"` for x >= 1: `1.25e+08`.
+fn scientific(x: f64) -> String {
+    let exponent = x.log10().floor() as i32;
+    format!("{:.2}e+{exponent:02}", x / 10f64.powi(exponent))
+}
+
+/// What knowing only the counts of the training split would give on the evaluation split.
+fn unigram_entropy(config: &Config, data: &EvalData, tokenizer: &Tokenizer) -> Result<Evaluation> {
+    Unigram::of_training_split(config, tokenizer)?.evaluate(data, tokenizer)
+}
+
+/// What the run came to: the loss beside the unigram entropy.
+fn report(evaluation: Evaluation, unigram: Evaluation, logger: &MetricLogger) {
+    let line = |what: &str, e: &Evaluation| {
+        let (nats, bits) = (e.nats_per_token(), e.bits_per_byte());
+        logger.print(&format!("{what:<34} {nats:.4} nats/token  {bits:.4} bits/byte"));
+    };
+    let Evaluation { tokens, bytes, .. } = unigram;
+    logger.print(&format!("held-out documents ({tokens} tokens, {bytes} bytes):"));
+    line("  unigram entropy (training counts)", &unigram);
+    line("  loss of the model", &evaluation);
+    let below = unigram.nats_per_token() - evaluation.nats_per_token();
+    logger.print(&format!("  the model is {below:.4} nats/token below the unigram entropy"));
 }
 
 /// Measures this process's pace.
@@ -375,7 +399,6 @@ impl Speedometer {
             ("metrics/train/Perplexity", loss.cross_entropy.exp().into()),
         ];
         let mut at_end = vec![
-            ("l2_norm/grad/global", norm.into()),
             ("wall_clock/train", state.train_seconds.into()),
             ("wall_clock/val", state.eval_seconds.into()),
             ("wall_clock/total", (state.train_seconds + state.eval_seconds).into()),
@@ -401,6 +424,7 @@ impl Speedometer {
         }
         at_end.push(("trainer/global_step", state.timestamp.batch.into()));
         at_end.push(("trainer/batch_idx", state.timestamp.batch_in_epoch.into()));
+        at_end.push(("l2_norm/grad/global", norm.into()));
         (at_start, at_end)
     }
 

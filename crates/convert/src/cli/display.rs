@@ -34,7 +34,7 @@ impl Display {
             let (meter, done) = (Arc::clone(&meter), Arc::clone(&done));
             thread::spawn(move || {
                 if std::io::stderr().is_terminal() {
-                    draw_bar(split, total, &meter, &done);
+                    draw_bar(split, total, &meter, &done, ProgressDrawTarget::stderr());
                 } else {
                     let plural = if files == 1 { "" } else { "s" };
                     eprintln!("{split}: reading {files} file{plural}, {}", HumanBytes(total));
@@ -53,8 +53,14 @@ impl Display {
 }
 
 /// The bar's length is that of the stored files, the only total known beforehand.
-fn draw_bar(split: Split, total: u64, meter: &Meter, done: &AtomicBool) {
-    let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
+fn draw_bar(
+    split: Split,
+    total: u64,
+    meter: &Meter,
+    done: &AtomicBool,
+    target: ProgressDrawTarget,
+) {
+    let bar = ProgressBar::with_draw_target(Some(total), target);
     let template = "{prefix} [{bar:30}] {percent:>3}% {bytes}/{total_bytes}, {msg}, eta {eta}";
     if let Ok(style) = ProgressStyle::with_template(template) {
         bar.set_style(style.progress_chars("=> "));
@@ -120,5 +126,41 @@ pub(super) fn report(split: Split, files: usize, took: Duration, summary: &Summa
     if summary.dropped_tokens > 0 {
         let tokens = plural(summary.dropped_tokens as u64, "token");
         println!("{split}: {tokens} at the end did not fill a sample and were dropped");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::progress::Counted;
+    use indicatif::InMemoryTerm;
+    use std::io::Read;
+
+    #[test]
+    fn a_terminal_shows_a_bar_with_rate_and_time_left() {
+        let screen = InMemoryTerm::new(5, 120);
+        let meter: Arc<Meter> = Arc::default();
+        let half_a_kilobyte = std::io::repeat(b'x').take(500);
+        let mut source =
+            Counted { inner: half_a_kilobyte, meter: Arc::clone(&meter), count: Arc::default() };
+        source.read_to_end(&mut Vec::new()).unwrap();
+        meter.add_documents(20);
+        let done = AtomicBool::new(false);
+        let seen = thread::scope(|scope| {
+            let target = ProgressDrawTarget::term_like(Box::new(screen.clone()));
+            scope.spawn(|| draw_bar(Split::Val, 2000, &meter, &done, target));
+            let mut seen = String::new();
+            while !seen.contains("documents") {
+                thread::sleep(REDRAW / 10);
+                seen = screen.contents();
+            }
+            done.store(true, Ordering::Relaxed);
+            seen
+        });
+        assert!(seen.starts_with("val [=======>"), "{seen}");
+        assert!(seen.contains("]  25% 500 B/1.95 KiB, 20 documents, "), "{seen}");
+        assert!(seen.contains("/s, eta "), "{seen}");
+        // Nothing of it is left when the split is done.
+        assert_eq!(screen.contents(), "");
     }
 }

@@ -15,14 +15,14 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const EXAMPLES: &str = "\
 Examples:
   The small run of `make quickstart`, shorter:
-    train yamls/quickstart.yaml max_duration=100ba
+    train yamls/quickstart.yaml max_duration=100ba save_overwrite=true
 
   125 M parameters on C4, after `convert-c4 --out_root ./c4 --splits train val`:
     train yamls/125m.yaml data_remote=./c4
 
-  With the validation split only, a checkpoint every 100 steps, and going on after a stop:
-    train yamls/125m.yaml data_remote=./c4 train_loader.dataset.split=val \\
-        save_folder=./runs/125m/checkpoints save_interval=100ba autoresume=true
+  With the validation split only, in small steps that a CPU can take:
+    train yamls/125m.yaml data_remote=./c4 train_loader.dataset.split=val max_seq_len=128 \\
+        global_train_batch_size=8 device_train_microbatch_size=4 max_duration=100ba
 
   From a bucket through a cache on this machine:
     train yamls/125m.yaml data_remote=s3://bucket/c4 data_local=/tmp/c4
@@ -31,15 +31,15 @@ Output: the resolved recipe, `[batch=7/5000]: ...` lines and a progress bar on s
 metrics.jsonl, TensorBoard event files (tensorboard --logdir RUN_FOLDER) and loss_curve.svg; in
 save_folder checkpoints.
 
-Ctrl-C finishes the step, saves and stops; a second one stops at once.
+Ctrl-C finishes the step, saves to save_folder and stops; a second one stops at once.
 
 Exit codes: 0 the run came to its end; 1 an error, in one sentence; 2 wrong usage; 130 stopped by
-Ctrl-C or SIGTERM, saved.";
+Ctrl-C or SIGTERM.";
 
 /// Train a GPT on an MDS dataset, as a YAML recipe says.
 ///
 /// A recipe names the data (data_remote), the tokenizer, the model, the batch sizes, the optimizer,
-/// the schedule and what to log and save: yamls/125m.yaml explains each key. Durations are 100ba
+/// the schedule and what to log and save: see yamls/125m.yaml and yamls/quickstart.yaml. Durations are 100ba
 /// (steps), 5000sp (rows), 2e6tok (tokens), 1ep (epochs) or 0.1dur (a part of the run).
 #[derive(Debug, Parser)]
 #[command(version, about, after_long_help = EXAMPLES)]
@@ -81,7 +81,11 @@ fn run(args: &Args) -> trainer::Result<ExitCode> {
     let interrupt = Interrupt::listen()?;
     let outcome = trainer::train(&config, &interrupt)?;
     if outcome.interrupted {
-        eprintln!("stopped at batch {}; autoresume=true continues", outcome.timestamp.batch);
+        let then = match outcome.saved {
+            true => "autoresume=true continues",
+            false => "nothing was saved, because the recipe has no save_folder",
+        };
+        eprintln!("stopped at batch {}; {then}", outcome.timestamp.batch);
         return Ok(ExitCode::from(EXIT_CODE as u8));
     }
     Ok(ExitCode::SUCCESS)

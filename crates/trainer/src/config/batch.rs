@@ -12,8 +12,6 @@ pub struct BatchPlan {
     pub microbatch: usize,
     /// Passes per optimizer step.
     pub grad_accum: usize,
-    /// Whether the microbatch may be made smaller when memory runs out.
-    pub auto: bool,
     /// What was adjusted, for the user to read.
     pub notice: Option<String>,
 }
@@ -41,18 +39,23 @@ impl Config {
             )));
         }
         let device_batch = global / world_size;
-        let (asked, auto) = match self.device_train_microbatch_size {
-            Microbatch::Auto => (device_batch, true),
-            Microbatch::Rows(rows) => (rows, false),
+        let asked = match self.device_train_microbatch_size {
+            Microbatch::Auto => device_batch,
+            Microbatch::Rows(rows) => rows,
         };
         let microbatch = asked.min(device_batch);
-        let notice = (asked > device_batch).then(|| {
-            format!(
+        let notice = match self.device_train_microbatch_size {
+            Microbatch::Auto => Some(format!(
+                "device_train_microbatch_size auto does not look for what fits the memory yet: \
+                 all {device_batch} rows of the batch are one pass; if memory runs out, set a number"
+            )),
+            Microbatch::Rows(_) if asked > device_batch => Some(format!(
                 "device_train_microbatch_size {asked} is larger than the device's batch of \
                  {device_batch} rows; {device_batch} is used"
-            )
-        });
+            )),
+            Microbatch::Rows(_) => None,
+        };
         let grad_accum = device_batch.div_ceil(microbatch);
-        Ok(BatchPlan { device_batch, microbatch, grad_accum, auto, notice })
+        Ok(BatchPlan { device_batch, microbatch, grad_accum, notice })
     }
 }

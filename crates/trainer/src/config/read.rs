@@ -141,6 +141,18 @@ fn read_config(root: &Section<'_>, mut notices: Vec<String>) -> Result<Config> {
         (None, Microbatch::Auto) => 1,
     };
     let run_folder = root.text("run_folder")?.unwrap_or_else(|| "./runs/{run_name}".to_owned());
+    let max_duration = root.time("max_duration")?;
+    let max_duration = required(root, "max_duration", "max_duration: 4800ba", max_duration)?;
+    let interval = |key: &str, default: u64| -> Result<Time> {
+        let interval = root.time(key)?.unwrap_or(Time::batches(default));
+        let resolved = interval.resolve(max_duration)?;
+        // A part of a short run that is less than one step is one step, not never.
+        Ok(if resolved.is_zero() && !interval.is_zero() {
+            Time { value: 1.0, ..resolved }
+        } else {
+            resolved
+        })
+    };
     Ok(Config {
         seed: read_seed(root)?,
         max_seq_len,
@@ -150,13 +162,8 @@ fn read_config(root: &Section<'_>, mut notices: Vec<String>) -> Result<Config> {
         eval_loader,
         scheduler: read_scheduler(&root.section("scheduler")?)?,
         optimizer: read_optimizer(&root.section("optimizer")?, &mut notices)?,
-        max_duration: required(
-            root,
-            "max_duration",
-            "max_duration: 4800ba",
-            root.time("max_duration")?,
-        )?,
-        eval_interval: root.time("eval_interval")?.unwrap_or(Time::batches(0)),
+        max_duration,
+        eval_interval: interval("eval_interval", 0)?,
         eval_first: root.flag("eval_first")?.unwrap_or(false),
         eval_subset_num_batches: read_eval_subset(root)?,
         global_train_batch_size: required(
@@ -175,11 +182,11 @@ fn read_config(root: &Section<'_>, mut notices: Vec<String>) -> Result<Config> {
         device: root.choice("device", DEVICES)?.unwrap_or(DeviceChoice::Auto),
         progress_bar: root.flag("progress_bar")?.unwrap_or(true),
         log_to_console: root.flag("log_to_console")?.unwrap_or(true),
-        console_log_interval: root.time("console_log_interval")?.unwrap_or(Time::batches(1)),
+        console_log_interval: interval("console_log_interval", 1)?,
         callbacks: read_callbacks(&root.section("callbacks")?)?,
         loggers: read_loggers(&root.section("loggers")?)?,
         save_folder: root.text("save_folder")?.map(with_run_name),
-        save_interval: root.time("save_interval")?.unwrap_or(Time::batches(1000)),
+        save_interval: interval("save_interval", 1000)?,
         save_num_checkpoints_to_keep: read_checkpoints_to_keep(root)?,
         save_overwrite: root.flag("save_overwrite")?.unwrap_or(false),
         load_path: root.text("load_path")?.map(with_run_name),

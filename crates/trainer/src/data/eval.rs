@@ -28,7 +28,8 @@ impl EvalData {
         let Some(loader) = &config.eval_loader else { return Ok(None) };
         let rows = config.device_eval_batch_size;
         let vocab_size = config.model.vocab_size;
-        let source = Source::open(loader, tokenizer, vocab_size, rows, Replica::single())?;
+        let source =
+            Source::open("eval_loader", loader, tokenizer, vocab_size, rows, Replica::single())?;
         Ok(Some(Self { source, limit: config.eval_subset_num_batches }))
     }
 

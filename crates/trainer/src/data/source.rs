@@ -47,8 +47,9 @@ enum Column {
 }
 
 impl Source {
-    /// Opens the split; `rows` is the size of this rank's batches.
+    /// Opens the split; `rows` is the size of this rank's batches, `section` where the recipe says `config`.
     pub(super) fn open(
+        section: &str,
         config: &LoaderConfig,
         tokenizer: &Tokenizer,
         vocab_size: usize,
@@ -59,7 +60,13 @@ impl Source {
         let dataset = StreamingDataset::open(
             vec![stream(dataset_config)],
             dataset_options(dataset_config, rows, replica)?,
-        )?;
+        )
+        .map_err(|error| match error.kind() {
+            ErrorKind::NotFound => Error::Data(format!(
+                "{error} (in the recipe: data_remote, {section}.dataset.split)"
+            )),
+            _ => Error::from(error),
+        })?;
         let address = address(dataset_config);
         let column = find_column(&dataset, dataset_config, &address, tokenizer)?;
         let method = match &column {

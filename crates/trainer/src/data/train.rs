@@ -53,7 +53,14 @@ impl TrainData {
     pub fn open(config: &Config, tokenizer: &Tokenizer, replica: Replica) -> Result<Self> {
         let rows = config.batch_plan(replica.world_size)?.device_batch;
         let vocab_size = config.model.vocab_size;
-        let source = Source::open(&config.train_loader, tokenizer, vocab_size, rows, replica)?;
+        let source = Source::open(
+            "train_loader",
+            &config.train_loader,
+            tokenizer,
+            vocab_size,
+            rows,
+            replica,
+        )?;
         if let Some(0) = batches_per_epoch(&source) {
             return Err(Error::Config(format!(
                 "{} has {} samples, fewer than one batch of {rows}, and train_loader.drop_last \

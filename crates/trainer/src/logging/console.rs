@@ -35,8 +35,15 @@ impl Console {
     pub(super) fn new(config: &Config, start: &Timestamp, batches_per_epoch: Option<u64>) -> Self {
         let terminal = std::io::stderr().is_terminal();
         let total = total_in_bar(config.max_duration, batches_per_epoch);
-        let bar = (config.progress_bar && terminal)
-            .then(|| progress_bar(total, bar_position(config.max_duration, start)));
+        let bar = (config.progress_bar && terminal).then(|| {
+            let position = bar_position(config.max_duration, start);
+            progress_bar(
+                total,
+                position,
+                bar_unit(config.max_duration),
+                ProgressDrawTarget::stderr(),
+            )
+        });
         let plain = config.progress_bar && !terminal && !config.log_to_console;
         Self {
             max_duration: config.max_duration,
@@ -135,13 +142,22 @@ fn total_in_bar(max_duration: Time, batches_per_epoch: Option<u64>) -> Option<u6
     }
 }
 
-/// `train        0%|        | 9/5000 [00:18<2:15:12,  1.63s/it, loss/train/total=9.7484]`
-fn progress_bar(total: Option<u64>, position: u64) -> ProgressBar {
-    let target = ProgressDrawTarget::stderr();
-    let bar = match total {
-        Some(total) => ProgressBar::with_draw_target(Some(total), target),
-        None => ProgressBar::with_draw_target(None, target),
-    };
+/// The unit of [`bar_position`].
+fn bar_unit(max_duration: Time) -> &'static str {
+    match max_duration.unit {
+        Unit::Epoch => Unit::Batch.suffix(),
+        unit => unit.suffix(),
+    }
+}
+
+/// `train        0%|        | 9/5000 [00:18<2:15:12,  1.63s/ba, loss/train/total=9.7484]`
+fn progress_bar(
+    total: Option<u64>,
+    position: u64,
+    unit: &'static str,
+    target: ProgressDrawTarget,
+) -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(total, target);
     let template = "{prefix:30}{percent:>3}%|{bar:25}| {pos}/{len} [{so_far}<{to_go}, {pace}{msg}]";
     let style = ProgressStyle::with_template(template)
         .expect("the template above is well-formed, as the tests check")
@@ -152,8 +168,8 @@ fn progress_bar(total: Option<u64>, position: u64) -> ProgressBar {
         .with_key("to_go", |state: &ProgressState, out: &mut dyn std::fmt::Write| {
             _ = out.write_str(&clock(state.eta()));
         })
-        .with_key("pace", |state: &ProgressState, out: &mut dyn std::fmt::Write| {
-            _ = out.write_str(&pace(state.per_sec()));
+        .with_key("pace", move |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+            _ = out.write_str(&pace(state.per_sec(), unit));
         });
     let bar = bar.with_style(style).with_prefix("train").with_position(position);
     bar.reset_eta();
@@ -172,12 +188,12 @@ fn clock(time: Duration) -> String {
     text
 }
 
-/// ` 1.63s/it` for slow steps, ` 4.20it/s` for quick ones.
-fn pace(per_second: f64) -> String {
+/// ` 1.63s/ba` for slow steps, ` 4.20ba/s` for quick ones.
+fn pace(per_second: f64, unit: &str) -> String {
     match per_second {
-        rate if rate <= 0.0 => "    ?it/s".to_owned(),
-        rate if rate < 1.0 => format!("{:5.2}s/it", 1.0 / rate),
-        rate => format!("{rate:5.2}it/s"),
+        rate if rate <= 0.0 => format!("    ?{unit}/s"),
+        rate if rate < 1.0 => format!("{:5.2}s/{unit}", 1.0 / rate),
+        rate => format!("{rate:5.2}{unit}/s"),
     }
 }
 
@@ -223,10 +239,24 @@ mod tests {
     fn the_bar_speaks_like_tqdm() {
         assert_eq!(clock(Duration::from_secs(18)), "00:18");
         assert_eq!(clock(Duration::from_secs(2 * 3600 + 15 * 60 + 12)), "2:15:12");
-        assert_eq!(pace(1.0 / 1.63), " 1.63s/it");
-        assert_eq!(pace(4.2), " 4.20it/s");
-        assert_eq!(pace(0.0), "    ?it/s");
-        let bar = progress_bar(Some(5000), 9);
-        assert_eq!((bar.length(), bar.position()), (Some(5000), 9));
+        assert_eq!(pace(1.0 / 1.63, "ba"), " 1.63s/ba");
+        assert_eq!(pace(4.2, "ba"), " 4.20ba/s");
+        assert_eq!(pace(0.0, "ba"), "    ?ba/s");
+    }
+
+    #[test]
+    fn the_bar_shows_position_time_left_and_pace() {
+        let screen = indicatif::InMemoryTerm::new(10, 140);
+        let target = ProgressDrawTarget::term_like(Box::new(screen.clone()));
+        let bar = progress_bar(Some(5000), 9, "ba", target);
+        bar.set_message(", loss/train/total=9.7484");
+        std::thread::sleep(Duration::from_millis(20));
+        bar.set_position(1250);
+        bar.force_draw();
+        let shown = screen.contents();
+        assert!(shown.starts_with("train "), "{shown}");
+        assert!(shown.contains(" 25%|██████"), "{shown}");
+        assert!(shown.contains("| 1250/5000 [00:0"), "{shown}");
+        assert!(shown.contains("ba/s, loss/train/total=9.7484]"), "{shown}");
     }
 }
