@@ -104,6 +104,30 @@ fn the_general_program_takes_c4_as_a_source() {
 }
 
 #[test]
+fn a_folder_for_the_output_must_be_one() {
+    let shop = Workshop::new();
+    let source = data().join("c4-sample");
+    let convert = |out: &str| {
+        let args = ["--source", source.to_str().unwrap(), "--splits", "val", "--out_root", out];
+        shop.fail(&args)
+    };
+    assert_eq!(
+        convert("s3://bucket/c4"),
+        "--out_root s3://bucket/c4 is a URL; write to a folder, and copy it to the bucket \
+         afterwards"
+    );
+    fs::write(shop.path("file"), "").unwrap();
+    assert_eq!(
+        convert("file"),
+        "--out_root file is a file; give a folder, or a name that is not taken yet"
+    );
+    assert_eq!(entries(&shop.path("")), ["file"]);
+    let defaults = ["--compression", "none", "--hashes", "none", "--num_workers", "1"];
+    let args = ["--source", source.to_str().unwrap(), "--splits", "val", "--out_root", "c4"];
+    shop.succeed(&[&args[..], &defaults].concat());
+}
+
+#[test]
 fn the_output_does_not_depend_on_the_number_of_threads() {
     let shop = Workshop::new();
     let source = data().join("c4-sample");

@@ -445,8 +445,9 @@ fn tokenizers_come_from_the_hub_once() {
     assert_eq!(
         world.fail(&args("three", "acme/private")),
         format!(
-            "{endpoint}/acme/private/resolve/main/tokenizer.json answers 401 Unauthorized; check \
-             the name, and set HF_TOKEN to a token that may read it"
+            "tokenizer \"acme/private\" is not built in (gpt2 is), there is no acme/private here, and from the hub: \
+             {endpoint}/acme/private/resolve/main/tokenizer.json answers 401 Unauthorized; check \
+             the name, and set HF_TOKEN to a token that may read it; or give the path of a tokenizer.json"
         )
     );
     assert!(!world.path("three").exists());

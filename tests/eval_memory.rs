@@ -7,6 +7,8 @@ use convert::tokenizer::Tokenizer;
 use trainer::config::Config;
 use trainer::data::EvalData;
 use trainer::eval::evaluate;
+use trainer::generate::generate;
+use trainer::interrupt::Interrupt;
 use trainer::logging::monitor::Memory;
 use trainer::model::Gpt;
 
@@ -36,12 +38,32 @@ fn a_hundred_evaluation_batches_leave_memory_flat() {
     let model = Gpt::init(&config.model, 17, &Device::flex().autodiff());
 
     let few = EvalData::open(&load(10), &tokenizer).unwrap().unwrap();
-    evaluate(&model, &few, &tokenizer).unwrap();
+    let interrupt = Interrupt::default();
+    evaluate(&model, &few, &tokenizer, &interrupt).unwrap();
     let before = resident_mb();
     let hundred = EvalData::open(&config, &tokenizer).unwrap().unwrap();
-    let evaluation = evaluate(&model, &hundred, &tokenizer).unwrap();
+    let evaluation = evaluate(&model, &hundred, &tokenizer, &interrupt).unwrap().unwrap();
     let after = resident_mb();
     println!("resident: {before:.0} MB before, {after:.0} MB after {} tokens", evaluation.tokens);
     assert_eq!(evaluation.tokens, 100 * 8 * 63);
     assert!(after - before < 50.0, "grew from {before:.0} to {after:.0} MB");
+}
+
+#[test]
+fn generation_leaves_memory_flat() {
+    let folder = tempfile::tempdir().unwrap();
+    let recipe = small_recipe(folder.path(), &small_dataset(folder.path()));
+    let overrides =
+        ["max_seq_len=64", "model.d_model=64", "model.n_layers=4", "generate.max_new_tokens=300"];
+    let config = Config::load(&recipe, &overrides.map(str::to_owned)).unwrap();
+    let tokenizer = Tokenizer::load(&config.tokenizer_name).unwrap();
+    let model = Gpt::init(&config.model, 17, &Device::flex().autodiff());
+    let write = |seed| generate(&model, &tokenizer, "The", &config.generate, seed).unwrap();
+    write(1);
+    let before = resident_mb();
+    let text: String = (2..5).map(write).collect();
+    let after = resident_mb();
+    println!("resident: {before:.0} MB before, {after:.0} MB after {} bytes of text", text.len());
+    // 900 forwards of 64 tokens keep more than 1 MB of graph each if one is recorded.
+    assert!(text.len() > 300 && after - before < 50.0, "grew from {before:.0} to {after:.0} MB");
 }

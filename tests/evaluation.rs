@@ -11,6 +11,7 @@ use mds::{Writer, WriterOptions};
 use trainer::config::Config;
 use trainer::data::EvalData;
 use trainer::eval::{Evaluation, Unigram, evaluate};
+use trainer::interrupt::Interrupt;
 use trainer::logging::Value as Metric;
 use trainer::model::Gpt;
 
@@ -76,7 +77,8 @@ fn the_unigram_entropy_is_that_of_the_training_counts() {
     let config = config(root.path(), &[]);
     let tokenizer = tokenizer();
     let data = EvalData::open(&config, &tokenizer).unwrap().unwrap();
-    let unigram = Unigram::of_training_split(&config, &tokenizer).unwrap();
+    let unigram = Unigram::of_training_split(&config, &tokenizer, &Interrupt::default());
+    let unigram = unigram.unwrap().unwrap();
     let evaluation = unigram.evaluate(&data, &tokenizer).unwrap();
 
     // Targets in training: the , the | the the the. One is added to the count of each of 4,096 entries.
@@ -98,7 +100,7 @@ fn a_model_that_knows_nothing_is_at_the_logarithm_of_its_vocabulary() {
     let config = config(root.path(), &["model.init_std=0"]);
     let data = EvalData::open(&config, &tokenizer()).unwrap().unwrap();
     let model = Gpt::init(&config.model, 1, &Device::flex());
-    let evaluation = evaluate(&model, &data, &tokenizer()).unwrap();
+    let evaluation = evaluate(&model, &data, &tokenizer(), &Interrupt::default()).unwrap().unwrap();
     assert!(close(evaluation.nats, 9.0 * VOCAB_SIZE.ln()), "{evaluation:?}");
     assert_eq!((evaluation.tokens, evaluation.bytes), (9, 30));
     let metrics = evaluation.metrics();
@@ -116,7 +118,7 @@ fn every_token_weighs_the_same_however_rows_are_batched() {
         let config = config(root.path(), &["model.init_std=1", &batch]);
         let data = EvalData::open(&config, &tokenizer()).unwrap().unwrap();
         let model = Gpt::init(&config.model, 1, &Device::flex());
-        evaluate(&model, &data, &tokenizer()).unwrap()
+        evaluate(&model, &data, &tokenizer(), &Interrupt::default()).unwrap().unwrap()
     };
     let [one, two, three] = ["1", "2", "3"].map(with_batch);
     assert!(!close(one.nats_per_token(), VOCAB_SIZE.ln()), "{one:?}");

@@ -310,6 +310,28 @@ fn verify_finds_a_changed_bit_and_a_wrong_offset() {
 }
 
 #[test]
+fn a_local_folder_that_is_none_or_holds_the_dataset_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let split = dir.path().join("c4/val");
+    write(&split, 5, &PLAIN);
+    let root = split.parent().unwrap();
+    assert_eq!(
+        inspect(&[path(&split), path(root)]).fails(),
+        format!(
+            "mds-inspect: the local folder {} holds the dataset {} itself; give a folder outside of it, or none \
+             to read it in place",
+            root.display(),
+            split.display()
+        )
+    );
+    assert!(!root.join("index.json").exists());
+    assert_eq!(
+        inspect(&[path(&split), "http://host/x"]).fails(),
+        "mds-inspect: the local folder http://host/x is a URL; give a folder of this machine; the remote comes first"
+    );
+}
+
+#[test]
 fn a_truncated_shard_is_one_clear_sentence() {
     let dir = tempfile::tempdir().unwrap();
     write(dir.path(), 50, &PLAIN);

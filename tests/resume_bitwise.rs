@@ -12,7 +12,7 @@ use serde_json::Value;
 
 #[path = "support/training.rs"]
 mod training;
-use training::{records, small_dataset, small_recipe, succeed, train};
+use training::{logged, records, small_dataset, small_recipe, succeed, train};
 
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -150,18 +150,4 @@ fn assert_resumes_to(recipe: &Path, broken: &Path, unbroken: &Path, from: &[&str
     assert_eq!(logged(broken), logged(unbroken), "metrics of {}", broken.display());
     let left: Vec<_> = std::fs::read_dir(broken.join("checkpoints")).unwrap().flatten().collect();
     assert!(left.iter().all(|e| !e.file_name().to_string_lossy().starts_with('.')), "{left:?}");
-}
-
-/// Every record, without what measures the clock.
-fn logged(run: &Path) -> Vec<Value> {
-    let mut records = records(run);
-    for record in &mut records {
-        let object = record.as_object_mut().unwrap();
-        object.retain(|key, _| {
-            !["wall_clock", "throughput", "time", "memory"]
-                .iter()
-                .any(|clock| key.starts_with(clock))
-        });
-    }
-    records
 }

@@ -111,3 +111,17 @@ pub(crate) fn records(folder: &Path) -> Vec<Value> {
     let text = std::fs::read_to_string(folder.join("run/metrics.jsonl")).unwrap();
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
+
+/// Every record, without what measures the clock.
+pub(crate) fn logged(run: &Path) -> Vec<Value> {
+    let mut records = records(run);
+    for record in &mut records {
+        let object = record.as_object_mut().unwrap();
+        object.retain(|key, _| {
+            !["wall_clock", "throughput", "time", "memory"]
+                .iter()
+                .any(|clock| key.starts_with(clock))
+        });
+    }
+    records
+}

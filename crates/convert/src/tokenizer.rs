@@ -61,7 +61,19 @@ impl Tokenizer {
         if !is_hub_name(name_or_path) {
             return Err(not_found(name_or_path, &format!("there is no {}", file.display())));
         }
-        let file = fetch(name_or_path)?;
+        let here = file;
+        let file = fetch(name_or_path).map_err(|error| match error.kind() {
+            ErrorKind::NotFound => error,
+            kind => Error::new(
+                kind,
+                format!(
+                    "tokenizer {name_or_path:?} is not built in (gpt2 is), there is no {} here, and \
+                     from the hub: {error}",
+                    here.display()
+                ),
+                "or give the path of a tokenizer.json",
+            ),
+        })?;
         Self::from_file(&file, name_or_path)
     }
 

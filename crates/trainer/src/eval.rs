@@ -1,12 +1,16 @@
 //! What the model has learned: its loss on held-out documents, and what knowing only word counts would give.
 
+use std::time::Instant;
+
 use burn::module::Module;
 use convert::tokenizer::Tokenizer;
 
+use crate::checkpoint::State;
 use crate::config::Config;
 use crate::data::{EvalData, IGNORED, TokenBatch};
 use crate::error::{Error, Result};
-use crate::logging::Metric;
+use crate::interrupt::Interrupt;
+use crate::logging::{Metric, MetricLogger};
 use crate::loss::summed_loss;
 use crate::model::Gpt;
 
@@ -45,22 +49,130 @@ impl Evaluation {
     }
 }
 
+/// What an examination of the model found.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Findings {
+    pub(crate) model: Evaluation,
+    /// What knowing only the counts of the training split would give; at the end of the run only.
+    pub(crate) unigram: Option<Evaluation>,
+}
+
+/// Evaluates the model of a run when that is due, and reports at its end.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Examiner<'a> {
+    pub(crate) config: &'a Config,
+    /// `None` where the recipe has no `eval_loader`: then nothing is ever due.
+    pub(crate) data: Option<&'a EvalData>,
+    pub(crate) tokenizer: &'a Tokenizer,
+    pub(crate) interrupt: &'a Interrupt,
+}
+
+impl Examiner<'_> {
+    /// Evaluates the model and logs what is found, if that is due. What Ctrl-C breaks off stays due.
+    pub(crate) fn run_due(
+        &self,
+        model: &Gpt,
+        state: &mut State,
+        logger: &mut MetricLogger,
+    ) -> Result<Option<Findings>> {
+        let Some(data) = self.data.filter(|_| state.evaluation_due) else {
+            state.evaluation_due = false;
+            return Ok(None);
+        };
+        let began = Instant::now();
+        let findings =
+            self.examine(model, data, self.config.max_duration.reached(&state.timestamp))?;
+        state.eval_seconds += began.elapsed().as_secs_f64();
+        if let Some(Findings { model, unigram }) = findings {
+            let mut metrics = model.metrics();
+            let nats = unigram.map(|unigram| unigram.nats_per_token());
+            metrics.extend(nats.map(|nats| ("metrics/eval/UnigramCrossEntropy", nats.into())));
+            logger.log_eval(&state.timestamp, &metrics)?;
+            state.evaluation_due = false;
+        }
+        Ok(findings)
+    }
+
+    /// Prints what the run came to: the loss beside the unigram entropy. `findings` are those of the end; a run that
+    /// had come to its end before has them on record, and they are made again.
+    pub(crate) fn report(
+        &self,
+        model: &Gpt,
+        findings: Option<Findings>,
+        logger: &MetricLogger,
+    ) -> Result<Option<Evaluation>> {
+        let Some(data) = self.data else { return Ok(None) };
+        let findings = match findings {
+            Some(findings) => Some(findings),
+            None => self.examine(model, data, true)?,
+        };
+        let Some(Findings { model, unigram: Some(unigram) }) = findings else { return Ok(None) };
+        let line = |what: &str, e: &Evaluation| {
+            let (nats, bits) = (e.nats_per_token(), e.bits_per_byte());
+            logger.print(&format!("{what:<34} {nats:.4} nats/token  {bits:.4} bits/byte"));
+        };
+        let evaluation_split = self.config.eval_loader.as_ref().map(|loader| &loader.dataset);
+        let training_split = &self.config.train_loader.dataset;
+        let same = evaluation_split.is_some_and(|split| {
+            (&split.remote, &split.local, &split.split)
+                == (&training_split.remote, &training_split.local, &training_split.split)
+        });
+        let documents = if same { "documents that were trained on" } else { "held-out documents" };
+        let Evaluation { tokens, bytes, .. } = unigram;
+        logger.print(&format!("{documents} ({tokens} tokens, {bytes} bytes):"));
+        line("  unigram entropy (training counts)", &unigram);
+        line("  loss of the model", &model);
+        let below = unigram.nats_per_token() - model.nats_per_token();
+        let side = if below >= 0.0 { "below" } else { "above" };
+        logger.print(&format!(
+            "  the model is {:.4} nats/token {side} the unigram entropy",
+            below.abs()
+        ));
+        Ok(Some(model))
+    }
+
+    /// `None` if it was interrupted.
+    fn examine(&self, model: &Gpt, data: &EvalData, at_end: bool) -> Result<Option<Findings>> {
+        let Some(model) = evaluate(model, data, self.tokenizer, self.interrupt)? else {
+            return Ok(None);
+        };
+        if !at_end {
+            return Ok(Some(Findings { model, unigram: None }));
+        }
+        match Unigram::of_training_split(self.config, self.tokenizer, self.interrupt)? {
+            Some(unigram) => {
+                let unigram = Some(unigram.evaluate(data, self.tokenizer)?);
+                Ok(Some(Findings { model, unigram }))
+            }
+            None => Ok(None),
+        }
+    }
+}
+
 /// The loss of `model` over one pass of `data`, computed without a graph: a forward on an autodiff device that is never
-/// taken backward would keep its graph.
+/// taken backward would keep its graph. `None` if `interrupt` was asked before the end.
 ///
 /// # Errors
 /// When the data cannot be read, or has not a single token to predict.
-pub fn evaluate(model: &Gpt, data: &EvalData, tokenizer: &Tokenizer) -> Result<Evaluation> {
+pub fn evaluate(
+    model: &Gpt,
+    data: &EvalData,
+    tokenizer: &Tokenizer,
+    interrupt: &Interrupt,
+) -> Result<Option<Evaluation>> {
     let model = model.valid();
     let mut sum = Evaluation::default();
     for batch in data.pass()? {
+        if interrupt.is_asked() {
+            return Ok(None);
+        }
         let batch = batch?;
         let (nats, tokens) = summed_loss(&model, &batch);
         sum.nats += nats;
         sum.tokens += tokens;
         sum.bytes += target_bytes(&batch, tokenizer)?;
     }
-    not_empty(sum)
+    not_empty(sum).map(Some)
 }
 
 /// The token distribution of the training split, regardless of order.
@@ -71,11 +183,16 @@ pub struct Unigram {
 }
 
 impl Unigram {
-    /// Counts the tokens of the training split: one pass in its own order, at most 20 million tokens of it.
+    /// Counts the tokens of the training split: one pass in its own order, at most 20 million tokens of it. `None` if
+    /// `interrupt` was asked before the end.
     ///
     /// # Errors
     /// When the data cannot be read.
-    pub fn of_training_split(config: &Config, tokenizer: &Tokenizer) -> Result<Self> {
+    pub fn of_training_split(
+        config: &Config,
+        tokenizer: &Tokenizer,
+        interrupt: &Interrupt,
+    ) -> Result<Option<Self>> {
         let mut loader = config.train_loader.clone();
         loader.dataset.shuffle = false;
         loader.drop_last = false;
@@ -83,14 +200,17 @@ impl Unigram {
         counting.eval_loader = Some(loader);
         counting.eval_subset_num_batches = None;
         let mut unigram = Self { counts: vec![0; config.model.vocab_size], total: 0 };
-        let Some(data) = EvalData::open(&counting, tokenizer)? else { return Ok(unigram) };
+        let Some(data) = EvalData::open(&counting, tokenizer)? else { return Ok(Some(unigram)) };
         for batch in data.pass()? {
+            if interrupt.is_asked() {
+                return Ok(None);
+            }
             unigram.count(&batch?);
             if unigram.total >= COUNTED_TOKENS {
                 break;
             }
         }
-        Ok(unigram)
+        Ok(Some(unigram))
     }
 
     fn count(&mut self, batch: &TokenBatch) {

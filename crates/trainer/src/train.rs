@@ -11,7 +11,7 @@ use crate::config::{BatchPlan, Config, Precision};
 use crate::data::{EvalData, Replica, TokenBatch, TrainData};
 use crate::device;
 use crate::error::{Error, Result};
-use crate::eval::{Evaluation, Unigram, evaluate};
+use crate::eval::{Evaluation, Examiner};
 use crate::generate::generate;
 use crate::interrupt::Interrupt;
 use crate::logging::monitor::{Memory, SpeedMonitor, peak_flops, remaining_hours};
@@ -21,9 +21,6 @@ use crate::model::{Dropout, Gpt};
 use crate::optim::{DecoupledAdamW, Gradients};
 use crate::schedule::Schedule;
 use crate::time::Timestamp;
-
-/// The cross-entropy, in nats per token, of who knows only how often each token occurs in the training split.
-const UNIGRAM_METRIC: &str = "metrics/eval/UnigramCrossEntropy";
 
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq)]
@@ -91,9 +88,13 @@ pub fn train(config: &Config, interrupt: &Interrupt) -> Result<Outcome> {
     announce(config, &device, &plan, found, &logger);
 
     let mut speed = Speedometer::new(config, &device, &state);
-    let (mut evaluated, mut unigram): (Option<Evaluation>, Option<Evaluation>) = (None, None);
-    if config.eval_first && state.timestamp.batch == 0 {
-        evaluated = run_eval(&model, eval_data.as_ref(), &tokenizer, &mut state, &mut logger)?;
+    let examiner = Examiner { config, data: eval_data.as_ref(), tokenizer: &tokenizer, interrupt };
+    // A resumed run may owe an evaluation that Ctrl-C broke off; once that is on record, the checkpoint must say so.
+    let owed = state.evaluation_due;
+    state.evaluation_due |= config.eval_first && state.timestamp.batch == 0;
+    let mut findings = examiner.run_due(&model, &mut state, &mut logger)?;
+    if owed && !state.evaluation_due {
+        saved_at = save(&mut checkpoints, &state, &model, &optimizer, &mut logger)?;
     }
 
     while !config.max_duration.reached(&state.timestamp) && !interrupt.is_asked() {
@@ -131,33 +132,20 @@ pub fn train(config: &Config, interrupt: &Interrupt) -> Result<Outcome> {
 
         // Both also at the end; evaluations first, so that the checkpoint's run has them on record.
         let last = config.max_duration.reached(&state.timestamp);
-        if last || config.eval_interval.is_due(&start, &state.timestamp) {
-            evaluated = run_eval(&model, eval_data.as_ref(), &tokenizer, &mut state, &mut logger)?;
-        }
-        if let (true, Some(data)) = (last, &eval_data) {
-            let entropy = unigram_entropy(config, data, &tokenizer)?;
-            let nats = entropy.nats_per_token();
-            logger.log_eval(&state.timestamp, &[(UNIGRAM_METRIC, nats.into())])?;
-            unigram = Some(entropy);
-        }
+        state.evaluation_due = last || config.eval_interval.is_due(&start, &state.timestamp);
+        findings = examiner.run_due(&model, &mut state, &mut logger)?;
         if last || config.save_interval.is_due(&start, &state.timestamp) {
             saved_at = save(&mut checkpoints, &state, &model, &optimizer, &mut logger)?;
         }
     }
 
-    let interrupted = !config.max_duration.reached(&state.timestamp);
+    let interrupted = !config.max_duration.reached(&state.timestamp) || state.evaluation_due;
     if interrupted && saved_at != Some(state.timestamp) {
         saved_at = save(&mut checkpoints, &state, &model, &optimizer, &mut logger)?;
     }
     let mut evaluation = None;
     if !interrupted {
-        if let Some(data) = &eval_data {
-            // Where the run had come to its end before, these are on record, and only shown again.
-            let model_loss = evaluated.map_or_else(|| evaluate(&model, data, &tokenizer), Ok)?;
-            let unigram = unigram.map_or_else(|| unigram_entropy(config, data, &tokenizer), Ok)?;
-            report(model_loss, unigram, &logger);
-            evaluation = Some(model_loss);
-        }
+        evaluation = examiner.report(&model, findings, &logger)?;
         if let Some(prompt) = &config.generate.prompt {
             let text = generate(&model, &tokenizer, prompt, &config.generate, config.seed)?;
             logger.print(&format!("generated: {prompt}{text}"));
@@ -283,22 +271,6 @@ fn save(
     Ok(Some(state.timestamp))
 }
 
-/// Evaluates the model as it is now, without a graph, and logs the result.
-fn run_eval(
-    model: &Gpt,
-    data: Option<&EvalData>,
-    tokenizer: &Tokenizer,
-    state: &mut State,
-    logger: &mut MetricLogger,
-) -> Result<Option<Evaluation>> {
-    let Some(data) = data else { return Ok(None) };
-    let began = Instant::now();
-    let evaluation = evaluate(model, data, tokenizer)?;
-    state.eval_seconds += began.elapsed().as_secs_f64();
-    logger.log_eval(&state.timestamp, &evaluation.metrics())?;
-    Ok(Some(evaluation))
-}
-
 /// Says what will be trained, on what, and from where.
 fn announce(
     config: &Config,
@@ -329,6 +301,10 @@ fn announce(
         let what = if config.load_weights_only { "weights" } else { "continuing" };
         let batch = checkpoint.state.timestamp.batch;
         logger.print(&format!("{what} from {} (batch {batch})", path.display()));
+        if !config.load_weights_only {
+            let changes = checkpoint.state.changes(config);
+            changes.iter().for_each(|change| logger.print(&format!("note: {change}")));
+        }
     }
 }
 
@@ -336,25 +312,6 @@ fn announce(
 fn scientific(x: f64) -> String {
     let exponent = x.log10().floor() as i32;
     format!("{:.2}e+{exponent:02}", x / 10f64.powi(exponent))
-}
-
-/// What knowing only the counts of the training split would give on the evaluation split.
-fn unigram_entropy(config: &Config, data: &EvalData, tokenizer: &Tokenizer) -> Result<Evaluation> {
-    Unigram::of_training_split(config, tokenizer)?.evaluate(data, tokenizer)
-}
-
-/// What the run came to: the loss beside the unigram entropy.
-fn report(evaluation: Evaluation, unigram: Evaluation, logger: &MetricLogger) {
-    let line = |what: &str, e: &Evaluation| {
-        let (nats, bits) = (e.nats_per_token(), e.bits_per_byte());
-        logger.print(&format!("{what:<34} {nats:.4} nats/token  {bits:.4} bits/byte"));
-    };
-    let Evaluation { tokens, bytes, .. } = unigram;
-    logger.print(&format!("held-out documents ({tokens} tokens, {bytes} bytes):"));
-    line("  unigram entropy (training counts)", &unigram);
-    line("  loss of the model", &evaluation);
-    let below = unigram.nats_per_token() - evaluation.nats_per_token();
-    logger.print(&format!("  the model is {below:.4} nats/token below the unigram entropy"));
 }
 
 /// Measures this process's pace.

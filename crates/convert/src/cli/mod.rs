@@ -6,7 +6,8 @@
 mod display;
 mod stop;
 
-use std::path::PathBuf;
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::thread;
 use std::time::Instant;
@@ -48,7 +49,7 @@ Flags may be spelled with hyphens too (--out-root). Ctrl-C removes what is unfin
 
 /// Convert C4, or text in C4's shape, to a streaming dataset of MDS shards.
 #[derive(Parser, Debug)]
-#[command(version, rename_all = "snake_case", after_help = EXAMPLES, max_term_width = 100)]
+#[command(name = "convert-c4", version, rename_all = "snake_case", after_help = EXAMPLES, max_term_width = 100)]
 struct Args {
     /// Folder for the dataset; each split becomes a folder in it
     #[arg(long, alias = "out-root", value_name = "FOLDER")]
@@ -161,6 +162,7 @@ fn exit_code(program: &str, args: Args) -> ExitCode {
         .with_writer(std::io::stderr)
         .with_target(false)
         .without_time()
+        .with_ansi(std::io::stderr().is_terminal())
         .with_env_filter(
             tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into()),
         )
@@ -222,6 +224,7 @@ struct Job {
 
 impl Job {
     fn check(program: &str, args: Args) -> Result<Self> {
+        check_folder(&args.out_root)?;
         let content = content(program, &args)?;
         let mut splits: Vec<Split> = Vec::new();
         for split in args.splits.into_iter().map(Split::from) {
@@ -230,13 +233,15 @@ impl Job {
             }
         }
         let mut hashes = Vec::new();
-        for hash in &args.hashes {
+        // The defaults may be written out.
+        let compression = args.compression.filter(|code| code != "none");
+        for hash in args.hashes.iter().filter(|hash| *hash != "none") {
             hashes.push(hash.parse::<HashAlgorithm>()?);
         }
         hashes.sort_by_key(ToString::to_string);
         hashes.dedup();
         let writer = WriterOptions {
-            compression: args.compression.map(|c| c.parse::<Compression>()).transpose()?,
+            compression: compression.map(|c| c.parse::<Compression>()).transpose()?,
             hashes,
             size_limit: Some(parse_size(&args.size_limit)?),
         };
@@ -267,6 +272,21 @@ impl Job {
             threads: self.threads,
         }
     }
+}
+
+/// Nothing is written to a folder called `s3:`, nor below a file.
+fn check_folder(out_root: &Path) -> Result<()> {
+    let refuse = |what: &str, remedy: &str| {
+        let what = format!("--out_root {} is {what}", out_root.display());
+        Err(Error::new(ErrorKind::InvalidArgument, what, remedy))
+    };
+    if out_root.to_string_lossy().contains("://") {
+        return refuse("a URL", "write to a folder, and copy it to the bucket afterwards");
+    }
+    if out_root.is_file() {
+        return refuse("a file", "give a folder, or a name that is not taken yet");
+    }
+    Ok(())
 }
 
 fn content(program: &str, args: &Args) -> Result<Content> {

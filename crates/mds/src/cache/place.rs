@@ -58,6 +58,9 @@ impl Place {
             return Self::in_place(local);
         };
         let location = Location::parse(remote)?.join(split);
+        if let Some(local) = &local {
+            check_local(local, &location)?;
+        }
         match (location.folder(), local) {
             (Some(folder), None) => Self::in_place(folder.to_path_buf()),
             (Some(folder), Some(local)) if same_folder(folder, &local) => Self::in_place(local),
@@ -293,6 +296,31 @@ fn private_dir() -> Result<TempDir> {
 
 fn folder_of(path: &Path) -> PathBuf {
     path.parent().map(Path::to_path_buf).unwrap_or_default()
+}
+
+/// Refuses a local folder that is no folder, or whose `index.json` would hide the splits of the remote.
+fn check_local(local: &Path, location: &Location) -> Result<()> {
+    if local.to_string_lossy().contains("://") {
+        return Err(Error::invalid(
+            format!("the local folder {} is a URL", local.display()),
+            "give a folder of this machine; the remote comes first",
+        ));
+    }
+    let holds = |folder: &Path| match (local.canonicalize(), folder.canonicalize()) {
+        (Ok(local), Ok(folder)) => local != folder && folder.starts_with(local),
+        _ => false,
+    };
+    match location.folder().filter(|folder| holds(folder)) {
+        None => Ok(()),
+        Some(folder) => Err(Error::invalid(
+            format!(
+                "the local folder {} holds the dataset {} itself",
+                local.display(),
+                folder.display()
+            ),
+            "give a folder outside of it, or none to read it in place",
+        )),
+    }
 }
 
 fn same_folder(a: &Path, b: &Path) -> bool {

@@ -1,5 +1,6 @@
 //! `train CONFIG.yaml [key.sub=value ...]`: trains the GPT that a YAML recipe describes.
 
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -42,7 +43,7 @@ Ctrl-C or SIGTERM.";
 /// the schedule and what to log and save: see yamls/125m.yaml and yamls/quickstart.yaml. Durations are 100ba
 /// (steps), 5000sp (rows), 2e6tok (tokens), 1ep (epochs) or 0.1dur (a part of the run).
 #[derive(Debug, Parser)]
-#[command(version, about, after_long_help = EXAMPLES)]
+#[command(name = "train", version, about, after_long_help = EXAMPLES)]
 struct Args {
     /// The recipe, a YAML file.
     #[arg(required_unless_present = "devices")]
@@ -60,7 +61,12 @@ struct Args {
 
 fn main() -> ExitCode {
     tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into()),
+        )
+        .with_target(false)
+        .without_time()
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
         .init();
     match run(&Args::parse()) {

@@ -24,6 +24,8 @@ pub struct CheckpointFolder {
     keep: Option<usize>,
     /// Checkpoints that are not this run's past, discarded once it has one of its own.
     replaced: Vec<PathBuf>,
+    /// The folder itself, locked as long as this run lives: two runs would sweep each other's files.
+    _lock: fs::File,
 }
 
 /// A checkpoint to continue from.
@@ -44,7 +46,7 @@ impl CheckpointFolder {
     /// Checkpoints that are not this run's past are discarded as soon as it has saved one of its own, if `overwrite`.
     ///
     /// # Errors
-    /// When the folder cannot be made, or holds checkpoints that are not this run's past and `overwrite` is not set.
+    /// When the folder cannot be made, another run uses it, or it holds checkpoints that are not this run's past and `overwrite` is not set.
     pub fn open(
         path: &Path,
         keep: Option<usize>,
@@ -52,6 +54,13 @@ impl CheckpointFolder {
         continues: Option<&Path>,
     ) -> Result<Self> {
         fs::create_dir_all(path).map_err(Error::io("create", path))?;
+        let lock = fs::File::open(path).map_err(Error::io("open", path))?;
+        if let Err(fs::TryLockError::WouldBlock) = lock.try_lock() {
+            return Err(Error::Checkpoint(format!(
+                "save_folder `{}` is in use by another run; wait for its end, or use another save_folder",
+                path.display()
+            )));
+        }
         restore_replaced(path)?;
         let past = continues.and_then(position);
         let foreign: Vec<PathBuf> = list(path)?
@@ -66,7 +75,7 @@ impl CheckpointFolder {
                 newest.display()
             )));
         }
-        Ok(Self { path: path.to_owned(), keep, replaced: foreign })
+        Ok(Self { path: path.to_owned(), keep, replaced: foreign, _lock: lock })
     }
 
     /// The newest complete checkpoint in `path`, `None` where there is no checkpoint at all.
@@ -75,14 +84,18 @@ impl CheckpointFolder {
     /// When there are checkpoints and all of them are damaged.
     pub fn newest(path: &Path) -> Result<Option<Found>> {
         restore_replaced(path)?;
-        let mut notices = Vec::new();
+        let mut problems = Vec::new();
         for (_, folder) in list(path)?.into_iter().rev() {
             match Checkpoint::load(&folder) {
-                Ok(checkpoint) => return Ok(Some(Found { path: folder, checkpoint, notices })),
-                Err(error) => notices.push(error.to_string()),
+                Ok(checkpoint) => {
+                    let passed_over = |problem| format!("passed over: {problem}");
+                    let notices = problems.into_iter().map(passed_over).collect();
+                    return Ok(Some(Found { path: folder, checkpoint, notices }));
+                }
+                Err(error) => problems.push(error.to_string()),
             }
         }
-        match notices.into_iter().next() {
+        match problems.into_iter().next() {
             None => Ok(None),
             Some(problem) => Err(Error::Checkpoint(problem)),
         }
@@ -114,8 +127,14 @@ impl CheckpointFolder {
         let writing = self.path.join(format!("{WRITING}{name}"));
         remove(&writing).map_err(Error::io("remove", &writing))?;
         fs::create_dir(&writing).map_err(Error::io("create", &writing))?;
-        checkpoint.write_files(&writing)?;
-        sync_folder(&writing)?;
+        if let Err(error) = checkpoint.write_files(&writing).and_then(|()| sync_folder(&writing)) {
+            // On a full disk the half-written folder would keep it full.
+            let _ = remove(&writing);
+            return Err(Error::Checkpoint(format!(
+                "{error}; the checkpoints before it are whole: make room in `{}` and continue with autoresume=true",
+                self.path.display()
+            )));
+        }
         if target.exists() {
             // The same position again: after a resume from an older checkpoint, or a run that replaces another.
             // A folder cannot be renamed over another, so for an instant only the hidden name exists; a process that

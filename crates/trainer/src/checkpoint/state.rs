@@ -6,6 +6,7 @@ use std::io::Write;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value as Json;
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::{STATE_FILE, damaged};
@@ -30,6 +31,9 @@ pub struct State {
     pub previous_start: Option<Timestamp>,
     /// Steps that the optimizer's moments have seen.
     pub optimizer_steps: u64,
+    /// Whether the evaluation that belongs here is still to be done: Ctrl-C came before or during it.
+    #[serde(default)]
+    pub evaluation_due: bool,
     /// Seconds spent training.
     pub train_seconds: f64,
     /// Seconds spent evaluating.
@@ -40,7 +44,7 @@ pub struct State {
     /// further generator state.
     pub seed: u64,
     /// The resolved configuration of the run.
-    pub config: serde_json::Value,
+    pub config: Json,
     /// Size and hash of each file of tensors.
     #[serde(default)]
     pub(super) files: BTreeMap<String, FileRecord>,
@@ -63,6 +67,7 @@ impl State {
             timestamp,
             previous_start: None,
             optimizer_steps: 0,
+            evaluation_due: false,
             train_seconds: 0.0,
             eval_seconds: 0.0,
             data: DataState::default(),
@@ -77,9 +82,35 @@ impl State {
         self.timestamp = saved.timestamp;
         self.previous_start = saved.previous_start;
         self.optimizer_steps = saved.optimizer_steps;
+        self.evaluation_due = saved.evaluation_due;
         self.train_seconds = saved.train_seconds;
         self.eval_seconds = saved.eval_seconds;
         self.data = saved.data.clone();
+    }
+
+    /// The keys that decide what is computed and have another value in `config` than in the checkpoint, each with both
+    /// values.
+    pub fn changes(&self, config: &Config) -> Vec<String> {
+        const SEED_OF_ORDER: &str = "train_loader.dataset.shuffle_seed";
+        let here = serde_json::to_value(config).unwrap_or_default();
+        let mut changes = Vec::new();
+        for section in ["seed", "max_seq_len", "model", "train_loader", "scheduler", "optimizer"]
+            .into_iter()
+            .chain(["global_train_batch_size", "grad_clip_norm", "precision"])
+        {
+            differences(section, &self.config[section], &here[section], &mut changes);
+        }
+        changes
+            .into_iter()
+            .map(|(key, saved, here)| {
+                let effect = if key == SEED_OF_ORDER {
+                    ", without effect: the saved order goes on"
+                } else {
+                    ""
+                };
+                format!("{key} was {saved} in the checkpoint and is {here}{effect}")
+            })
+            .collect()
     }
 
     /// Checks that the checkpoint holds a model of the configured shape.
@@ -171,6 +202,20 @@ impl State {
             return Err(damaged(folder, file, &"is not what was saved (its hash differs)"));
         }
         Ok(bytes)
+    }
+}
+
+/// Adds the leaves below `key` that differ.
+fn differences(key: &str, saved: &Json, here: &Json, found: &mut Vec<(String, Json, Json)>) {
+    match (saved, here) {
+        (Json::Object(saved), Json::Object(here)) => {
+            for (name, here) in here {
+                let saved = saved.get(name).unwrap_or(&Json::Null);
+                differences(&format!("{key}.{name}"), saved, here, found);
+            }
+        }
+        _ if saved == here => {}
+        _ => found.push((key.to_owned(), saved.clone(), here.clone())),
     }
 }
 

@@ -79,6 +79,7 @@ impl Config {
                 )));
             }
         }
+        self.check_folders()?;
         self.check_epochs()?;
         self.max_duration.resolve(self.max_duration)?;
         if self.autoresume && self.save_folder.is_none() {
@@ -89,6 +90,20 @@ impl Config {
             ));
         }
         Ok(())
+    }
+
+    /// Nothing is written to a folder called `s3:`.
+    fn check_folders(&self) -> Result<()> {
+        let run_folder = self.run_folder.to_string_lossy();
+        let folders =
+            [("run_folder", Some(&*run_folder)), ("save_folder", self.save_folder.as_deref())];
+        match folders.into_iter().find(|(_, folder)| folder.is_some_and(|f| f.contains("://"))) {
+            None => Ok(()),
+            Some((key, folder)) => Err(Error::Config(format!(
+                "`{key}` is `{}`, but runs are written to this machine only so far; give a folder",
+                folder.unwrap_or_default()
+            ))),
+        }
     }
 
     /// Joined documents have no end, so nothing can be counted in their epochs.

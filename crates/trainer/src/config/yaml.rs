@@ -39,9 +39,12 @@ pub(super) fn read(path: &Path) -> Result<Value> {
 /// One YAML value, or the parser's reason in one line.
 fn parse_value(text: &str) -> std::result::Result<Value, String> {
     let options = serde_saphyr::options! { with_snippet: false, strict_booleans: true };
-    serde_saphyr::from_str_with_options(text, options)
-        .map(numbers_with_exponent)
-        .map_err(|error| error.to_string().lines().next().unwrap_or_default().trim().to_owned())
+    serde_saphyr::from_str_with_options(text, options).map(numbers_with_exponent).map_err(|error| {
+        let reason = error.to_string();
+        let line = reason.lines().next().unwrap_or_default();
+        // The parser's remedy is for who calls it, not for who writes YAML.
+        line.replace(", set DuplicateKeyPolicy in Options if acceptable", "").trim().to_owned()
+    })
 }
 
 /// Reads `1e-4` and `1e9`, which YAML's rules leave as text, as the numbers they are meant to be.

@@ -1,6 +1,7 @@
 //! One split as sequences of token ids: opening it, and what the loader's threads do to a sample.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use convert::tokenizer::Tokenizer;
@@ -34,6 +35,8 @@ struct Reading {
     address: String,
     max_seq_len: usize,
     vocab_size: usize,
+    /// Whether it was said that samples are cut.
+    warned_of_cut: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -63,7 +66,8 @@ impl Source {
         )
         .map_err(|error| match error.kind() {
             ErrorKind::NotFound => Error::Data(format!(
-                "{error} (in the recipe: data_remote, {section}.dataset.split)"
+                "{error} (in the recipe: data_remote, {section}.dataset.split{})",
+                splits_beside(dataset_config)
             )),
             _ => Error::from(error),
         })?;
@@ -73,7 +77,7 @@ impl Source {
             Column::Text { .. } => dataset_config.group_method,
             Column::Integers | Column::Bytes(_) => GroupMethod::Truncate,
         };
-        if matches!(column, Column::Text { .. }) && tokenizer.vocab_size() > vocab_size {
+        if tokenizer.vocab_size() > vocab_size {
             return Err(Error::Config(format!(
                 "the tokenizer `{}` has ids up to {}, but model.vocab_size is {vocab_size}; set \
                  it to at least {}",
@@ -91,7 +95,13 @@ impl Source {
             config: config.clone(),
             method,
             pad: i32::try_from(pad).unwrap_or(0),
-            reading: Arc::new(Reading { column, address, max_seq_len, vocab_size }),
+            reading: Arc::new(Reading {
+                column,
+                address,
+                max_seq_len,
+                vocab_size,
+                warned_of_cut: AtomicBool::new(false),
+            }),
         })
     }
 
@@ -145,6 +155,19 @@ fn address(config: &DatasetConfig) -> String {
         Some(split) => format!("{}/{split}", root.trim_end_matches('/')),
         None => root.to_owned(),
     }
+}
+
+/// `; there is val`: the splits beside the missing one, where they can be listed.
+fn splits_beside(config: &DatasetConfig) -> String {
+    let root = config.remote.as_deref().or(config.local.as_deref()).unwrap_or_default();
+    let Ok(entries) = std::fs::read_dir(root) else { return String::new() };
+    let mut splits: Vec<String> = entries
+        .flatten()
+        .filter(|entry| entry.path().join("index.json").exists())
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect();
+    splits.sort();
+    if splits.is_empty() { String::new() } else { format!("; there is {}", splits.join(", ")) }
 }
 
 fn dataset_options(
@@ -240,6 +263,15 @@ impl Reading {
 
     /// A sample of ready tokens as a row: longer ones are cut, shorter ones are an error.
     fn row(&self, sample: &Sample, ids: &[i64]) -> mds::Result<Vec<i32>> {
+        let used = self.max_seq_len;
+        if ids.len() > used && !self.warned_of_cut.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                "the samples of {} have {} tokens, of which only the first {used} are used; raise \
+                 max_seq_len, or convert the text with --concat_tokens {used}",
+                self.address,
+                ids.len()
+            );
+        }
         let Some(ids) = ids.get(..self.max_seq_len) else {
             return Err(self.refuse(
                 sample,

@@ -18,25 +18,25 @@ use crate::durable;
 use crate::error::{Error, Result};
 use crate::time::Timestamp;
 
-/// The open file.
+/// The file, opened with the first record: a run that ends before has not replaced an earlier one's.
 #[derive(Debug)]
 pub(super) struct JsonLines {
-    file: File,
+    file: Option<File>,
     path: PathBuf,
+    /// What the file begins with: the lines that are kept of it.
+    begin: Vec<u8>,
 }
 
 impl JsonLines {
-    /// Opens `path` for appending, and returns the records that it keeps: with `resume_at` those
+    /// Will write to `path`, and returns the records that it keeps: with `resume_at` those
     /// up to that position, without it none.
     pub(super) fn open(path: PathBuf, resume_at: Option<&Timestamp>) -> Result<(Self, Vec<Json>)> {
         let kept = match resume_at {
             None => (Vec::new(), Vec::new()),
             Some(at) => kept_lines(&path, at.batch)?,
         };
-        let (text, kept) = kept;
-        durable::write(&path, &text).map_err(Error::io("write", &path))?;
-        let file = OpenOptions::new().append(true).open(&path).map_err(Error::io("open", &path))?;
-        Ok((Self { file, path }, kept))
+        let (begin, kept) = kept;
+        Ok((Self { file: None, path, begin }, kept))
     }
 
     pub(super) fn log<'a>(
@@ -46,12 +46,26 @@ impl JsonLines {
     ) -> Result<()> {
         let mut line = record(at, metrics).to_string();
         line.push('\n');
-        self.file.write_all(line.as_bytes()).map_err(Error::io("write", &self.path))
+        let file = match &mut self.file {
+            Some(file) => file,
+            none => {
+                durable::write(&self.path, &self.begin).map_err(Error::io("write", &self.path))?;
+                let file = OpenOptions::new().append(true).open(&self.path);
+                none.insert(file.map_err(Error::io("open", &self.path))?)
+            }
+        };
+        file.write_all(line.as_bytes()).map_err(Error::io("write", &self.path))
+    }
+
+    /// Whether anything was logged by this process.
+    pub(super) fn is_begun(&self) -> bool {
+        self.file.is_some()
     }
 
     /// Waits until everything logged is on the disk.
     pub(super) fn sync(&self) -> Result<()> {
-        self.file.sync_data().map_err(Error::io("write", &self.path))
+        let Some(file) = &self.file else { return Ok(()) };
+        file.sync_data().map_err(Error::io("write", &self.path))
     }
 }
 
@@ -128,7 +142,7 @@ mod tests {
         let (mut first, _) = JsonLines::open(path.clone(), None).unwrap();
         (1..=5).for_each(|batch| log(&mut first, batch, loss(batch)));
         // Killed in the middle of a line, two steps after the checkpoint at step 3.
-        first.file.write_all(b"{\"epoch\":0,\"bat").unwrap();
+        first.file.as_mut().unwrap().write_all(b"{\"epoch\":0,\"bat").unwrap();
         drop(first);
         let (mut second, kept) = JsonLines::open(path.clone(), Some(&at(3))).unwrap();
         assert_eq!(kept.len(), 3);
@@ -143,9 +157,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("metrics.jsonl");
         std::fs::write(&path, "{\"batch\":1}\n").unwrap();
-        let (_, kept) = JsonLines::open(path.clone(), None).unwrap();
+        let (mut lines, kept) = JsonLines::open(path.clone(), None).unwrap();
         assert!(kept.is_empty());
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), "");
+        // What is there is replaced with the first record, not before.
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "{\"batch\":1}\n");
+        log(&mut lines, 1, 0.5);
+        assert!(std::fs::read_to_string(&path).unwrap().starts_with("{\"epoch\":0,\"batch\":1,"));
         // Resuming without the file, as after moving a checkpoint to another machine.
         std::fs::remove_file(&path).unwrap();
         assert!(JsonLines::open(path, Some(&at(3))).unwrap().1.is_empty());

@@ -66,8 +66,17 @@ impl From<&str> for Value {
 pub struct MetricLogger {
     console: Console,
     lines: JsonLines,
-    events: Option<EventFile>,
+    events: Option<Events>,
     curve: Option<Curve>,
+}
+
+/// The event file of this process, made with the first record.
+#[derive(Debug)]
+struct Events {
+    folder: PathBuf,
+    /// `None` where the run begins anew: what an earlier one left is then replaced.
+    resume_at: Option<u64>,
+    file: Option<EventFile>,
 }
 
 /// The loss curve's file, and when it was last drawn.
@@ -79,12 +88,27 @@ struct Curve {
     drawn: Instant,
 }
 
+impl Events {
+    fn file(&mut self) -> Result<&mut EventFile> {
+        match &mut self.file {
+            Some(file) => Ok(file),
+            none => {
+                if self.resume_at.is_none() {
+                    tensorboard::clear(&self.folder)?;
+                }
+                let first_step = self.resume_at.map_or(0, |batch| batch + 1);
+                Ok(none.insert(EventFile::create(&self.folder, first_step)?))
+            }
+        }
+    }
+}
+
 impl MetricLogger {
     /// Opens the destinations that `config` asks for, in its run folder, which is made if need be.
     ///
     /// With `resume_at`, the position of the checkpoint that the run continues from, everything
     /// logged after it is taken back, so that no step is logged twice; without it, the metrics of
-    /// an earlier run in the same folder are replaced. `batches_per_epoch` is shown where the run
+    /// an earlier run in the same folder are replaced. Neither happens before the first record. `batches_per_epoch` is shown where the run
     /// is measured in epochs.
     ///
     /// # Errors
@@ -98,10 +122,11 @@ impl MetricLogger {
         std::fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
         let (lines, kept) = JsonLines::open(folder.join("metrics.jsonl"), resume_at)?;
         let events = match config.loggers.tensorboard {
-            true => {
-                let first_step = resume_at.map_or(0, |at| at.batch + 1);
-                Some(EventFile::create(&folder.join("tensorboard"), first_step)?)
-            }
+            true => Some(Events {
+                folder: folder.join("tensorboard"),
+                resume_at: resume_at.map(|at| at.batch),
+                file: None,
+            }),
             false => None,
         };
         let curve = config.loggers.loss_curve.then(|| Curve {
@@ -150,7 +175,7 @@ impl MetricLogger {
         let all = || metrics.iter().copied().flatten();
         self.lines.log(at, all())?;
         if let Some(events) = &mut self.events {
-            events.log(at.batch, all())?;
+            events.file()?.log(at.batch, all())?;
         }
         if let Some(curve) = &mut self.curve {
             for (name, value) in all() {
@@ -182,7 +207,10 @@ impl MetricLogger {
     pub fn finish(mut self) -> Result<()> {
         self.console.finish();
         self.lines.sync()?;
-        self.curve.as_mut().map_or(Ok(()), Curve::draw)
+        match &mut self.curve {
+            Some(curve) if self.lines.is_begun() => curve.draw(),
+            _ => Ok(()),
+        }
     }
 }
 

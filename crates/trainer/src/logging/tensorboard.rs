@@ -23,7 +23,20 @@ use super::{Metric, Value};
 use crate::error::{Error, Result};
 
 const FILE_VERSION: &str = "brain.Event:2";
+/// Of the names of event files.
+const PREFIX: &str = "events.out.tfevents.";
 const SESSION_START: u64 = 1;
+
+/// Removes the event files of an earlier run from `folder`, if there are any.
+pub(super) fn clear(folder: &Path) -> Result<()> {
+    let Ok(entries) = std::fs::read_dir(folder) else { return Ok(()) };
+    for entry in entries.flatten() {
+        if entry.file_name().to_string_lossy().starts_with(PREFIX) {
+            std::fs::remove_file(entry.path()).map_err(Error::io("remove", entry.path()))?;
+        }
+    }
+    Ok(())
+}
 
 /// The event file of this process.
 #[derive(Debug)]
@@ -87,8 +100,7 @@ fn create_new(folder: &Path) -> Result<(File, PathBuf)> {
     let (seconds, process) = (now() as u64, std::process::id());
     let mut number = 0;
     loop {
-        let path =
-            folder.join(format!("events.out.tfevents.{seconds:010}.{host}.{process}.{number}"));
+        let path = folder.join(format!("{PREFIX}{seconds:010}.{host}.{process}.{number}"));
         match OpenOptions::new().append(true).create_new(true).open(&path) {
             Ok(file) => return Ok((file, path)),
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => number += 1,
