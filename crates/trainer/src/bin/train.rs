@@ -8,11 +8,6 @@ use clap::Parser;
 use trainer::config::Config;
 use trainer::interrupt::{EXIT_CODE, Interrupt};
 
-/// Keeps freed blocks: glibc hands the large ones back to the system and faults them in again at every step, which
-/// costs a CPU run 20 to 35 % of its speed.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 const EXAMPLES: &str = "\
 Examples:
   The small run of `make quickstart`, shorter:
@@ -59,7 +54,21 @@ struct Args {
     devices: bool,
 }
 
+/// Has glibc keep freed blocks. As a rule it hands large ones back to the system, which maps and clears their pages
+/// anew at every step (measured in LOG.md).
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+fn keep_freed_blocks() {
+    const LARGEST_KEPT: libc::c_int = 1 << 30;
+    // SAFETY: mallopt reads two numbers, and no other thread exists yet. A refusal costs speed only.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, LARGEST_KEPT);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, libc::c_int::MAX);
+    }
+}
+
 fn main() -> ExitCode {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    keep_freed_blocks();
     tracing_subscriber::fmt()
         .with_env_filter(
             tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into()),
