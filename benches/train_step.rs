@@ -12,10 +12,8 @@ use trainer::loss::loss_and_gradients;
 use trainer::model::{Dropout, Gpt};
 use trainer::optim::DecoupledAdamW;
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() {
+    trainer::device::keep_freed_blocks();
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
     let arg = |i: usize, default: &str| args.get(i).map_or(default.to_owned(), Clone::clone);
     let number = |i: usize, default: &str| arg(i, default).parse::<usize>().expect("a number");

@@ -64,6 +64,20 @@ pub fn report() -> String {
     report
 }
 
+/// Has glibc keep freed blocks; for the first line of `main`. As a rule it hands large ones back to the system, which
+/// maps and clears their pages anew at every step (measured in LOG.md). With another C library nothing is done.
+pub fn keep_freed_blocks() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    {
+        const LARGEST_KEPT: libc::c_int = 1 << 30;
+        // SAFETY: mallopt takes two numbers and locks the allocator while it stores them. A refusal costs speed only.
+        unsafe {
+            libc::mallopt(libc::M_MMAP_THRESHOLD, LARGEST_KEPT);
+            libc::mallopt(libc::M_TRIM_THRESHOLD, libc::c_int::MAX);
+        }
+    }
+}
+
 #[cfg(feature = "cuda")]
 fn cuda_devices() -> Vec<Device> {
     Device::enumerate(burn::tensor::DeviceType::Cuda).into_iter().collect()

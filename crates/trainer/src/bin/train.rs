@@ -54,21 +54,8 @@ struct Args {
     devices: bool,
 }
 
-/// Has glibc keep freed blocks. As a rule it hands large ones back to the system, which maps and clears their pages
-/// anew at every step (measured in LOG.md).
-#[cfg(all(target_os = "linux", target_env = "gnu"))]
-fn keep_freed_blocks() {
-    const LARGEST_KEPT: libc::c_int = 1 << 30;
-    // SAFETY: mallopt reads two numbers, and no other thread exists yet. A refusal costs speed only.
-    unsafe {
-        libc::mallopt(libc::M_MMAP_THRESHOLD, LARGEST_KEPT);
-        libc::mallopt(libc::M_TRIM_THRESHOLD, libc::c_int::MAX);
-    }
-}
-
 fn main() -> ExitCode {
-    #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    keep_freed_blocks();
+    trainer::device::keep_freed_blocks();
     tracing_subscriber::fmt()
         .with_env_filter(
             tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into()),
