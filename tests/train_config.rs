@@ -217,6 +217,20 @@ fn an_override_of_a_variable_reaches_every_reference() {
 }
 
 #[test]
+fn a_cache_limit_is_bytes_or_a_size() {
+    let limit = |value: &str| {
+        let key = format!("train_loader.dataset.cache_limit={value}");
+        Config::load(&yamls().join("125m.yaml"), &[key]).map(|c| c.train_loader.dataset.cache_limit)
+    };
+    assert_eq!(limit("3000").unwrap(), Some(3000));
+    assert_eq!(limit("10gb").unwrap(), Some(10 << 30));
+    assert_eq!(
+        limit("much").unwrap_err().to_string(),
+        "`train_loader.dataset.cache_limit` is \"much\"; it must be a number of bytes or a size such as 10gb"
+    );
+}
+
+#[test]
 fn overrides_take_lists_sections_and_null() {
     let config = load(&[
         "optimizer.betas=[0.8, 0.99]",

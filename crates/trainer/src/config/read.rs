@@ -383,7 +383,7 @@ fn read_dataset(
         shuffle_block_size: dataset.whole("shuffle_block_size", 1)?,
         num_canonical_nodes: dataset.whole("num_canonical_nodes", 1)?,
         predownload: either("predownload", "prefetch")?,
-        cache_limit: dataset.whole("cache_limit", 1)?,
+        cache_limit: dataset.bytes("cache_limit")?,
         validate_hash: dataset.flag("validate_hash")?.unwrap_or(true),
         keep_zip: dataset.flag("keep_zip")?.unwrap_or(false),
         download_retry: either("download_retry", "retry")?.map_or(2, |n| n.min(1000) as u32),

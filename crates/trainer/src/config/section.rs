@@ -63,6 +63,17 @@ impl<'a> Section<'a> {
         self.typed(key, expected, |value| whole(value).filter(|n| *n >= least))
     }
 
+    /// A number of bytes, or a size such as `10gb`.
+    pub(super) fn bytes(&self, key: &str) -> Result<Option<u64>> {
+        self.typed(key, "a number of bytes or a size such as 10gb", |value| {
+            let bytes = match value {
+                Value::String(text) => mds::format::parse_size(text).ok(),
+                _ => whole(value),
+            };
+            bytes.filter(|bytes| *bytes > 0)
+        })
+    }
+
     /// [`Self::whole`] as a size in memory.
     pub(super) fn size(&self, key: &str, least: u64) -> Result<Option<usize>> {
         Ok(self.whole(key, least)?.and_then(|n| usize::try_from(n).ok()))

@@ -239,9 +239,11 @@ fn find_column(
 impl Reading {
     /// The token ids of a sample, all of them in the model's vocabulary.
     fn token_ids(&self, sample: &Sample) -> mds::Result<Vec<i32>> {
+        let unreadable = |error: mds::Error| error.in_dataset(&self.address);
         match &self.column {
             Column::Text { tokenizer, bos, eos } => {
-                let ids = tokenizer.encode(sample.str("text")?).map_err(|error| {
+                let text = sample.str("text").map_err(unreadable)?;
+                let ids = tokenizer.encode(text).map_err(|error| {
                     self.refuse(
                         sample,
                         format!("the text cannot be tokenised: {error}"),
@@ -251,12 +253,13 @@ impl Reading {
                 let ids = bos.iter().chain(&ids).chain(eos).map(|id| i64::from(*id));
                 self.checked(sample, ids)
             }
-            Column::Integers => match sample.value("tokens")? {
-                Value::NdArray(array) => self.row(sample, &array.to_vec_i64()?),
+            Column::Integers => match sample.value("tokens").map_err(unreadable)? {
+                Value::NdArray(array) => self.row(sample, &array.to_vec_i64().map_err(unreadable)?),
                 _ => self.row(sample, &[]),
             },
             Column::Bytes(encoding) => {
-                self.row(sample, &integers(sample.bytes("tokens")?, *encoding))
+                let bytes = sample.bytes("tokens").map_err(unreadable)?;
+                self.row(sample, &integers(bytes, *encoding))
             }
         }
     }
