@@ -604,11 +604,25 @@ fn a_killed_run_leaves_no_dataset_and_does_not_hinder_the_next() {
     let out = shop.succeed(&["--source", "x.jsonl", "--out_root", "out", "--splits", "val"]);
     assert_eq!(shards::read_strings(&shop.path("out/val")).len(), 1);
     let part = part.file_name().unwrap().to_string_lossy();
+    let warning = format!("WARN removing out/{part}, which a run that died has left\n");
+    assert!(stderr(&out).contains(&warning), "{}", stderr(&out));
+    assert_eq!(entries(&shop.path("out")), ["val"]);
+}
+
+#[cfg(unix)]
+#[test]
+fn what_a_living_run_writes_is_left_alone() {
+    let caught = Caught::in_the_middle();
+    let part = caught.part().unwrap();
+    let shop = &caught.shop;
+    shop.write("x.jsonl", line("a", 0));
+    let out = shop.succeed(&["--source", "x.jsonl", "--out_root", "out", "--splits", "val"]);
+    let name = part.file_name().unwrap().to_string_lossy();
     let note = format!(
-        "convert-c4: note: out/{part} is of a run that was killed or still goes on; if none does, \
-         remove it\n"
+        "convert-c4: note: another run is writing out/{name}; whichever is done first is kept\n"
     );
     assert!(stderr(&out).starts_with(&note), "{}", stderr(&out));
+    assert!(part.exists());
 }
 
 #[cfg(unix)]

@@ -2,7 +2,7 @@
 //!
 //! The shards are written into a hidden folder beside the final one, `OUT_ROOT/.<split>.*.part`,
 //! which is renamed once its index is complete. A run that dies leaves no folder that looks like
-//! a dataset.
+//! a dataset, and the next one removes what it did leave: the folder is locked by whoever writes it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -145,8 +145,26 @@ pub fn split_folder(out_root: &Path, split: Split) -> PathBuf {
     out_root.join(split.as_str())
 }
 
+/// Removes the unfinished folders of `split` in `out_root` that dead runs left, and names those of
+/// runs that still go on.
+pub fn remove_abandoned(out_root: &Path, split: Split) -> Vec<PathBuf> {
+    let mut in_use = Vec::new();
+    for part in unfinished(out_root, split) {
+        match fs::File::open(&part).map(|folder| (folder.try_lock(), folder)) {
+            Ok((Ok(()), _lock)) => {
+                tracing::warn!("removing {}, which a run that died has left", part.display());
+                // What cannot be removed is in nobody's way.
+                let _ = fs::remove_dir_all(&part);
+            }
+            Ok((Err(_), _)) => in_use.push(part),
+            Err(_) => {}
+        }
+    }
+    in_use
+}
+
 /// Unfinished folders of `split` in `out_root`: of runs that were killed, or that still go on.
-pub fn unfinished(out_root: &Path, split: Split) -> Vec<PathBuf> {
+fn unfinished(out_root: &Path, split: Split) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(out_root) else { return Vec::new() };
     let is_part = |path: &PathBuf| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -197,8 +215,8 @@ impl Conversion {
     fn run_in_part(self, meter: &Arc<Meter>, cancel: &Arc<AtomicBool>) -> Result<Summary> {
         let folder = split_folder(&self.out_root, self.split);
         fs::create_dir_all(&self.out_root).map_err(|e| Error::io(e, "create", &self.out_root))?;
-        let part = part_folder(&self.out_root, self.split)?;
-        let mut output = Output::create(part.path(), &self.content, self.writer.clone())?;
+        let part = PartFolder::create(&self.out_root, self.split)?;
+        let mut output = Output::create(part.folder.path(), &self.content, self.writer.clone())?;
         let mut summary = Summary {
             folder: folder.clone(),
             documents: 0,
@@ -229,7 +247,9 @@ impl Conversion {
         let index = output.writer.finish()?;
         summary.shards = index.shards.len();
         summary.bytes = index.shards.iter().map(|shard| shard.raw_data.bytes).sum();
-        publish(part, &folder)?;
+        // Another run may have been quicker.
+        refuse_existing(&self.out_root, self.split)?;
+        part.publish(&folder)?;
         Ok(summary)
     }
 }
@@ -255,25 +275,45 @@ fn no_sample(split: Split, content: &Content, summary: &Summary) -> Error {
     Error::new(ErrorKind::Empty, what, remedy)
 }
 
-/// A folder of its own beside the final one, removed when dropped.
-fn part_folder(out_root: &Path, split: Split) -> Result<tempfile::TempDir> {
-    let prefix = format!(".{split}.");
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(&prefix).suffix(".part");
-    // It becomes the split's folder: as readable as the user's umask says, not private.
-    #[cfg(unix)]
-    let builder = builder
-        .permissions(<fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o777));
-    builder.tempdir_in(out_root).map_err(|e| Error::io(e, "create a folder in", out_root))
+/// A folder of its own beside the final one, locked, and removed when dropped.
+struct PartFolder {
+    folder: tempfile::TempDir,
+    /// Says to [`remove_abandoned`] that the run lives.
+    _lock: fs::File,
 }
 
-/// Gives the finished folder its name, durably.
-fn publish(part: tempfile::TempDir, folder: &Path) -> Result<()> {
-    fs::rename(part.path(), folder).map_err(|e| Error::io(e, "create", folder))?;
-    let _ = part.keep();
-    let out_root = folder.parent().unwrap_or(Path::new("."));
-    let sync = || fs::File::open(out_root)?.sync_all();
-    sync().map_err(|e| Error::io(e, "write", out_root))
+impl PartFolder {
+    fn create(out_root: &Path, split: Split) -> Result<Self> {
+        let failed = |e| Error::io(e, "create a folder in", out_root);
+        let prefix = format!(".{split}.");
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(&prefix).suffix(".part");
+        // It becomes the split's folder: as readable as the user's umask says, not private.
+        #[cfg(unix)]
+        let builder = builder
+            .permissions(<fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o777));
+        loop {
+            let folder = builder.tempdir_in(out_root).map_err(failed)?;
+            // Before it is locked, another run may take it for abandoned: then it is gone.
+            let lock = match fs::File::open(folder.path()) {
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
+                opened => opened.map_err(failed)?,
+            };
+            lock.lock().map_err(failed)?;
+            if folder.path().exists() {
+                return Ok(Self { folder, _lock: lock });
+            }
+        }
+    }
+
+    /// Gives the finished folder its name, durably.
+    fn publish(self, folder: &Path) -> Result<()> {
+        fs::rename(self.folder.path(), folder).map_err(|e| Error::io(e, "create", folder))?;
+        let _ = self.folder.keep();
+        let out_root = folder.parent().unwrap_or(Path::new("."));
+        let sync = || fs::File::open(out_root)?.sync_all();
+        sync().map_err(|e| Error::io(e, "write", out_root))
+    }
 }
 
 /// What the workers make of a chunk.

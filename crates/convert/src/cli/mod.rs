@@ -17,7 +17,7 @@ use mds::WriterOptions;
 use mds::format::{Compression, HashAlgorithm, parse_size};
 
 use crate::conversion::{
-    Content, Conversion, OnBadLine, TokenOptions, refuse_existing, unfinished,
+    Content, Conversion, OnBadLine, TokenOptions, refuse_existing, remove_abandoned,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::source::{SourceFile, Split, files_of_split};
@@ -186,10 +186,9 @@ fn run(program: &str, args: Args) -> Result<()> {
     // All of this before the first hour of work, so that the last split cannot fail on its name.
     for &split in &job.splits {
         refuse_existing(&job.out_root, split)?;
-        for folder in unfinished(&job.out_root, split) {
+        for folder in remove_abandoned(&job.out_root, split) {
             eprintln!(
-                "{program}: note: {} is of a run that was killed or still goes on; if none does, \
-                 remove it",
+                "{program}: note: another run is writing {}; whichever is done first is kept",
                 folder.display()
             );
         }
