@@ -13,7 +13,7 @@ use crate::{Error, Result};
 ///
 /// # Errors
 /// As the file system fails; `path` is then as it was.
-pub(crate) fn write(path: &Path, contents: &[u8]) -> Result<()> {
+pub fn write(path: &Path, contents: &[u8]) -> Result<()> {
     let directory = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),

@@ -9,6 +9,7 @@
 //! - [`loader`]: batches in the exact order, prepared by threads
 //! - [`order`]: which worker serves which samples, and when
 //! - [`writer`]: samples to a directory of shards
+//! - [`durable`]: files that are complete or absent, for whoever writes beside a dataset
 //!
 //! # Example
 //!
@@ -38,7 +39,7 @@
 
 mod cache;
 pub mod dataset;
-mod durable;
+pub mod durable;
 pub mod error;
 pub mod format;
 pub mod loader;

@@ -53,7 +53,6 @@ pub mod checkpoint;
 pub mod config;
 pub mod data;
 pub mod device;
-mod durable;
 pub mod error;
 pub mod eval;
 pub mod generate;

@@ -328,7 +328,7 @@ impl Speedometer {
         let flops_per_sample = config.model.train_flops_per_sequence(config.max_seq_len);
         let monitor = config.callbacks.speed_monitor;
         let given = monitor.and_then(|monitor| monitor.gpu_flops_available);
-        // What is computed is fp32 for now, whatever the recipe says.
+        // Everything is computed in fp32 so far, whatever the recipe says.
         let peak = given.or_else(|| peak_flops(&device::name(device), Precision::Fp32));
         let window = monitor.map_or(10, |monitor| monitor.window_size);
         Self {

@@ -5,7 +5,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::Checkpoint;
-use crate::durable;
 use crate::error::{Error, Result};
 use crate::time::Timestamp;
 
@@ -146,8 +145,7 @@ impl CheckpointFolder {
         fs::rename(&writing, &target).map_err(Error::io("rename", &writing))?;
         sync_folder(&self.path)?;
         let latest = self.path.join(LATEST);
-        durable::write(&latest, format!("{name}\n").as_bytes())
-            .map_err(Error::io("write", &latest))?;
+        mds::durable::write(&latest, format!("{name}\n").as_bytes())?;
         self.discard(&target)?;
         Ok(target)
     }

@@ -5,7 +5,6 @@ use std::path::Path;
 use plotters::prelude::*;
 use serde_json::Value as Json;
 
-use crate::durable;
 use crate::error::{Error, Result};
 
 const TRAIN_LOSS: &str = "loss/train/total";
@@ -59,7 +58,7 @@ impl LossCurve {
         self.draw(&mut svg, title).map_err(|reason| {
             Error::Training(format!("cannot draw the loss curve {}: {reason}", path.display()))
         })?;
-        durable::write(path, svg.as_bytes()).map_err(Error::io("write", path))
+        Ok(mds::durable::write(path, svg.as_bytes())?)
     }
 
     fn draw(&self, svg: &mut String, title: &str) -> std::result::Result<(), String> {

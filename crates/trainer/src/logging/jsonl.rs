@@ -14,7 +14,6 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value as Json};
 
 use super::{Metric, Value};
-use crate::durable;
 use crate::error::{Error, Result};
 use crate::time::Timestamp;
 
@@ -49,7 +48,7 @@ impl JsonLines {
         let file = match &mut self.file {
             Some(file) => file,
             none => {
-                durable::write(&self.path, &self.begin).map_err(Error::io("write", &self.path))?;
+                mds::durable::write(&self.path, &self.begin)?;
                 let file = OpenOptions::new().append(true).open(&self.path);
                 none.insert(file.map_err(Error::io("open", &self.path))?)
             }
