@@ -9,20 +9,21 @@ use std::path::Path;
 
 use crate::{Error, Result};
 
+/// [`replace`] with an error that names the path.
+pub(crate) fn write(path: &Path, contents: &[u8]) -> Result<()> {
+    replace(path, contents)
+        .map_err(|error| Error::io(error, format!("cannot write {}", path.display())))
+}
+
 /// Writes `contents` to `path`, replacing what is there.
 ///
 /// # Errors
 /// As the file system fails; `path` is then as it was.
-pub fn write(path: &Path, contents: &[u8]) -> Result<()> {
+pub fn replace(path: &Path, contents: &[u8]) -> io::Result<()> {
     let directory = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
-    write_in(directory, path, contents)
-        .map_err(|error| Error::io(error, format!("cannot write {}", path.display())))
-}
-
-fn write_in(directory: &Path, path: &Path, contents: &[u8]) -> io::Result<()> {
     let mut options = tempfile::Builder::new();
     options.prefix(".").suffix(".part");
     #[cfg(unix)]

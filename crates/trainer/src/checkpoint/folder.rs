@@ -145,7 +145,8 @@ impl CheckpointFolder {
         fs::rename(&writing, &target).map_err(Error::io("rename", &writing))?;
         sync_folder(&self.path)?;
         let latest = self.path.join(LATEST);
-        mds::durable::write(&latest, format!("{name}\n").as_bytes())?;
+        mds::durable::replace(&latest, format!("{name}\n").as_bytes())
+            .map_err(Error::io("write", &latest))?;
         self.discard(&target)?;
         Ok(target)
     }

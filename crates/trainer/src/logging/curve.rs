@@ -58,7 +58,7 @@ impl LossCurve {
         self.draw(&mut svg, title).map_err(|reason| {
             Error::Training(format!("cannot draw the loss curve {}: {reason}", path.display()))
         })?;
-        Ok(mds::durable::write(path, svg.as_bytes())?)
+        mds::durable::replace(path, svg.as_bytes()).map_err(Error::io("write", path))
     }
 
     fn draw(&self, svg: &mut String, title: &str) -> std::result::Result<(), String> {

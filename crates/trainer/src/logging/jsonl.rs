@@ -48,7 +48,8 @@ impl JsonLines {
         let file = match &mut self.file {
             Some(file) => file,
             none => {
-                mds::durable::write(&self.path, &self.begin)?;
+                mds::durable::replace(&self.path, &self.begin)
+                    .map_err(Error::io("write", &self.path))?;
                 let file = OpenOptions::new().append(true).open(&self.path);
                 none.insert(file.map_err(Error::io("open", &self.path))?)
             }
