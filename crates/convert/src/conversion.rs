@@ -299,7 +299,8 @@ impl PartFolder {
                 Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
                 opened => opened.map_err(failed)?,
             };
-            lock.lock().map_err(failed)?;
+            // Where folders cannot be locked, nobody can take one for abandoned either.
+            let _ = lock.lock();
             if folder.path().exists() {
                 return Ok(Self { folder, _lock: lock });
             }
