@@ -64,6 +64,12 @@ fn a_run_leaves_metrics_events_a_picture_a_checkpoint_and_says_what_it_learned()
     let picture = std::fs::read_to_string(folder.path().join("run/loss_curve.svg")).unwrap();
     assert!(picture.contains("<svg"));
     assert_eq!(checkpoints(folder.path()), ["ep0-ba20", "ep0-ba40", "latest"]);
+    // The samples came through the cache.
+    for split in ["train", "val"] {
+        let shard = format!("{split}/shard.00000.mds");
+        let read = |root: &str| std::fs::read(folder.path().join(root).join(&shard)).unwrap();
+        assert!(read("cache") == read("c4"), "{shard}");
+    }
     let latest = std::fs::read_to_string(folder.path().join("checkpoints/latest")).unwrap();
     assert_eq!(latest, "ep0-ba40\n");
 }
@@ -72,13 +78,7 @@ fn a_run_leaves_metrics_events_a_picture_a_checkpoint_and_says_what_it_learned()
 fn ctrl_c_saves_and_exits_and_the_next_run_continues() {
     let (folder, recipe) = workshop();
     let long = ["max_duration=100000ba", "eval_interval=0ba", "save_interval=0ba"];
-    let child = train(&recipe, &long).stderr(Stdio::piped()).spawn().unwrap();
-    wait_for_records(folder.path(), 3);
-    let kill = format!("kill -INT {}", child.id());
-    assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
-    let output = child.wait_with_output().unwrap();
-    let text = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(130), "{text}");
+    let text = interrupted(&mut train(&recipe, &long), folder.path(), 3, "INT");
     assert!(text.contains("stopping after this step"), "{text}");
     let stopped_at = records(folder.path()).len();
     assert!(
@@ -105,13 +105,7 @@ fn ctrl_c_breaks_an_evaluation_off_and_the_next_run_does_it() {
     succeed(&mut train(&recipe, &overrides));
 
     let (folder, recipe) = workshop();
-    let child = train(&recipe, &overrides).stderr(Stdio::piped()).spawn().unwrap();
-    wait_for_records(folder.path(), 1);
-    let kill = format!("kill -INT {}", child.id());
-    assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
-    let output = child.wait_with_output().unwrap();
-    let text = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(130), "{text}");
+    let text = interrupted(&mut train(&recipe, &overrides), folder.path(), 1, "INT");
     assert_eq!(records(folder.path()).len(), 1, "the evaluation was not broken off: {text}");
     assert_eq!(checkpoints(folder.path()), ["ep0-ba1", "latest"]);
 
@@ -185,13 +179,7 @@ fn runs_are_not_written_to_a_folder_called_like_a_url() {
 fn ctrl_c_without_a_save_folder_says_that_nothing_was_saved() {
     let (folder, recipe) = workshop();
     let long = ["max_duration=100000ba", "save_folder=null", "autoresume=false"];
-    let child = train(&recipe, &long).stderr(Stdio::piped()).spawn().unwrap();
-    wait_for_records(folder.path(), 3);
-    let kill = format!("kill -TERM {}", child.id());
-    assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
-    let output = child.wait_with_output().unwrap();
-    let text = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(130), "{text}");
+    let text = interrupted(&mut train(&recipe, &long), folder.path(), 3, "TERM");
     let last = text.lines().last().unwrap();
     assert!(last.ends_with("; nothing was saved, because the recipe has no save_folder"), "{text}");
     assert!(!folder.path().join("checkpoints").exists());
@@ -266,6 +254,18 @@ fn with_a_known_peak_the_pace_is_given_as_mfu() {
     let output = succeed(&mut train(&recipe, &["max_duration=3ba", peak]));
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(text.lines().any(|line| line.contains(" tokens/s, MFU ")), "{text}");
+}
+
+/// Sends the signal once the run in `folder` has logged `count` records; what it then prints, exiting with 130.
+fn interrupted(run: &mut Command, folder: &Path, count: usize, signal: &str) -> String {
+    let child = run.stderr(Stdio::piped()).spawn().unwrap();
+    wait_for_records(folder, count);
+    let kill = format!("kill -{signal} {}", child.id());
+    assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(130), "{text}");
+    text
 }
 
 fn wait_for_records(folder: &Path, count: usize) {
