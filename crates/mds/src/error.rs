@@ -9,6 +9,8 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::io;
 
+use crate::format::Damage;
+
 /// The result of every fallible function of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -88,6 +90,7 @@ struct Details {
     position: Position,
     what: String,
     remedy: String,
+    damage: Option<Damage>,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
@@ -100,7 +103,8 @@ impl Error {
     /// are clauses without a capital letter or a full stop.
     pub fn new(kind: ErrorKind, what: impl Into<String>, remedy: impl Into<String>) -> Self {
         let (what, remedy) = (what.into(), remedy.into());
-        Self(Box::new(Details { kind, position: Position::default(), what, remedy, source: None }))
+        let position = Position::default();
+        Self(Box::new(Details { kind, position, what, remedy, damage: None, source: None }))
     }
 
     /// A failure of the local file system. The kind and the remedy follow from `source`.
@@ -131,6 +135,13 @@ impl Error {
 
     pub(crate) fn unsupported(what: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self::new(ErrorKind::Unsupported, what, remedy)
+    }
+
+    /// Records what is wrong with the data, for programs.
+    #[must_use]
+    pub(crate) fn with_damage(mut self, damage: Damage) -> Self {
+        self.0.damage = Some(damage);
+        self
     }
 
     /// Records the error below this one.
@@ -183,6 +194,11 @@ impl Error {
     /// Where in the dataset.
     pub fn position(&self) -> &Position {
         &self.0.position
+    }
+
+    /// What exactly is wrong with the data, if that is the reason ([`ErrorKind::Corrupt`]).
+    pub fn damage(&self) -> Option<&Damage> {
+        self.0.damage.as_ref()
     }
 
     /// What went wrong, without position and remedy.

@@ -7,6 +7,25 @@ use super::dtype::DType;
 use crate::{Error, Result};
 
 /// How the values of one column are stored.
+///
+/// | name in the index | bytes | value |
+/// | --- | --- | --- |
+/// | `bytes` | any | [`Value::Bytes`](super::Value::Bytes) |
+/// | `str` | UTF-8 | [`Value::Str`](super::Value::Str) |
+/// | `int` | 8, signed | [`Value::Int`](super::Value::Int) |
+/// | `uint8` … `float64` | 1, 2, 4 or 8 | [`Value::Scalar`](super::Value::Scalar) |
+/// | `str_int` | decimal digits | [`Value::Integer`](super::Value::Integer) |
+/// | `str_float` | Python's `repr` | [`Value::Scalar`](super::Value::Scalar) |
+/// | `str_decimal` | Python's `str(Decimal)` | [`Value::Decimal`](super::Value::Decimal) |
+/// | `json` | Python's `json.dumps` | [`Value::Json`](super::Value::Json) |
+/// | `ndarray[:type[:shape]]` | header, numbers | [`Value::NdArray`](super::Value::NdArray) |
+/// | `pil` | size, mode, pixels | [`Value::Image`](super::Value::Image) |
+/// | `jpeg`, `png` | the file | [`Value::ImageFile`](super::Value::ImageFile) |
+/// | `jpeg_array`, `list[…]` | sizes, elements | [`Value::List`](super::Value::List) |
+/// | `pkl` | a Python pickle | refused, or [`Value::Bytes`](super::Value::Bytes) if asked for |
+///
+/// All numbers are little-endian. Whatever the encoding, [`Value::Bytes`](super::Value::Bytes) is
+/// stored as it is, as already encoded.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Encoding {
@@ -14,8 +33,10 @@ pub enum Encoding {
     Bytes,
     /// UTF-8 text.
     Str,
-    /// A signed 64-bit integer.
+    /// A signed 64-bit integer; in the text formats an integer of any size.
     Int,
+    /// A 64-bit float, in the text formats only: MDS has `float64`.
+    Float,
     /// One number.
     Scalar(DType),
     /// An integer of any size as decimal text.
@@ -33,20 +54,47 @@ pub enum Encoding {
         /// The fixed shape, if any; never without a fixed type.
         shape: Option<Vec<u64>>,
     },
+    /// An image.
+    Image(ImageEncoding),
+    /// A list of JPEG files, with at least one.
+    JpegArray,
+    /// The same as [`JpegArray`](Self::JpegArray) under another name.
+    Jpegarray,
+    /// A list of images.
+    ImageList(ImageEncoding),
+    /// A Python pickle. Loading one runs whatever its author wrote, so it is never decoded, and
+    /// not even parsed as the name of an encoding: who wants its bytes asks for them with
+    /// [`IndexOptions::pickle_bytes`](super::IndexOptions::pickle_bytes).
+    Pickle,
 }
 
-/// Encodings of the reference that this version knows by name only.
-const KNOWN_UNSUPPORTED: [&str; 9] = [
-    "pil",
-    "jpeg",
-    "png",
-    "jpeg_array",
-    "jpegarray",
-    "list[pil]",
-    "list[jpeg]",
-    "list[png]",
-    "pkl",
-];
+/// How an image is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ImageEncoding {
+    /// The pixels, under the name of Python's imaging library.
+    Pil,
+    /// A JPEG file.
+    Jpeg,
+    /// A PNG file.
+    Png,
+}
+
+impl ImageEncoding {
+    const ALL: [Self; 3] = [Self::Pil, Self::Jpeg, Self::Png];
+
+    /// The name in an index.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Pil => "pil",
+            Self::Jpeg => "jpeg",
+            Self::Png => "png",
+        }
+    }
+
+    fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|encoding| encoding.name() == name)
+    }
+}
 
 impl Encoding {
     /// The size of every value in bytes, or `None` if it varies (each value then stores its length).
@@ -79,6 +127,12 @@ impl fmt::Display for Encoding {
             Self::StrFloat => f.write_str("str_float"),
             Self::StrDecimal => f.write_str("str_decimal"),
             Self::Json => f.write_str("json"),
+            Self::Float => f.write_str("float"),
+            Self::Image(image) => f.write_str(image.name()),
+            Self::ImageList(image) => write!(f, "list[{}]", image.name()),
+            Self::JpegArray => f.write_str("jpeg_array"),
+            Self::Jpegarray => f.write_str("jpegarray"),
+            Self::Pickle => f.write_str("pkl"),
             Self::NdArray { dtype, shape } => {
                 f.write_str("ndarray")?;
                 let Some(dtype) = dtype else { return Ok(()) };
@@ -100,29 +154,52 @@ impl FromStr for Encoding {
             "bytes" => Self::Bytes,
             "str" => Self::Str,
             "int" => Self::Int,
+            "float" => Self::Float,
             "str_int" => Self::StrInt,
             "str_float" => Self::StrFloat,
             "str_decimal" => Self::StrDecimal,
             "json" => Self::Json,
             "ndarray" => Self::NdArray { dtype: None, shape: None },
-            _ if name.starts_with("ndarray:") => parse_ndarray(name, &name["ndarray:".len()..])?,
-            _ if KNOWN_UNSUPPORTED.contains(&name) => {
+            "jpeg_array" => Self::JpegArray,
+            "jpegarray" => Self::Jpegarray,
+            "pkl" => {
                 return Err(Error::unsupported(
-                    format!("the encoding {name:?} cannot be read or written by this version"),
-                    "store such values in a `bytes` column",
+                    "the encoding \"pkl\" is refused: loading a Python pickle can run any code",
+                    "store such values in a `bytes` column; to read their bytes all the same, \
+                     ask for pickle_bytes",
                 ));
             }
-            _ => match name.parse() {
-                Ok(dtype) => Self::Scalar(dtype),
-                Err(_) => {
-                    return Err(Error::unsupported(
-                        format!("there is no encoding {name:?}"),
-                        "use bytes, str, int, str_int, str_float, str_decimal, json, a number \
-                         type such as int32 or float64, or ndarray[:<type>[:<d0>,<d1>,...]]",
-                    ));
-                }
-            },
+            _ => return Self::parse_compound(name),
         })
+    }
+}
+
+impl Encoding {
+    /// The names that are not plain words.
+    fn parse_compound(name: &str) -> Result<Self> {
+        if let Some(tail) = name.strip_prefix("ndarray:") {
+            return parse_ndarray(name, tail);
+        }
+        if let Some(image) = ImageEncoding::named(name) {
+            return Ok(Self::Image(image));
+        }
+        let element = name.strip_prefix("list[").and_then(|tail| tail.strip_suffix(']'));
+        if let Some(image) = element.and_then(ImageEncoding::named) {
+            return Ok(Self::ImageList(image));
+        }
+        name.parse().map(Self::Scalar).map_err(|_| {
+            Error::unsupported(
+                format!("there is no encoding {name:?}"),
+                "use bytes, str, int, str_int, str_float, str_decimal, json, a number type such \
+                 as int32 or float64, ndarray[:<type>[:<d0>,<d1>,...]], pil, jpeg, png, \
+                 jpeg_array, list[pil], list[jpeg] or list[png]",
+            )
+        })
+    }
+
+    /// As an index names it; a pickle only if `pickle_bytes`.
+    pub(super) fn from_index(name: &str, pickle_bytes: bool) -> Result<Self> {
+        if pickle_bytes && name == "pkl" { Ok(Self::Pickle) } else { name.parse() }
     }
 }
 
@@ -192,6 +269,14 @@ mod tests {
             ("ndarray:uint16", None),
             ("ndarray:uint16:128", Some(256)),
             ("ndarray:float32:2,3", Some(24)),
+            ("pil", None),
+            ("jpeg", None),
+            ("png", None),
+            ("jpeg_array", None),
+            ("jpegarray", None),
+            ("list[pil]", None),
+            ("list[jpeg]", None),
+            ("list[png]", None),
         ];
         for (name, size) in cases {
             let encoding: Encoding = name.parse().unwrap();
@@ -202,25 +287,29 @@ mod tests {
     }
 
     #[test]
-    fn images_and_pickles_are_refused_by_name() {
-        for name in KNOWN_UNSUPPORTED {
-            assert_eq!(name.parse::<Encoding>().unwrap_err().kind(), ErrorKind::Unsupported);
-        }
+    fn pickles_are_refused_by_name() {
         assert_eq!(
-            message("jpeg"),
-            "the encoding \"jpeg\" cannot be read or written by this version; store such values \
-             in a `bytes` column"
+            message("pkl"),
+            "the encoding \"pkl\" is refused: loading a Python pickle can run any code; store such \
+             values in a `bytes` column; to read their bytes all the same, ask for pickle_bytes"
         );
+        assert_eq!(Encoding::from_index("pkl", true).unwrap(), Encoding::Pickle);
+        assert_eq!(Encoding::from_index("pkl", false).unwrap_err().kind(), ErrorKind::Unsupported);
     }
 
     #[test]
     fn unknown_names_list_the_known_ones() {
-        assert_eq!(
-            message("float"),
-            "there is no encoding \"float\"; use bytes, str, int, str_int, str_float, \
-             str_decimal, json, a number type such as int32 or float64, or \
-             ndarray[:<type>[:<d0>,<d1>,...]]"
-        );
+        for name in ["bool", "list[str]", "list[pil", "pil]", "jpg", ""] {
+            assert_eq!(
+                message(name),
+                format!(
+                    "there is no encoding {name:?}; use bytes, str, int, str_int, str_float, \
+                     str_decimal, json, a number type such as int32 or float64, \
+                     ndarray[:<type>[:<d0>,<d1>,...]], pil, jpeg, png, jpeg_array, list[pil], \
+                     list[jpeg] or list[png]"
+                )
+            );
+        }
     }
 
     #[test]

@@ -3,17 +3,21 @@
 //! The text is byte for byte that of Python's `json.dumps(index, sort_keys=True)`. An index from
 //! outside may be hostile; nothing in a parsed [`Index`] can lead out of the dataset's directory.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
 use super::compression::Compression;
+use super::config::{ColumnsText, ShardConfig};
+use super::damage::Damage;
+use super::encoding::Encoding;
 use super::hash::HashAlgorithm;
 use super::json::to_python_json;
 use super::name::ShardName;
 use super::schema::{Column, Schema};
+use super::text::Format;
 use crate::{Error, Result};
 
 /// The shards of a dataset, in order.
@@ -28,6 +32,8 @@ pub struct Index {
 pub struct ShardInfo {
     /// Shared by the shards with the same columns, since an index may list a million of them.
     schema: Arc<Schema>,
+    /// The layout of the samples.
+    pub format: Format,
     /// The compression, if any.
     pub compression: Option<Compression>,
     /// The hashes of the files.
@@ -36,6 +42,10 @@ pub struct ShardInfo {
     pub raw_data: FileInfo,
     /// The compressed file, if any.
     pub zip_data: Option<FileInfo>,
+    /// The file of offsets before compression, for formats [with one](Format::has_meta).
+    pub raw_meta: Option<FileInfo>,
+    /// The compressed file of offsets, if any.
+    pub zip_meta: Option<FileInfo>,
     /// The number of samples; 0 is legal.
     pub samples: u64,
     /// The largest size of a shard before compression, in bytes, when it was written.
@@ -66,45 +76,61 @@ impl FileInfo {
     /// `Corrupt`, naming the file, at the first difference.
     pub fn verify(&self, contents: &[u8]) -> Result<()> {
         if contents.len() as u64 != self.bytes {
-            return Err(self.differs(format!(
-                "the file has {} bytes, but the index declares {}",
-                contents.len(),
-                self.bytes
-            )));
+            let found = contents.len() as u64;
+            return Err(self.differs(Damage::FileSize { found, declared: self.bytes }));
         }
         for (name, declared) in &self.hashes {
             let Ok(hash) = name.parse::<HashAlgorithm>() else { continue };
             let found = hash.hex(contents);
             if found != *declared {
-                return Err(self.differs(format!(
-                    "the {name} of the file is {found}, but the index declares {declared}"
-                )));
+                let (hash, declared) = (name.clone(), declared.clone());
+                return Err(self.differs(Damage::FileHash { hash, found, declared }));
             }
         }
         Ok(())
     }
 
-    fn differs(&self, what: String) -> Error {
-        Error::corrupt(what, "fetch the shard again, or write it again from its source")
-            .in_shard(&self.basename)
+    fn differs(&self, damage: Damage) -> Error {
+        Error::from(damage).in_shard(&self.basename)
+    }
+}
+
+/// A file of a shard, before and after compression.
+#[derive(Debug, Clone, Copy)]
+pub struct ShardFile<'a> {
+    /// Before compression.
+    pub raw: &'a FileInfo,
+    /// After compression, if there is one; then this is what the dataset stores.
+    pub zip: Option<&'a FileInfo>,
+}
+
+impl<'a> ShardFile<'a> {
+    /// The file that the dataset stores.
+    pub fn stored(self) -> &'a FileInfo {
+        self.zip.unwrap_or(self.raw)
     }
 }
 
 impl ShardInfo {
-    /// An entry for a new shard.
+    /// An entry for a new shard: its data file and, for formats with one, its file of offsets,
+    /// each with its compressed form if there is one.
     pub(crate) fn new(
         schema: Arc<Schema>,
-        config: &super::ShardConfig,
-        raw_data: FileInfo,
-        zip_data: Option<FileInfo>,
+        config: &ShardConfig,
+        (raw_data, zip_data): (FileInfo, Option<FileInfo>),
+        meta: Option<(FileInfo, Option<FileInfo>)>,
         samples: u32,
     ) -> Self {
+        let (raw_meta, zip_meta) = meta.unzip();
         Self {
             schema,
+            format: config.format.clone(),
             compression: config.compression,
             hashes: config.hashes.clone(),
             raw_data,
             zip_data,
+            raw_meta,
+            zip_meta: zip_meta.flatten(),
             samples: samples.into(),
             size_limit: config.size_limit,
         }
@@ -115,10 +141,70 @@ impl ShardInfo {
         &self.schema
     }
 
-    /// The file that the dataset stores: the compressed one if there is one.
-    pub fn stored(&self) -> &FileInfo {
-        self.zip_data.as_ref().unwrap_or(&self.raw_data)
+    /// How the shard was written.
+    pub fn config(&self) -> ShardConfig {
+        ShardConfig {
+            format: self.format.clone(),
+            compression: self.compression,
+            hashes: self.hashes.clone(),
+            size_limit: self.size_limit,
+        }
     }
+
+    /// The data file that the dataset stores: the compressed one if there is one.
+    pub fn stored(&self) -> &FileInfo {
+        self.data().stored()
+    }
+
+    /// The data file.
+    pub fn data(&self) -> ShardFile<'_> {
+        ShardFile { raw: &self.raw_data, zip: self.zip_data.as_ref() }
+    }
+
+    /// The file of offsets, for formats with one.
+    pub fn meta(&self) -> Option<ShardFile<'_>> {
+        Some(ShardFile { raw: self.raw_meta.as_ref()?, zip: self.zip_meta.as_ref() })
+    }
+
+    /// Both files: the data and, for formats with one, the offsets.
+    pub fn files(&self) -> impl Iterator<Item = ShardFile<'_>> {
+        std::iter::once(self.data()).chain(self.meta())
+    }
+
+    /// The sizes of all files before compression together, in bytes.
+    pub fn raw_bytes(&self) -> u64 {
+        self.files().map(|file| file.raw.bytes).fold(0, u64::saturating_add)
+    }
+
+    /// The sizes of all files as they are stored together, in bytes.
+    pub fn stored_bytes(&self) -> u64 {
+        self.files().map(|file| file.stored().bytes).fold(0, u64::saturating_add)
+    }
+
+    /// The same shard seen from a directory further up: `folder` stands before every name.
+    ///
+    /// # Errors
+    /// `Corrupt` if a name becomes too long.
+    pub fn below(mut self, folder: &str) -> Result<Self> {
+        let files = [
+            Some(&mut self.raw_data),
+            self.zip_data.as_mut(),
+            self.raw_meta.as_mut(),
+            self.zip_meta.as_mut(),
+        ];
+        for file in files.into_iter().flatten() {
+            file.basename = ShardName::new(format!("{folder}/{}", file.basename))?;
+        }
+        Ok(self)
+    }
+}
+
+/// What an index may hold besides what is safe by itself.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct IndexOptions {
+    /// Take `pkl` columns, whose values then are the bytes of the pickles; they are never decoded.
+    /// Default: a dataset with such a column is refused.
+    pub pickle_bytes: bool,
 }
 
 impl Index {
@@ -129,17 +215,26 @@ impl Index {
     /// format, an encoding, a compression or a hash that this version does not handle. A shard at
     /// fault is named.
     pub fn parse(text: &[u8]) -> Result<Self> {
+        Self::parse_with(text, IndexOptions::default())
+    }
+
+    /// [`parse`](Self::parse) with a say in what is taken.
+    ///
+    /// # Errors
+    /// As [`parse`](Self::parse).
+    pub fn parse_with(text: &[u8], options: IndexOptions) -> Result<Self> {
         check_versions(text)?;
-        let index: IndexText = serde_json::from_slice(text).map_err(not_an_index)?;
+        let index: IndexText = serde_json::from_slice(text).map_err(|e| not_an_index(&e))?;
         let mut shards: Vec<ShardInfo> = Vec::with_capacity(index.shards.len());
         for (number, entry) in index.shards.into_iter().enumerate() {
             let name = entry.raw_data.basename.clone();
             let previous = shards.last().map(|shard| &shard.schema);
-            let shard = entry.check(previous).map_err(|error| {
+            let shard = entry.check(previous, options).map_err(|error| {
                 if name.is_empty() { error.in_shard(number) } else { error.in_shard(name) }
             })?;
             shards.push(shard);
         }
+        check_names(&shards)?;
         Ok(Self { shards })
     }
 
@@ -147,6 +242,13 @@ impl Index {
     pub fn to_json(&self) -> String {
         let shards = self.shards.iter().map(ShardText::from).collect();
         to_python_json(&IndexText { shards, version: VERSION })
+    }
+
+    /// The text of the index as the reference's `merge_index` writes it, which does not sort the
+    /// two outer keys.
+    pub fn to_merged_json(&self) -> String {
+        let shards = self.shards.iter().map(ShardText::from).collect();
+        to_python_json(&MergedIndexText { version: VERSION, shards })
     }
 
     /// The number of samples in all shards.
@@ -170,20 +272,41 @@ struct IndexText {
     version: u64,
 }
 
+#[derive(Serialize)]
+struct MergedIndexText {
+    version: u64,
+    shards: Vec<ShardText>,
+}
+
+/// The entry of a shard. Which of the optional fields there are depends on the format.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ShardText {
-    column_encodings: Vec<String>,
-    column_names: Vec<String>,
-    column_sizes: Vec<Option<u32>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    column_encodings: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    column_names: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    column_sizes: Option<Vec<Option<u32>>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    columns: Option<BTreeMap<String, String>>,
     compression: Option<String>,
     format: String,
     hashes: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    newline: Option<String>,
     raw_data: FileText,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    raw_meta: Option<FileText>,
     samples: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    separator: Option<String>,
     size_limit: Option<u64>,
     version: u64,
     zip_data: Option<FileText>,
+    /// `null`, not absent, for a format with two files that is not compressed.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "null_or_absent")]
+    zip_meta: Option<Option<FileText>>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -211,7 +334,7 @@ fn check_versions(text: &[u8]) -> Result<()> {
         #[serde(default)]
         format: Json,
     }
-    let probe: Probe = serde_json::from_slice(text).map_err(not_an_index)?;
+    let probe: Probe = serde_json::from_slice(text).map_err(|e| not_an_index(&e))?;
     let check = |version: &Json, what: &str| {
         if version.as_u64() == Some(VERSION) {
             return Ok(());
@@ -224,13 +347,10 @@ fn check_versions(text: &[u8]) -> Result<()> {
     check(&probe.version, "the index")?;
     for (number, shard) in probe.shards.iter().enumerate() {
         check(&shard.version, "the entry of the shard").map_err(|error| error.in_shard(number))?;
-        if shard.format != "mds" {
+        if !FORMATS.iter().any(|name| shard.format == *name) {
             return Err(Error::unsupported(
-                format!(
-                    "the shard has the format {}, which this version cannot read",
-                    shard.format
-                ),
-                "write the dataset as MDS",
+                format!("the shard has the format {}, which does not exist", shard.format),
+                format!("write the dataset as one of {}", FORMATS.join(", ")),
             )
             .in_shard(number));
         }
@@ -238,79 +358,170 @@ fn check_versions(text: &[u8]) -> Result<()> {
     Ok(())
 }
 
-fn not_an_index(error: serde_json::Error) -> Error {
+const FORMATS: [&str; 5] = ["mds", "json", "csv", "tsv", "xsv"];
+
+fn not_an_index(error: &serde_json::Error) -> Error {
     // The text of serde_json ends with the line and the column.
-    damaged(format!("the index is empty or damaged: {error}"))
+    Damage::NotAnIndex { reason: error.to_string() }.into()
+}
+
+/// Refuses two entries for the same file: a cache would mix them up.
+fn check_names(shards: &[ShardInfo]) -> Result<()> {
+    let mut names = HashSet::with_capacity(shards.len());
+    for (number, shard) in shards.iter().enumerate() {
+        for file in shard.files().flat_map(|file| [Some(file.raw), file.zip]).flatten() {
+            if !names.insert(file.basename.as_str()) {
+                let name = file.basename.to_string();
+                return Err(Error::from(Damage::DuplicateFile { name }).in_shard(number));
+            }
+        }
+    }
+    Ok(())
 }
 
 impl ShardText {
-    fn check(self, previous: Option<&Arc<Schema>>) -> Result<ShardInfo> {
-        let schema = self.schema()?;
+    fn check(self, previous: Option<&Arc<Schema>>, options: IndexOptions) -> Result<ShardInfo> {
+        let format =
+            Format::from_index(&self.format, self.separator.clone(), self.newline.clone())?;
+        let schema = self.schema(&format, options)?;
         let schema = match previous {
             Some(previous) if **previous == schema => Arc::clone(previous),
             _ => Arc::new(schema),
         };
         let shard = ShardInfo {
             schema,
+            format,
             compression: self.compression.as_deref().map(str::parse).transpose()?,
             hashes: self.hashes.iter().map(|name| name.parse()).collect::<Result<_>>()?,
             raw_data: self.raw_data.check()?,
             zip_data: self.zip_data.map(FileText::check).transpose()?,
+            raw_meta: self.raw_meta.map(FileText::check).transpose()?,
+            zip_meta: self.zip_meta.flatten().map(FileText::check).transpose()?,
             samples: self.samples,
             size_limit: self.size_limit,
         };
-        if shard.compression.is_some() != shard.zip_data.is_some() {
-            let (has, lacks) = match shard.compression {
-                Some(_) => ("a compression", "a compressed file"),
-                None => ("a compressed file", "a compression"),
-            };
-            return Err(damaged(format!("the entry of the shard has {has}, but not {lacks}")));
-        }
-        if shard.samples > u64::from(u32::MAX) {
-            return Err(damaged(format!("the shard cannot hold {} samples", shard.samples)));
-        }
+        shard.check_files()?;
+        shard.check_samples()?;
         Ok(shard)
     }
 
-    fn schema(&self) -> Result<Schema> {
-        let (names, encodings, sizes) =
-            (&self.column_names, &self.column_encodings, &self.column_sizes);
-        if names.len() != encodings.len() || names.len() != sizes.len() {
-            return Err(damaged(format!(
-                "the shard has {} column names, {} encodings and {} sizes",
-                names.len(),
-                encodings.len(),
-                sizes.len()
-            )));
+    fn schema(&self, format: &Format, options: IndexOptions) -> Result<Schema> {
+        let (names, encodings, sizes) = self.columns(format)?;
+        if names.len() != encodings.len() || sizes.is_some_and(|sizes| sizes.len() != names.len()) {
+            return Err(Damage::ColumnCounts {
+                names: names.len(),
+                encodings: encodings.len(),
+                sizes: sizes.map_or(names.len(), <[_]>::len),
+            }
+            .into());
         }
-        let columns = names.iter().zip(encodings).map(|(name, encoding)| {
-            let encoding = encoding.parse().map_err(|error: Error| error.in_column(name))?;
-            Ok(Column { name: name.clone(), encoding })
+        let columns = names.iter().zip(&encodings).map(|(name, encoding)| {
+            let encoding = Encoding::from_index(encoding, options.pickle_bytes);
+            let encoding = encoding.map_err(|error| error.in_column(name))?;
+            Ok(Column { name: (*name).to_owned(), encoding })
         });
         let schema = Schema::in_given_order(columns.collect::<Result<_>>()?)
-            .map_err(|error| damaged(error.what()))?;
-        for (column, &declared) in schema.columns().iter().zip(sizes) {
+            .map_err(|error| Damage::Columns { reason: error.what().to_owned() })?;
+        format.check(&schema).map_err(|error| {
+            Error::unsupported(error.what(), error.remedy())
+                .in_column(error.position().column.clone().unwrap_or_default())
+        })?;
+        for (column, &declared) in schema.columns().iter().zip(sizes.into_iter().flatten()) {
             // The reference reads a size of 0 as variable too.
-            if declared.filter(|&size| size != 0) != column.encoding.size() {
-                return Err(damaged(format!(
-                    "the index declares the size {}, but the encoding {} has {}",
-                    size_text(declared),
-                    column.encoding,
-                    size_text(column.encoding.size())
-                ))
-                .in_column(&column.name));
+            let expected = column.encoding.size();
+            if declared.filter(|&size| size != 0) != expected {
+                let encoding = column.encoding.to_string();
+                let damage = Damage::ColumnSize { declared, encoding, expected };
+                return Err(Error::from(damage).in_column(&column.name));
             }
         }
         Ok(schema)
     }
+
+    /// The names, encodings and sizes of the columns, wherever the format has them.
+    #[expect(clippy::type_complexity, reason = "three lists side by side")]
+    fn columns(
+        &self,
+        format: &Format,
+    ) -> Result<(Vec<&str>, Vec<&str>, Option<&[Option<u32>]>)> {
+        let missing = |field: &str| {
+            let reason = format!("an entry of the format {format} lacks the field `{field}`");
+            Error::from(Damage::NotAnIndex { reason })
+        };
+        if let Format::Json { .. } = format {
+            let columns = self.columns.as_ref().ok_or_else(|| missing("columns"))?;
+            let names = columns.keys().map(String::as_str).collect();
+            return Ok((names, columns.values().map(String::as_str).collect(), None));
+        }
+        fn texts(list: &[String]) -> Vec<&str> {
+            list.iter().map(String::as_str).collect()
+        }
+        let names = self.column_names.as_deref().ok_or_else(|| missing("column_names"))?;
+        let encodings =
+            self.column_encodings.as_deref().ok_or_else(|| missing("column_encodings"))?;
+        let sizes = match format {
+            Format::Mds => {
+                Some(self.column_sizes.as_deref().ok_or_else(|| missing("column_sizes"))?)
+            }
+            _ => None,
+        };
+        Ok((texts(names), texts(encodings), sizes))
+    }
 }
 
-fn size_text(size: Option<u32>) -> String {
-    size.map_or_else(|| "null".to_owned(), |size| size.to_string())
+impl ShardInfo {
+    /// Refuses an entry whose files do not fit its format and its compression.
+    fn check_files(&self) -> Result<()> {
+        if self.raw_meta.is_some() != self.format.has_meta() {
+            let (has, says) = match self.raw_meta {
+                Some(_) => ("has not", "has one"),
+                None => ("has", "has none"),
+            };
+            let format = self.format.to_string();
+            return Err(Damage::MetaFile { format, has, says }.into());
+        }
+        for zip in self.files().map(|file| file.zip) {
+            let (has, lacks) = match (self.compression, zip) {
+                (Some(_), None) => ("a compression", "a compressed file"),
+                (None, Some(_)) => ("a compressed file", "a compression"),
+                _ => continue,
+            };
+            return Err(Damage::HalfCompressed { has, lacks }.into());
+        }
+        Ok(())
+    }
+
+    /// Refuses more samples than there can be offsets for.
+    fn check_samples(&self) -> Result<()> {
+        let samples = self.samples;
+        if samples > u64::from(u32::MAX) {
+            return Err(Damage::TooManySamples { samples }.into());
+        }
+        // The count, and one offset more than there are samples.
+        let bytes = self.raw_meta.as_ref().unwrap_or(&self.raw_data).bytes;
+        if 4 * (samples + 2) > bytes {
+            return Err(Damage::SamplesBeyondSize { samples, bytes }.into());
+        }
+        Ok(())
+    }
 }
 
-fn damaged(what: impl Into<String>) -> Error {
-    Error::corrupt(what, "fetch index.json again, or write the dataset again")
+/// A field that is absent, `null` or there.
+mod null_or_absent {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<T: Serialize, S: Serializer>(
+        value: &Option<Option<T>>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        value.as_ref().and_then(Option::as_ref).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Option<T>>, D::Error> {
+        Option::deserialize(deserializer).map(Some)
+    }
 }
 
 impl FileText {
@@ -322,19 +533,28 @@ impl FileText {
 
 impl From<&ShardInfo> for ShardText {
     fn from(shard: &ShardInfo) -> Self {
-        let columns = shard.schema.columns();
+        let ColumnsText { encodings, names, sizes, columns, newline, separator } =
+            ColumnsText::new(&shard.format, &shard.schema);
         Self {
-            column_encodings: columns.iter().map(|c| c.encoding.to_string()).collect(),
-            column_names: columns.iter().map(|c| c.name.clone()).collect(),
-            column_sizes: shard.schema.sizes().to_vec(),
+            column_encodings: encodings,
+            column_names: names,
+            column_sizes: sizes,
+            columns,
             compression: shard.compression.map(|c| c.to_string()),
-            format: "mds".to_owned(),
+            format: shard.format.name().to_owned(),
             hashes: shard.hashes.iter().map(|hash| hash.name().to_owned()).collect(),
+            newline,
             raw_data: FileText::from(&shard.raw_data),
+            raw_meta: shard.raw_meta.as_ref().map(FileText::from),
             samples: shard.samples,
+            separator,
             size_limit: shard.size_limit,
             version: VERSION,
             zip_data: shard.zip_data.as_ref().map(FileText::from),
+            zip_meta: shard
+                .format
+                .has_meta()
+                .then(|| shard.zip_meta.as_ref().map(FileText::from)),
         }
     }
 }

@@ -26,26 +26,40 @@
 //! # }
 //! ```
 
+mod codec;
 mod compression;
+mod config;
+mod damage;
 mod dtype;
 mod encoding;
 mod hash;
+mod image;
 mod index;
 mod json;
 mod name;
 mod ndarray;
+mod python;
 mod schema;
 mod shard;
 mod size;
+mod table;
+mod text;
 mod value;
 
+pub(crate) use codec::{decode, utf8};
 pub use compression::Compression;
+pub use config::ShardConfig;
+pub use damage::{Damage, NameFault};
 pub use dtype::{DType, Scalar};
-pub use encoding::Encoding;
+pub use encoding::{Encoding, ImageEncoding};
 pub use hash::HashAlgorithm;
-pub use index::{FileInfo, Index, ShardInfo};
+pub use image::{Image, ImageFault, ImageFile, ImageFormat, ImageMode};
+pub use index::{FileInfo, Index, IndexOptions, ShardFile, ShardInfo};
 pub use name::ShardName;
+pub use python::{Decimal, Integer, Json, TextError};
 pub use schema::{Column, Schema};
-pub use shard::{RawShard, ShardBuilder, ShardConfig, ShardTable};
+pub use shard::{RawShard, ShardBuilder};
 pub use size::parse_size;
+pub use table::ShardTable;
+pub use text::Format;
 pub use value::{NdArray, Value};

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use super::damage::{Damage, NameFault};
 use crate::{Error, Result};
 
 /// The name of a file of a dataset, relative to the dataset's directory, with `/` between segments.
@@ -28,10 +29,7 @@ impl ShardName {
         let name = name.into();
         match broken_rule(&name) {
             None => Ok(Self(name)),
-            Some(why) => Err(Error::corrupt(
-                format!("the shard name {name:?} {why}"),
-                "do not use this dataset unless you trust it; correct its index.json",
-            )),
+            Some(fault) => Err(Damage::Name { name, fault }.into()),
         }
     }
 
@@ -58,31 +56,31 @@ impl ShardName {
     }
 }
 
-fn broken_rule(name: &str) -> Option<&'static str> {
+fn broken_rule(name: &str) -> Option<NameFault> {
     let bytes = name.as_bytes();
     if name.is_empty() {
-        return Some("is empty");
+        return Some(NameFault::Empty);
     }
     if name.starts_with('/') {
-        return Some("is an absolute path");
+        return Some(NameFault::Absolute);
     }
     if bytes.len() > 1 && bytes[0].is_ascii_alphabetic() && bytes[1] == b':' {
-        return Some("begins with a drive letter");
+        return Some(NameFault::DriveLetter);
     }
     if name.contains('\\') {
-        return Some("contains a backslash");
+        return Some(NameFault::Backslash);
     }
     if name.chars().any(char::is_control) {
-        return Some("contains a control character");
+        return Some(NameFault::ControlCharacter);
     }
     if name.split('/').any(|segment| matches!(segment, "" | "." | "..")) {
-        return Some("has an empty, `.` or `..` segment");
+        return Some(NameFault::DotSegment);
     }
     if name.len() > MAX_NAME_BYTES || name.split('/').any(|s| s.len() > MAX_SEGMENT_BYTES) {
-        return Some("is too long");
+        return Some(NameFault::TooLong);
     }
     if name.rsplit('/').next() == Some("index.json") {
-        return Some("is that of an index");
+        return Some(NameFault::Index);
     }
     None
 }

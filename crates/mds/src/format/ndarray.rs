@@ -10,6 +10,7 @@
 
 use std::borrow::Cow;
 
+use super::damage::Damage;
 use super::dtype::DType;
 use super::encoding::MAX_NDIM;
 use super::value::NdArray;
@@ -84,7 +85,7 @@ pub(super) fn decode<'a>(
         None => {
             let code = take(&mut rest, 1)?[0];
             DType::from_code(code)
-                .ok_or_else(|| corrupt(format!("the array has the unknown type code {code}")))?
+                .ok_or(Damage::ArrayType { code })?
         }
     };
     let shape = match shape {
@@ -94,10 +95,8 @@ pub(super) fn decode<'a>(
     let expected =
         NdArray::elements(&shape).and_then(|elements| elements.checked_mul(dtype.size() as u64));
     if expected != Some(rest.len() as u64) {
-        return Err(corrupt(format!(
-            "a {dtype} array of shape {shape:?} has {} bytes of data",
-            rest.len()
-        )));
+        let (dtype, bytes) = (dtype.as_str(), rest.len());
+        return Err(Damage::ArrayData { dtype, shape, bytes }.into());
     }
     Ok(NdArray { dtype, shape, data: Cow::Borrowed(rest) })
 }
@@ -115,7 +114,7 @@ fn decode_shape(rest: &mut &[u8]) -> Result<Vec<u64>> {
         })
         .collect();
     if shape.is_empty() || shape.contains(&0) {
-        return Err(corrupt(format!("the array has the shape {shape:?}")));
+        return Err(Damage::ArrayShape { shape }.into());
     }
     Ok(shape)
 }
@@ -123,13 +122,9 @@ fn decode_shape(rest: &mut &[u8]) -> Result<Vec<u64>> {
 /// Splits off the first `n` bytes.
 fn take<'a>(rest: &mut &'a [u8], n: usize) -> Result<&'a [u8]> {
     let (head, tail) =
-        rest.split_at_checked(n).ok_or_else(|| corrupt("the array header is cut short"))?;
+        rest.split_at_checked(n).ok_or(Damage::ArrayCutShort)?;
     *rest = tail;
     Ok(head)
-}
-
-fn corrupt(what: impl Into<String>) -> Error {
-    Error::corrupt(what, "fetch the shard again, or write it again from its source")
 }
 
 #[cfg(test)]

@@ -6,11 +6,9 @@
 //! ```
 //! Columns are ordered by the Unicode code points of their names.
 
-use std::borrow::Cow;
-
-use super::dtype::{DType, Scalar};
+use super::codec;
+use super::damage::Damage;
 use super::encoding::Encoding;
-use super::ndarray;
 use super::value::Value;
 use crate::{Error, Result};
 
@@ -113,6 +111,24 @@ impl Schema {
     }
 
     fn encode_values(&self, values: &[Value<'_>], out: &mut Vec<u8>) -> Result<()> {
+        self.check_count(values)?;
+        out.resize(self.variable * LENGTH_SIZE, 0);
+        let mut length_at = 0;
+        for ((column, size), value) in self.columns.iter().zip(&self.sizes).zip(values) {
+            let start = out.len();
+            let length = codec::encode(&column.encoding, value, out)
+                .and_then(|()| check_length(*size, out.len() - start))
+                .map_err(|error| error.in_column(&column.name))?;
+            if size.is_none() {
+                out[length_at..][..LENGTH_SIZE].copy_from_slice(&length.to_le_bytes());
+                length_at += LENGTH_SIZE;
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses another number of values than of columns.
+    pub(super) fn check_count(&self, values: &[Value<'_>]) -> Result<()> {
         if values.len() != self.columns.len() {
             let names: Vec<_> = self.columns.iter().map(|column| column.name.as_str()).collect();
             return Err(Error::invalid(
@@ -123,18 +139,6 @@ impl Schema {
                 ),
                 format!("give one value for each of {}, in this order", names.join(", ")),
             ));
-        }
-        out.resize(self.variable * LENGTH_SIZE, 0);
-        let mut length_at = 0;
-        for ((column, size), value) in self.columns.iter().zip(&self.sizes).zip(values) {
-            let start = out.len();
-            let length = encode_value(&column.encoding, value, out)
-                .and_then(|()| check_length(*size, out.len() - start))
-                .map_err(|error| error.in_column(&column.name))?;
-            if size.is_none() {
-                out[length_at..][..LENGTH_SIZE].copy_from_slice(&length.to_le_bytes());
-                length_at += LENGTH_SIZE;
-            }
         }
         Ok(())
     }
@@ -183,10 +187,10 @@ impl Schema {
     fn decode_value<'a>(&self, column: usize, bytes: &'a [u8]) -> Result<Value<'a>> {
         let Column { name, encoding } =
             self.columns.get(column).ok_or_else(|| self.no_column(column))?;
-        decode_value(encoding, bytes).map_err(|error| error.in_column(name))
+        codec::decode(encoding, bytes).map_err(|error| error.in_column(name))
     }
 
-    fn no_column(&self, column: usize) -> Error {
+    pub(super) fn no_column(&self, column: usize) -> Error {
         Error::invalid(
             format!("there is no column number {column}"),
             format!("the columns are numbered 0 to {}", self.columns.len() - 1),
@@ -210,9 +214,7 @@ impl<'s, 'a> Cursor<'s, 'a> {
         let size = sample.len();
         let head = schema.variable * LENGTH_SIZE;
         let (lengths, values) = sample.split_at_checked(head).ok_or_else(|| {
-            corrupt(format!(
-                "the sample has {size} bytes, but the lengths of its columns alone take {head}"
-            ))
+            Error::from(Damage::SampleTooShort { bytes: size, head })
         })?;
         Ok(Self { schema, column: 0, lengths: lengths.as_chunks().0, values, size })
     }
@@ -224,11 +226,9 @@ impl<'s, 'a> Cursor<'s, 'a> {
             None => self.lengths.split_off_first().map_or(0, |&length| u32::from_le_bytes(length)),
         };
         let (value, rest) = self.values.split_at_checked(size as usize).ok_or_else(|| {
-            let error = corrupt(format!(
-                "the value takes {size} bytes, but only {} are left of the sample's {}",
-                self.values.len(),
-                self.size
-            ));
+            let (left, bytes) = (self.values.len(), self.size);
+            let error = Error::from(Damage::ValueTooLong { size, left, bytes })
+                .at_byte((bytes - left) as u64);
             match self.schema.columns.get(self.column) {
                 Some(column) => error.in_column(&column.name),
                 None => error,
@@ -243,16 +243,9 @@ impl<'s, 'a> Cursor<'s, 'a> {
         if self.values.is_empty() {
             return Ok(());
         }
-        Err(corrupt(format!(
-            "{} bytes are left over of the sample's {}",
-            self.values.len(),
-            self.size
-        )))
+        let (left, bytes) = (self.values.len(), self.size);
+        Err(Error::from(Damage::LeftOver { left, bytes }).at_byte((bytes - left) as u64))
     }
-}
-
-fn corrupt(what: impl Into<String>) -> Error {
-    Error::corrupt(what, "fetch the shard again, or write it again from its source")
 }
 
 /// Refuses a value whose size the format cannot express.
@@ -273,86 +266,11 @@ fn check_length(size: Option<u32>, length: usize) -> Result<u32> {
     }
 }
 
-fn encode_value(encoding: &Encoding, value: &Value<'_>, out: &mut Vec<u8>) -> Result<()> {
-    let refuse = |expected: &str| {
-        Err(Error::invalid(
-            format!("the encoding {encoding} does not take {}", value.describe()),
-            format!("give {expected}"),
-        ))
-    };
-    match (encoding, value) {
-        // Bytes pass through whatever the encoding, as in the reference; they are encoded already.
-        (_, Value::Bytes(bytes)) => out.extend_from_slice(bytes),
-        (
-            Encoding::Str
-            | Encoding::StrInt
-            | Encoding::StrFloat
-            | Encoding::StrDecimal
-            | Encoding::Json,
-            Value::Str(text),
-        ) => out.extend_from_slice(text.as_bytes()),
-        (Encoding::Int, Value::Int(value)) => out.extend_from_slice(&value.to_le_bytes()),
-        (Encoding::Int, Value::Scalar(scalar)) => match scalar.to_i64() {
-            Some(value) => out.extend_from_slice(&value.to_le_bytes()),
-            None => return refuse("an integer from -9223372036854775808 to 9223372036854775807"),
-        },
-        (Encoding::Scalar(dtype), Value::Int(value)) => {
-            return encode_scalar(*dtype, Scalar::I64(*value), out)
-                .map_or_else(|| refuse(&format!("a number that fits {dtype}")), Ok);
-        }
-        (Encoding::Scalar(dtype), Value::Scalar(value)) => {
-            return encode_scalar(*dtype, *value, out)
-                .map_or_else(|| refuse(&format!("a number that fits {dtype}")), Ok);
-        }
-        (Encoding::NdArray { dtype, shape }, Value::NdArray(array)) => {
-            return ndarray::encode(array, *dtype, shape.as_deref(), out);
-        }
-        (Encoding::Bytes, _) => return refuse("bytes"),
-        (Encoding::Int | Encoding::Scalar(_), _) => return refuse("a number"),
-        (Encoding::NdArray { .. }, _) => return refuse("an array"),
-        (_, _) => return refuse("a text"),
-    }
-    Ok(())
-}
-
-fn encode_scalar(dtype: DType, value: Scalar, out: &mut Vec<u8>) -> Option<()> {
-    value.cast(dtype)?.write_le(out);
-    Some(())
-}
-
-fn decode_value<'a>(encoding: &Encoding, bytes: &'a [u8]) -> Result<Value<'a>> {
-    let wrong_size = || {
-        corrupt(format!("the value has {} bytes, but the encoding takes another size", bytes.len()))
-    };
-    Ok(match encoding {
-        Encoding::Bytes => Value::Bytes(Cow::Borrowed(bytes)),
-        Encoding::Str
-        | Encoding::StrInt
-        | Encoding::StrFloat
-        | Encoding::StrDecimal
-        | Encoding::Json => match std::str::from_utf8(bytes) {
-            Ok(text) => Value::Str(Cow::Borrowed(text)),
-            Err(error) => {
-                let at = error.valid_up_to();
-                return Err(corrupt(format!("the text is not UTF-8 from its byte {at} on"))
-                    .with_source(error));
-            }
-        },
-        Encoding::Int => match Scalar::read_le(DType::I64, bytes).and_then(Scalar::to_i64) {
-            Some(value) => Value::Int(value),
-            None => return Err(wrong_size()),
-        },
-        Encoding::Scalar(dtype) => {
-            Value::Scalar(Scalar::read_le(*dtype, bytes).ok_or_else(wrong_size)?)
-        }
-        Encoding::NdArray { dtype, shape } => {
-            Value::NdArray(ndarray::decode(bytes, *dtype, shape.as_deref())?)
-        }
-    })
-}
-
 #[cfg(test)]
 mod tests {
+    use std::borrow::Cow;
+
+    use super::super::dtype::Scalar;
     use half::f16;
 
     use super::super::value::NdArray;

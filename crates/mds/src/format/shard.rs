@@ -1,4 +1,4 @@
-//! Shard files: how samples are gathered into them, and how their offsets are read.
+//! Shard files: how samples are gathered into them.
 //!
 //! ```text
 //! offset 0          uint32  n            number of samples
@@ -7,58 +7,12 @@
 //! offset off[0]     bytes   the samples, back to back, to the end of the file
 //! ```
 
-use std::ops::Range;
-
-use serde::Serialize;
-
-use super::compression::{Compression, MAX_SHARD_BYTES};
-use super::hash::HashAlgorithm;
-use super::json::to_python_json;
+use super::compression::MAX_SHARD_BYTES;
+use super::config::ShardConfig;
 use super::schema::Schema;
 use crate::{Error, Result};
 
 const WORD: usize = size_of::<u32>();
-
-/// How shards are written. All of it is repeated in each shard and in the index.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ShardConfig {
-    /// The compression of the files, if any.
-    pub compression: Option<Compression>,
-    /// The hashes of the files, in ascending order of their names.
-    pub hashes: Vec<HashAlgorithm>,
-    /// The largest size of a shard before compression, in bytes. `None` or 0 for no limit but that
-    /// of the format, 4 GiB.
-    pub size_limit: Option<u64>,
-}
-
-/// The JSON text in the head of every shard. The fields are in the order of `sort_keys=True`.
-#[derive(Serialize)]
-struct ConfigText {
-    column_encodings: Vec<String>,
-    column_names: Vec<String>,
-    column_sizes: Vec<Option<u32>>,
-    compression: Option<String>,
-    format: &'static str,
-    hashes: Vec<&'static str>,
-    size_limit: Option<u64>,
-    version: u32,
-}
-
-impl ShardConfig {
-    fn text(&self, schema: &Schema) -> String {
-        let columns = schema.columns();
-        to_python_json(&ConfigText {
-            column_encodings: columns.iter().map(|c| c.encoding.to_string()).collect(),
-            column_names: columns.iter().map(|c| c.name.clone()).collect(),
-            column_sizes: schema.sizes().to_vec(),
-            compression: self.compression.map(|c| c.to_string()),
-            format: "mds",
-            hashes: self.hashes.iter().map(|hash| hash.name()).collect(),
-            size_limit: self.size_limit,
-            version: 2,
-        })
-    }
-}
 
 /// A complete shard file, not compressed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -169,116 +123,6 @@ impl ShardBuilder {
     }
 }
 
-/// The offsets of the samples of one shard, checked once so that reading a sample is a slice.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ShardTable {
-    /// One more than there are samples.
-    offsets: Vec<u32>,
-}
-
-impl ShardTable {
-    /// Reads the head of a shard file and checks it against the file's size and the number of
-    /// samples in the index.
-    ///
-    /// # Errors
-    /// `Corrupt`, with the byte, if the head is cut short, the number of samples is not
-    /// `expected_samples`, or the offsets do not ascend from the end of the head to the end of the
-    /// file.
-    pub fn parse(bytes: &[u8], expected_samples: u64) -> Result<Self> {
-        let size = bytes.len();
-        let cut_short = || corrupt(format!("the shard is cut short: it has {size} bytes"), size);
-        let (samples, rest) = bytes.split_first_chunk::<WORD>().ok_or_else(cut_short)?;
-        let samples = u32::from_le_bytes(*samples);
-        if u64::from(samples) != expected_samples {
-            return Err(corrupt(
-                format!(
-                    "the shard holds {samples} samples, but the index declares {expected_samples}"
-                ),
-                0,
-            ));
-        }
-        // On a 32-bit machine too the table of a file in memory is shorter than usize::MAX.
-        let table_size = (samples as usize + 1).checked_mul(WORD).ok_or_else(cut_short)?;
-        let table = rest.get(..table_size).ok_or_else(cut_short)?;
-        let offsets: Vec<u32> =
-            table.as_chunks::<WORD>().0.iter().map(|&word| u32::from_le_bytes(word)).collect();
-        Self::check(&offsets, WORD + table_size, size)?;
-        Ok(Self { offsets })
-    }
-
-    /// `head` is the size of the count and the offsets.
-    fn check(offsets: &[u32], head: usize, size: usize) -> Result<()> {
-        let first = offsets.first().map_or(0, |&offset| offset as usize);
-        if first < head {
-            return Err(corrupt(
-                format!("the first sample begins at byte {first}, inside the table of offsets"),
-                WORD,
-            ));
-        }
-        if let Some(i) = offsets.windows(2).position(|pair| pair[0] > pair[1]) {
-            return Err(corrupt(
-                format!(
-                    "the sample ends at byte {}, before its beginning at byte {}",
-                    offsets[i + 1],
-                    offsets[i]
-                ),
-                WORD * (i + 2),
-            )
-            .at_sample(i as u64));
-        }
-        let last = offsets.last().map_or(0, |&offset| offset as usize);
-        if last != size {
-            return Err(corrupt(
-                format!("the samples end at byte {last}, but the shard has {size} bytes"),
-                WORD * offsets.len(),
-            ));
-        }
-        Ok(())
-    }
-
-    /// The number of samples.
-    pub fn len(&self) -> usize {
-        self.offsets.len() - 1
-    }
-
-    /// Whether the shard holds no sample, which is legal.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Where sample `i` lies in the file.
-    ///
-    /// # Panics
-    /// If `i` is not below [`len`](Self::len), as indexing a slice does.
-    pub fn range(&self, i: usize) -> Range<usize> {
-        self.offsets[i] as usize..self.offsets[i + 1] as usize
-    }
-
-    /// Sample `i` of the file that this table was read from.
-    ///
-    /// # Errors
-    /// `NotFound` if there is no such sample, `Corrupt` if `bytes` is shorter than the file was.
-    pub fn sample<'a>(&self, bytes: &'a [u8], i: usize) -> Result<&'a [u8]> {
-        if i >= self.len() {
-            return Err(Error::new(
-                crate::ErrorKind::NotFound,
-                format!("there is no sample {i} in the shard"),
-                format!("it has {} samples, numbered from 0", self.len()),
-            ));
-        }
-        let range = self.range(i);
-        bytes.get(range.clone()).ok_or_else(|| {
-            corrupt(format!("the shard is cut short: it has {} bytes", bytes.len()), range.start)
-                .at_sample(i as u64)
-        })
-    }
-}
-
-fn corrupt(what: impl Into<String>, byte: usize) -> Error {
-    Error::corrupt(what, "fetch the shard again, or write it again from its source")
-        .at_byte(byte as u64)
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::encoding::Encoding;
@@ -365,109 +209,6 @@ mod tests {
         assert_eq!(
             ShardTable::parse(&shard.bytes, 1).unwrap().sample(&shard.bytes, 0).unwrap(),
             [7; 10]
-        );
-    }
-
-    fn example() -> Vec<u8> {
-        let mut builder = builder(None);
-        for sample in [b"abc".as_slice(), b"d", b"ef"] {
-            builder.push(sample).unwrap();
-        }
-        builder.finish().unwrap().bytes
-    }
-
-    #[test]
-    fn samples_are_slices_of_the_file() {
-        let bytes = example();
-        let table = ShardTable::parse(&bytes, 3).unwrap();
-        assert_eq!(table.len(), 3);
-        assert_eq!(&bytes[table.range(0)], b"abc");
-        assert_eq!(table.sample(&bytes, 2).unwrap(), b"ef");
-        assert_eq!(
-            table.sample(&bytes, 3).unwrap_err().to_string(),
-            "there is no sample 3 in the shard; it has 3 samples, numbered from 0"
-        );
-        let cut = bytes.len() - 1;
-        assert_eq!(
-            table.sample(&bytes[..cut], 2).unwrap_err().to_string(),
-            format!(
-                "sample 2, byte {}: the shard is cut short: it has {cut} bytes; {REMEDY}",
-                cut - 1
-            )
-        );
-    }
-
-    #[test]
-    fn an_empty_shard_is_legal() {
-        let shard = builder(None).take();
-        let table = ShardTable::parse(&shard.bytes, 0).unwrap();
-        assert!(table.is_empty());
-    }
-
-    #[test]
-    fn damaged_tables_are_corrupt() {
-        let good = example();
-        let message = |bytes: &[u8], samples| {
-            let error = ShardTable::parse(bytes, samples).unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::Corrupt);
-            error.to_string()
-        };
-        for cut in [0, 3, 4, 19] {
-            assert_eq!(
-                message(&good[..cut], 3),
-                format!("byte {cut}: the shard is cut short: it has {cut} bytes; {REMEDY}")
-            );
-        }
-        let size = good.len();
-        assert_eq!(
-            message(&good[..size - 1], 3),
-            format!(
-                "byte 16: the samples end at byte {size}, but the shard has {} bytes; {REMEDY}",
-                size - 1
-            )
-        );
-        let longer = [good.as_slice(), &[0]].concat();
-        assert_eq!(
-            message(&longer, 3),
-            format!(
-                "byte 16: the samples end at byte {size}, but the shard has {} bytes; {REMEDY}",
-                size + 1
-            )
-        );
-        assert_eq!(
-            message(&good, 4),
-            format!("byte 0: the shard holds 3 samples, but the index declares 4; {REMEDY}")
-        );
-        let with = |byte: usize, word: u32| {
-            let mut bytes = good.clone();
-            bytes[byte..byte + 4].copy_from_slice(&word.to_le_bytes());
-            bytes
-        };
-        assert_eq!(
-            message(&with(4, 19), 3),
-            format!(
-                "byte 4: the first sample begins at byte 19, inside the table of offsets; {REMEDY}"
-            )
-        );
-        let first = size - 6;
-        assert_eq!(
-            message(&with(8, first as u32 - 1), 3),
-            format!(
-                "sample 0, byte 8: the sample ends at byte {}, before its beginning at byte \
-                 {first}; {REMEDY}",
-                first - 1
-            )
-        );
-        assert_eq!(
-            message(&with(12, u32::MAX), 3),
-            format!(
-                "sample 2, byte 16: the sample ends at byte {size}, before its beginning at byte \
-                 4294967295; {REMEDY}"
-            )
-        );
-        assert_eq!(
-            message(&u32::MAX.to_le_bytes(), u32::MAX.into()),
-            format!("byte 4: the shard is cut short: it has 4 bytes; {REMEDY}")
         );
     }
 }

@@ -5,6 +5,8 @@
 use std::borrow::Cow;
 
 use super::dtype::{DType, Scalar};
+use super::image::{Image, ImageFile};
+use super::python::{Decimal, Integer, Json};
 use crate::{Error, Result};
 
 /// The value of one column of one sample.
@@ -13,17 +15,32 @@ use crate::{Error, Result};
 pub enum Value<'a> {
     /// Bytes. Every encoding takes them as already encoded and stores them as they are.
     Bytes(Cow<'a, [u8]>),
-    /// Text: `str`, and the text forms of `str_int`, `str_float`, `str_decimal` and `json`.
+    /// Text of a `str` column. Columns of `str_int`, `str_float`, `str_decimal` and `json` take it
+    /// too if it is the text of such a value.
     Str(Cow<'a, str>),
     /// An integer of an `int` column. Columns of a number type take it too, if it fits.
     Int(i64),
-    /// One number.
+    /// One number, and the value of `str_float` and of `float` in text formats.
     Scalar(Scalar),
+    /// An integer of any size, of a `str_int` column.
+    Integer(Integer<'a>),
+    /// A decimal number of a `str_decimal` column.
+    Decimal(Decimal<'a>),
+    /// What a `json` column holds.
+    Json(Json),
     /// An array of numbers.
     NdArray(NdArray<'a>),
+    /// The pixels of an image, of a `pil` column. Columns of image files take it too and make a
+    /// file of it as Python's imaging library does by default.
+    Image(Image<'a>),
+    /// The file of an image, of a `jpeg` or `png` column. It is decoded only if asked to, and
+    /// stored again byte for byte.
+    ImageFile(ImageFile<'a>),
+    /// Several images, of a `jpeg_array` or `list[...]` column.
+    List(Vec<Self>),
 }
 
-impl Value<'_> {
+impl<'a> Value<'a> {
     /// What the value is, for messages.
     pub(super) fn describe(&self) -> String {
         match self {
@@ -31,7 +48,15 @@ impl Value<'_> {
             Self::Str(_) => "a text".to_owned(),
             Self::Int(value) => format!("the integer {value}"),
             Self::Scalar(value) => format!("the {} {}", value.dtype(), scalar_text(*value)),
+            Self::Integer(value) => format!("the integer {value}"),
+            Self::Decimal(value) => format!("the decimal number {value}"),
+            Self::Json(_) => "a JSON value".to_owned(),
             Self::NdArray(array) => format!("a {} array of shape {:?}", array.dtype, array.shape),
+            Self::Image(image) => {
+                format!("an image of mode {} and size {}x{}", image.mode, image.width, image.height)
+            }
+            Self::ImageFile(file) => format!("a {} file", file.format()),
+            Self::List(values) => format!("a list of {}", values.len()),
         }
     }
 
@@ -42,10 +67,53 @@ impl Value<'_> {
             Self::Str(text) => Value::Str(Cow::Owned(text.into_owned())),
             Self::Int(value) => Value::Int(value),
             Self::Scalar(value) => Value::Scalar(value),
+            Self::Integer(value) => Value::Integer(value.into_owned()),
+            Self::Decimal(value) => Value::Decimal(value.into_owned()),
+            Self::Json(value) => Value::Json(value),
             Self::NdArray(NdArray { dtype, shape, data }) => {
                 Value::NdArray(NdArray { dtype, shape, data: Cow::Owned(data.into_owned()) })
             }
+            Self::Image(image) => Value::Image(image.into_owned()),
+            Self::ImageFile(file) => Value::ImageFile(file.into_owned()),
+            Self::List(values) => Value::List(values.into_iter().map(Value::into_owned).collect()),
         }
+    }
+
+    /// The text of a `str` value.
+    pub fn as_str(&self) -> Option<&str> {
+        if let Self::Str(text) = self { Some(text) } else { None }
+    }
+
+    /// The number as an `i64`, if it is an integer that fits.
+    pub fn as_i64(&self) -> Option<i64> {
+        match self {
+            Self::Int(value) => Some(*value),
+            Self::Scalar(value) => value.to_i64(),
+            Self::Integer(value) => value.to_i64(),
+            Self::Json(value) => value.as_i64(),
+            _ => None,
+        }
+    }
+
+    /// The number as an `f64`, rounded if need be.
+    pub fn as_f64(&self) -> Option<f64> {
+        match self {
+            Self::Int(value) => Some(*value as f64),
+            Self::Scalar(value) => Some(value.to_f64()),
+            Self::Decimal(value) => Some(value.to_f64()),
+            Self::Json(value) => value.as_f64(),
+            _ => None,
+        }
+    }
+
+    /// The bytes of a `bytes` value.
+    pub fn as_bytes(&self) -> Option<&[u8]> {
+        if let Self::Bytes(bytes) = self { Some(bytes) } else { None }
+    }
+
+    /// The array of an `ndarray` value.
+    pub fn as_ndarray(&self) -> Option<&NdArray<'a>> {
+        if let Self::NdArray(array) = self { Some(array) } else { None }
     }
 }
 
@@ -84,6 +152,42 @@ impl From<Vec<u8>> for Value<'_> {
 impl From<i64> for Value<'_> {
     fn from(value: i64) -> Self {
         Self::Int(value)
+    }
+}
+
+impl From<f64> for Value<'_> {
+    fn from(value: f64) -> Self {
+        Self::Scalar(Scalar::F64(value))
+    }
+}
+
+impl From<Json> for Value<'_> {
+    fn from(value: Json) -> Self {
+        Self::Json(value)
+    }
+}
+
+impl<'a> From<Decimal<'a>> for Value<'a> {
+    fn from(value: Decimal<'a>) -> Self {
+        Self::Decimal(value)
+    }
+}
+
+impl<'a> From<Integer<'a>> for Value<'a> {
+    fn from(value: Integer<'a>) -> Self {
+        Self::Integer(value)
+    }
+}
+
+impl<'a> From<Image<'a>> for Value<'a> {
+    fn from(image: Image<'a>) -> Self {
+        Self::Image(image)
+    }
+}
+
+impl<'a> From<ImageFile<'a>> for Value<'a> {
+    fn from(file: ImageFile<'a>) -> Self {
+        Self::ImageFile(file)
     }
 }
 
