@@ -734,9 +734,9 @@ mod tests {
              this version; store such values in a `bytes` column"
         );
         assert_eq!(
-            message(&replaced("\"zstd:7\"", "\"br\""), ErrorKind::Unsupported),
-            "shard shard.00000.mds: the compression \"br\" cannot be read or written by this \
-             version; use zstd, or no compression"
+            message(&replaced("\"zstd:7\"", "\"lz4\""), ErrorKind::Unsupported),
+            "shard shard.00000.mds: there is no compression \"lz4\"; use br, bz2, gz, snappy or \
+             zstd, with a level where there is one (zstd:7), or no compression"
         );
     }
 

@@ -1,0 +1,166 @@
+//! The decoders of shards, which stop at the size that the index declares. A compressed file of
+//! some kilobytes can expand to gigabytes; what it says about itself is never believed.
+
+#![expect(
+    clippy::disallowed_types,
+    reason = "this is the place that caps what decoders write: reserve() allocates no more than \
+              the declared size, and every decoder stops there"
+)]
+
+use std::io::{self, Read};
+
+use brotli::{BrotliResult, BrotliState, HeapAlloc, HuffmanCode};
+
+use super::{Compression, MAX_SHARD_BYTES};
+use crate::{Error, Result};
+
+/// No element of a Snappy block writes more bytes than this for each of its own: the best is a copy
+/// of 64 bytes in 3.
+const SNAPPY_MAX_RATIO: usize = 22;
+
+/// See [`Compression::decompress`].
+pub(super) fn decompress(compression: Compression, zip: &[u8], declared: u64) -> Result<Vec<u8>> {
+    let mut raw = reserve(declared)?;
+    let held = match compression {
+        Compression::Br(_) => fill(BrotliReader::new(zip), declared, &mut raw),
+        Compression::Bz2(_) => fill(bzip2::bufread::MultiBzDecoder::new(zip), declared, &mut raw),
+        Compression::Gz(_) => fill(flate2::bufread::MultiGzDecoder::new(zip), declared, &mut raw),
+        Compression::Snappy => fill_snappy(zip, declared, &mut raw),
+        Compression::Zstd(_) => fill_zstd(zip, &mut raw),
+    };
+    match held {
+        Ok(held) if held == declared => Ok(raw),
+        Ok(held) if held < declared => Err(holds_fewer(held, declared)),
+        Ok(_) => Err(holds_more(declared)),
+        Err(error) => Err(not_valid(compression, error)),
+    }
+}
+
+/// An empty vector with room for exactly the declared bytes.
+fn reserve(declared: u64) -> Result<Vec<u8>> {
+    let capacity = usize::try_from(declared).ok().filter(|_| declared <= MAX_SHARD_BYTES);
+    let capacity = capacity.ok_or_else(|| larger_than_any_shard(declared))?;
+    let mut raw = Vec::new();
+    // Reserves address space only: pages that are not written take no memory, so that a wrong
+    // declared size costs nothing.
+    raw.try_reserve_exact(capacity).map_err(|error| {
+        Error::io(
+            io::Error::new(io::ErrorKind::OutOfMemory, error),
+            format!("there is no memory for a shard of {declared} bytes"),
+        )
+    })?;
+    Ok(raw)
+}
+
+/// Reads up to `declared` bytes into `raw`, which has room for them. Returns how many bytes the
+/// file holds, or more than `declared` if it goes on after them.
+fn fill(mut decoder: impl Read, declared: u64, raw: &mut Vec<u8>) -> io::Result<u64> {
+    let held = decoder.by_ref().take(declared).read_to_end(raw)? as u64;
+    // At the end, this is also what makes the decoder check sums and look for trailing bytes.
+    let beyond = decoder.read(&mut [0])? as u64;
+    Ok(held + beyond)
+}
+
+/// As [`fill`]. A block says up front how large it is.
+fn fill_snappy(zip: &[u8], declared: u64, raw: &mut Vec<u8>) -> io::Result<u64> {
+    let held = snap::raw::decompress_len(zip)?;
+    if held as u64 != declared {
+        return Ok(held as u64);
+    }
+    // The decoder wants memory that is written already. What the file cannot fill is not touched.
+    if held > zip.len().saturating_mul(SNAPPY_MAX_RATIO) {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    raw.resize(held, 0);
+    let held = snap::raw::Decoder::new().decompress(zip, raw)?;
+    Ok(held as u64)
+}
+
+/// As [`fill`]. The decoder writes into the vector, no further than its capacity, and needs no
+/// window of its own.
+fn fill_zstd(zip: &[u8], raw: &mut Vec<u8>) -> io::Result<u64> {
+    match zstd::bulk::Decompressor::new()?.decompress_to_buffer(zip, raw) {
+        Ok(held) => Ok(held as u64),
+        Err(error) if error.to_string().contains("too small") => Ok(u64::MAX),
+        Err(error) => Err(error),
+    }
+}
+
+/// One Brotli stream that fills the whole slice. The crate's own reader would accept the
+/// extension of large windows, which makes the decoder allocate up to 1 GiB.
+struct BrotliReader<'a> {
+    zip: &'a [u8],
+    /// How many bytes of `zip` are decoded.
+    position: usize,
+    state: BrotliState<HeapAlloc<u8>, HeapAlloc<u32>, HeapAlloc<HuffmanCode>>,
+    ended: bool,
+}
+
+impl<'a> BrotliReader<'a> {
+    fn new(zip: &'a [u8]) -> Self {
+        let code = HeapAlloc::new(HuffmanCode::default());
+        let state = BrotliState::new_strict(HeapAlloc::new(0), HeapAlloc::new(0), code);
+        Self { zip, position: 0, state, ended: false }
+    }
+}
+
+impl Read for BrotliReader<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.ended || buffer.is_empty() {
+            return Ok(0);
+        }
+        let mut unread = self.zip.len() - self.position;
+        let (mut room, mut written, mut total) = (buffer.len(), 0, 0);
+        let result = brotli::BrotliDecompressStream(
+            &mut unread,
+            &mut self.position,
+            self.zip,
+            &mut room,
+            &mut written,
+            buffer,
+            &mut total,
+            &mut self.state,
+        );
+        match result {
+            BrotliResult::ResultSuccess if unread > 0 => {
+                Err(io::Error::new(io::ErrorKind::InvalidData, "bytes follow the stream"))
+            }
+            BrotliResult::ResultSuccess => {
+                self.ended = true;
+                Ok(written)
+            }
+            BrotliResult::NeedsMoreInput if written == 0 => {
+                Err(io::ErrorKind::UnexpectedEof.into())
+            }
+            BrotliResult::NeedsMoreInput | BrotliResult::NeedsMoreOutput => Ok(written),
+            BrotliResult::ResultFailure => {
+                Err(io::Error::new(io::ErrorKind::InvalidData, "the stream is damaged"))
+            }
+        }
+    }
+}
+
+fn larger_than_any_shard(declared: u64) -> Error {
+    corrupt(format!(
+        "the index declares a raw size of {declared} bytes, more than any shard can have"
+    ))
+}
+
+fn holds_fewer(held: u64, declared: u64) -> Error {
+    corrupt(format!("the compressed file holds {held} bytes, but the index declares {declared}"))
+}
+
+fn holds_more(declared: u64) -> Error {
+    corrupt(format!(
+        "the compressed file holds more than the {declared} bytes that the index declares"
+    ))
+}
+
+fn not_valid(compression: Compression, source: io::Error) -> Error {
+    corrupt(format!("the compressed file is not valid {}", compression.extension()))
+        .with_source(source)
+}
+
+fn corrupt(what: impl Into<String>) -> Error {
+    Error::corrupt(what, "fetch the shard again, or write it again from its source")
+}
