@@ -34,6 +34,7 @@ mod index;
 mod json;
 mod name;
 mod ndarray;
+pub mod python;
 mod schema;
 mod shard;
 mod size;
