@@ -1,0 +1,700 @@
+//! JSON as `json.dumps` writes it and `json.loads` reads it.
+
+use std::borrow::Cow;
+
+use super::{Integer, TextError, write_float_repr};
+
+/// How deep lists and objects may stand in each other.
+///
+/// Python has no fixed limit: `json.loads` fails where the stack of the calling code plus the depth
+/// of the text pass the recursion limit of 1000. So this reads all that a default Python reads.
+pub const MAX_DEPTH: usize = 1000;
+
+/// A value of Python's `json` module.
+///
+/// Besides JSON proper there are integers of any size and the floats `NaN` and `Infinity`.
+///
+/// ```
+/// use mds::format::python::Json;
+///
+/// # fn main() -> Result<(), mds::format::python::TextError> {
+/// let value = Json::parse(r#"{"b": [1e5, "é"], "a": null}"#)?;
+/// assert_eq!(value.dumps(), r#"{"b": [100000.0, "\u00e9"], "a": null}"#);
+/// assert_eq!(value.dumps_sorted(), r#"{"a": null, "b": [100000.0, "\u00e9"]}"#);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+pub enum Json {
+    /// `null`, Python's `None`.
+    Null,
+    /// `true` or `false`.
+    Bool(bool),
+    /// A number without fraction and exponent.
+    Int(Integer<'static>),
+    /// A number with a fraction or an exponent, `NaN`, `Infinity` or `-Infinity`.
+    Float(f64),
+    /// A text.
+    Str(String),
+    /// A list.
+    List(Vec<Self>),
+    /// The keys and values of a `dict`, in its order. Parsing leaves no key twice.
+    Object(Vec<(String, Self)>),
+}
+
+impl Json {
+    /// Reads what Python's `json.loads` reads. Where a key stands twice, its last value counts, at
+    /// the place of the first.
+    ///
+    /// # Errors
+    ///
+    /// [`TextError`] if the text is not JSON, and for three texts that are: integers of more than
+    /// [`MAX_DIGITS`](super::MAX_DIGITS) digits, which Python refuses too, half surrogate pairs, and
+    /// what is deeper than [`MAX_DEPTH`].
+    pub fn parse(text: &str) -> Result<Self, TextError> {
+        let mut parser = Parser { text, at: 0, depth: 0 };
+        if text.starts_with('\u{feff}') {
+            return Err(parser.error("expected a value but there is a byte order mark"));
+        }
+        let value = parser.value()?;
+        parser.skip_space();
+        if parser.at < text.len() {
+            return Err(parser.error("expected the end of the text"));
+        }
+        Ok(value)
+    }
+
+    /// The text of Python's `json.dumps(value)`: ASCII only, `", "` between items, `": "` after keys.
+    pub fn dumps(&self) -> String {
+        let mut out = Vec::new();
+        self.write_dumps(&mut out);
+        String::from_utf8(out).expect("only ASCII was written")
+    }
+
+    /// Appends the text of [`Json::dumps`].
+    pub fn write_dumps(&self, out: &mut Vec<u8>) {
+        self.write(out, false);
+    }
+
+    /// The text of Python's `json.dumps(value, sort_keys=True)`, sorted by code points.
+    pub fn dumps_sorted(&self) -> String {
+        let mut out = Vec::new();
+        self.write(&mut out, true);
+        String::from_utf8(out).expect("only ASCII was written")
+    }
+
+    /// The value of a key, if this is an object that has it.
+    pub fn get(&self, key: &str) -> Option<&Self> {
+        match self {
+            Self::Object(items) => items.iter().find(|(name, _)| name == key).map(|(_, v)| v),
+            _ => None,
+        }
+    }
+
+    /// The text, if this is one.
+    pub fn as_str(&self) -> Option<&str> {
+        match self {
+            Self::Str(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// The number as a float, if this is one. An integer is rounded; `None` if it is too large.
+    pub fn as_f64(&self) -> Option<f64> {
+        match self {
+            Self::Float(value) => Some(*value),
+            Self::Int(value) => value.as_str().parse().ok().filter(|value: &f64| value.is_finite()),
+            _ => None,
+        }
+    }
+
+    /// The integer, if this is one that fits.
+    pub fn as_i64(&self) -> Option<i64> {
+        match self {
+            Self::Int(value) => value.to_i64(),
+            _ => None,
+        }
+    }
+
+    /// The same value for `serde_json`, or `None` if it cannot hold it: `NaN`, infinities and
+    /// integers beyond 64 bits.
+    pub fn to_serde(&self) -> Option<serde_json::Value> {
+        use serde_json::{Number, Value};
+        Some(match self {
+            Self::Null => Value::Null,
+            Self::Bool(value) => Value::Bool(*value),
+            Self::Int(value) => match (value.to_i64(), value.to_u64()) {
+                (Some(value), _) => value.into(),
+                (None, value) => value?.into(),
+            },
+            Self::Float(value) => Value::Number(Number::from_f64(*value)?),
+            Self::Str(text) => Value::String(text.clone()),
+            Self::List(items) => {
+                Value::Array(items.iter().map(Self::to_serde).collect::<Option<_>>()?)
+            }
+            Self::Object(items) => Value::Object(
+                items
+                    .iter()
+                    .map(|(key, value)| Some((key.clone(), value.to_serde()?)))
+                    .collect::<Option<_>>()?,
+            ),
+        })
+    }
+
+    fn write(&self, out: &mut Vec<u8>, sorted: bool) {
+        match self {
+            Self::Null => out.extend_from_slice(b"null"),
+            Self::Bool(true) => out.extend_from_slice(b"true"),
+            Self::Bool(false) => out.extend_from_slice(b"false"),
+            Self::Int(value) => out.extend_from_slice(value.as_str().as_bytes()),
+            Self::Float(value) if value.is_nan() => out.extend_from_slice(b"NaN"),
+            Self::Float(f64::INFINITY) => out.extend_from_slice(b"Infinity"),
+            Self::Float(f64::NEG_INFINITY) => out.extend_from_slice(b"-Infinity"),
+            Self::Float(value) => write_float_repr(*value, out),
+            Self::Str(text) => write_string(text, out),
+            Self::List(items) => {
+                out.push(b'[');
+                for (i, item) in items.iter().enumerate() {
+                    if i > 0 {
+                        out.extend_from_slice(b", ");
+                    }
+                    item.write(out, sorted);
+                }
+                out.push(b']');
+            }
+            Self::Object(items) if sorted => {
+                let mut items: Vec<_> = items.iter().collect();
+                items.sort_by(|a, b| a.0.cmp(&b.0)); // UTF-8 sorts as the code points do
+                write_object(items.into_iter(), out, sorted);
+            }
+            Self::Object(items) => write_object(items.iter(), out, sorted),
+        }
+    }
+}
+
+fn write_object<'a>(
+    items: impl Iterator<Item = &'a (String, Json)>,
+    out: &mut Vec<u8>,
+    sorted: bool,
+) {
+    out.push(b'{');
+    for (i, (key, value)) in items.enumerate() {
+        if i > 0 {
+            out.extend_from_slice(b", ");
+        }
+        write_string(key, out);
+        out.extend_from_slice(b": ");
+        value.write(out, sorted);
+    }
+    out.push(b'}');
+}
+
+/// Writes a string in quotes: printable ASCII as it is, all else escaped.
+fn write_string(text: &str, out: &mut Vec<u8>) {
+    out.push(b'"');
+    let mut rest = text;
+    while let Some(at) =
+        rest.bytes().position(|b| !matches!(b, b' '..=b'~') || b == b'"' || b == b'\\')
+    {
+        let (plain, tail) = rest.split_at(at); // after ASCII only: a border between characters
+        out.extend_from_slice(plain.as_bytes());
+        let mut chars = tail.chars();
+        match chars.next() {
+            Some(c @ ('"' | '\\')) => out.extend_from_slice(&[b'\\', c as u8]),
+            Some('\n') => out.extend_from_slice(b"\\n"),
+            Some('\r') => out.extend_from_slice(b"\\r"),
+            Some('\t') => out.extend_from_slice(b"\\t"),
+            Some('\u{8}') => out.extend_from_slice(b"\\b"),
+            Some('\u{c}') => out.extend_from_slice(b"\\f"),
+            Some(c) => {
+                for unit in c.encode_utf16(&mut [0; 2]) {
+                    write_unit(*unit, out);
+                }
+            }
+            None => {}
+        }
+        rest = chars.as_str();
+    }
+    out.extend_from_slice(rest.as_bytes());
+    out.push(b'"');
+}
+
+/// Writes `\uXXXX`.
+fn write_unit(unit: u16, out: &mut Vec<u8>) {
+    const HEX: [u8; 16] = *b"0123456789abcdef";
+    let digit = |shift: u32| HEX[usize::from(unit >> shift & 15)];
+    out.extend_from_slice(&[b'\\', b'u', digit(12), digit(8), digit(4), digit(0)]);
+}
+
+impl From<&serde_json::Value> for Json {
+    fn from(value: &serde_json::Value) -> Self {
+        use serde_json::Value;
+        match value {
+            Value::Null => Self::Null,
+            Value::Bool(value) => Self::Bool(*value),
+            Value::Number(number) => match (number.as_i64(), number.as_u64()) {
+                (Some(value), _) => Self::Int(value.into()),
+                (None, Some(value)) => Self::Int(value.into()),
+                (None, None) => Self::Float(number.as_f64().unwrap_or(f64::NAN)),
+            },
+            Value::String(text) => Self::Str(text.clone()),
+            Value::Array(items) => Self::List(items.iter().map(Self::from).collect()),
+            Value::Object(items) => Self::Object(
+                items.iter().map(|(key, value)| (key.clone(), Self::from(value))).collect(),
+            ),
+        }
+    }
+}
+
+/// Reads one text from the front. `at` is always a border between characters: it moves over ASCII
+/// bytes and over whole stretches that end before one.
+struct Parser<'a> {
+    text: &'a str,
+    at: usize,
+    depth: usize,
+}
+
+impl<'a> Parser<'a> {
+    fn value(&mut self) -> Result<Json, TextError> {
+        self.skip_space();
+        match self.peek() {
+            Some(b'"') => Ok(Json::Str(self.string()?)),
+            Some(b'[') => self.nested(Self::list),
+            Some(b'{') => self.nested(Self::object),
+            Some(b'-' | b'0'..=b'9') if !self.rest().starts_with("-I") => self.number(),
+            _ => self.word(),
+        }
+    }
+
+    fn word(&mut self) -> Result<Json, TextError> {
+        let words = [
+            ("null", Json::Null),
+            ("true", Json::Bool(true)),
+            ("false", Json::Bool(false)),
+            ("NaN", Json::Float(f64::NAN)),
+            ("Infinity", Json::Float(f64::INFINITY)),
+            ("-Infinity", Json::Float(f64::NEG_INFINITY)),
+        ];
+        for (word, value) in words {
+            if self.rest().starts_with(word) {
+                self.at += word.len();
+                return Ok(value);
+            }
+        }
+        Err(self.error("expected a value"))
+    }
+
+    /// As in Python, a number ends where its grammar does: what is left of `01` or `1.e5` is not
+    /// its part, and so an error of whatever comes next.
+    fn number(&mut self) -> Result<Json, TextError> {
+        let start = self.at;
+        self.take(b'-');
+        if !self.take(b'0') && self.skip_digits() == 0 {
+            self.at = start;
+            return Err(self.error("expected a value"));
+        }
+        let whole = self.at;
+        if self.take(b'.') && self.skip_digits() == 0 {
+            self.at = whole;
+        }
+        let end = self.at;
+        if self.take(b'e') || self.take(b'E') {
+            let _ = self.take(b'-') || self.take(b'+');
+            if self.skip_digits() == 0 {
+                self.at = end;
+            }
+        }
+        let text = &self.text[start..self.at];
+        if self.at == whole {
+            return Ok(Json::Int(Integer::from_json(text, start)?));
+        }
+        let value = text.parse().expect("this grammar is a part of Rust's");
+        Ok(Json::Float(value))
+    }
+
+    /// Reads a list or an object, one level deeper.
+    fn nested(
+        &mut self,
+        read: fn(&mut Self) -> Result<Json, TextError>,
+    ) -> Result<Json, TextError> {
+        if self.depth == MAX_DEPTH {
+            return Err(self.error(format!("the value is more than {MAX_DEPTH} levels deep")));
+        }
+        self.depth += 1;
+        self.at += 1;
+        self.skip_space();
+        let value = read(self)?;
+        self.depth -= 1;
+        Ok(value)
+    }
+
+    fn list(&mut self) -> Result<Json, TextError> {
+        let mut items = Vec::new();
+        if self.take(b']') {
+            return Ok(Json::List(items));
+        }
+        loop {
+            items.push(self.value()?);
+            if self.item_ends(b']', "expected ',' or ']'")? {
+                return Ok(Json::List(items));
+            }
+        }
+    }
+
+    fn object(&mut self) -> Result<Json, TextError> {
+        let mut items = Vec::new();
+        if self.take(b'}') {
+            return Ok(Json::Object(items));
+        }
+        loop {
+            self.skip_space();
+            if self.peek() != Some(b'"') {
+                return Err(self.error("expected a key in double quotes"));
+            }
+            let key = self.string()?;
+            self.skip_space();
+            if !self.take(b':') {
+                return Err(self.error("expected ':'"));
+            }
+            items.push((key, self.value()?));
+            if self.item_ends(b'}', "expected ',' or '}'")? {
+                return Ok(Json::Object(unique_keys(items)));
+            }
+        }
+    }
+
+    /// Reads what stands after an item: `true` for the end of the list or object.
+    fn item_ends(&mut self, end: u8, expected: &'static str) -> Result<bool, TextError> {
+        self.skip_space();
+        if self.take(b',') {
+            Ok(false)
+        } else if self.take(end) {
+            Ok(true)
+        } else {
+            Err(self.error(expected))
+        }
+    }
+
+    /// Reads a string from its opening quote on.
+    fn string(&mut self) -> Result<String, TextError> {
+        let start = self.at;
+        self.at += 1;
+        let plain = self.plain();
+        if self.take(b'"') {
+            return Ok(plain.to_owned());
+        }
+        let mut value = String::from(plain);
+        loop {
+            match self.peek() {
+                Some(b'"') => {
+                    self.at += 1;
+                    return Ok(value);
+                }
+                Some(b'\\') => value.push(self.escape()?),
+                Some(_) => return Err(self.error("a control character stands in a string")),
+                None => {
+                    self.at = start;
+                    return Err(self.error("a string without an end starts"));
+                }
+            }
+            value.push_str(self.plain());
+        }
+    }
+
+    /// Skips the stretch up to the next quote, backslash or control character.
+    fn plain(&mut self) -> &'a str {
+        let rest = self.rest();
+        let end = rest.bytes().position(|b| b < b' ' || b == b'"' || b == b'\\');
+        let end = end.unwrap_or(rest.len());
+        self.at += end;
+        &rest[..end]
+    }
+
+    /// Reads an escape from its backslash on.
+    fn escape(&mut self) -> Result<char, TextError> {
+        let start = self.at;
+        self.at += 1;
+        let c = match self.peek() {
+            Some(b'u') => return self.unicode_escape(start),
+            Some(c @ (b'"' | b'\\' | b'/')) => c as char,
+            Some(b'n') => '\n',
+            Some(b'r') => '\r',
+            Some(b't') => '\t',
+            Some(b'b') => '\u{8}',
+            Some(b'f') => '\u{c}',
+            _ => {
+                self.at = start;
+                return Err(self.error("there is no such escape"));
+            }
+        };
+        self.at += 1;
+        Ok(c)
+    }
+
+    /// Reads one or, for a surrogate pair, two escapes of four digits, from the first `u` on.
+    fn unicode_escape(&mut self, start: usize) -> Result<char, TextError> {
+        let first = self.unit()?;
+        if let Some(c) = char::from_u32(first.into()) {
+            return Ok(c);
+        }
+        if self.rest().starts_with("\\u") {
+            self.at += 1;
+            let second = self.unit()?;
+            if let Some(Ok(c)) = char::decode_utf16([first, second]).next() {
+                return Ok(c);
+            }
+        }
+        let what = format!("\\u{first:04x} is half a surrogate pair, which UTF-8 cannot hold,");
+        Err(TextError::new(what, start))
+    }
+
+    /// Reads `uXXXX`.
+    fn unit(&mut self) -> Result<u16, TextError> {
+        let digits = self.text.get(self.at + 1..self.at + 5).unwrap_or_default();
+        let hex = digits.len() == 4 && digits.bytes().all(|b| b.is_ascii_hexdigit());
+        match u16::from_str_radix(digits, 16) {
+            Ok(unit) if hex => {
+                self.at += 5;
+                Ok(unit)
+            }
+            _ => Err(self.error("expected four hexadecimal digits after the 'u'")),
+        }
+    }
+
+    fn rest(&self) -> &'a str {
+        &self.text[self.at..]
+    }
+
+    fn peek(&self) -> Option<u8> {
+        self.text.as_bytes().get(self.at).copied()
+    }
+
+    /// Skips one ASCII byte if it is next.
+    fn take(&mut self, byte: u8) -> bool {
+        let found = self.peek() == Some(byte);
+        self.at += usize::from(found);
+        found
+    }
+
+    fn skip_digits(&mut self) -> usize {
+        self.skip(|b| b.is_ascii_digit())
+    }
+
+    fn skip_space(&mut self) {
+        self.skip(|b| matches!(b, b' ' | b'\t' | b'\n' | b'\r'));
+    }
+
+    fn skip(&mut self, class: fn(u8) -> bool) -> usize {
+        let start = self.at;
+        while self.peek().is_some_and(class) {
+            self.at += 1;
+        }
+        self.at - start
+    }
+
+    fn error(&self, what: impl Into<Cow<'static, str>>) -> TextError {
+        TextError::new(what, self.at)
+    }
+}
+
+/// Leaves of equal keys the first place and the last value, as a Python `dict` does.
+fn unique_keys(mut items: Vec<(String, Json)>) -> Vec<(String, Json)> {
+    /// Up to here, comparing all pairs is quicker than sorting.
+    const FEW: usize = 12;
+
+    let is_unique = |items: &[(String, Json)]| {
+        items.iter().enumerate().all(|(i, (key, _))| items.iter().take(i).all(|(k, _)| k != key))
+    };
+    if items.len() <= FEW && is_unique(&items) {
+        return items;
+    }
+    let mut order: Vec<usize> = (0..items.len()).collect();
+    order.sort_by(|&a, &b| items[a].0.cmp(&items[b].0)); // stable: equal keys stay in order
+    let mut repeated = vec![false; items.len()];
+    let mut any = false;
+    let mut first = 0; // the place in the object of the first of equal keys
+    for (i, &place) in order.iter().enumerate() {
+        if i > 0 && items[place].0 == items[first].0 {
+            let value = std::mem::replace(&mut items[place].1, Json::Null);
+            items[first].1 = value;
+            repeated[place] = true;
+            any = true;
+        } else {
+            first = place;
+        }
+    }
+    if any {
+        let mut repeated = repeated.into_iter();
+        items.retain(|_| repeated.next() != Some(true));
+    }
+    items
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn loads(text: &str) -> Json {
+        Json::parse(text).unwrap_or_else(|error| panic!("{text:?}: {error}"))
+    }
+
+    /// Expected texts printed by Python 3.11: `json.dumps(json.loads(text))`.
+    #[test]
+    fn texts_are_those_of_python() {
+        let cases = [
+            ("null", "null"),
+            (" [true,\tfalse\n,\r null ] ", "[true, false, null]"),
+            ("-0", "0"),
+            ("[0, -7, 123456789012345678901234567890]", "[0, -7, 123456789012345678901234567890]"),
+            ("[-0.0, 1E5, 1e16, 1e-5]", "[-0.0, 100000.0, 1e+16, 1e-05]"),
+            ("[1e999, -1e999]", "[Infinity, -Infinity]"),
+            ("[NaN, Infinity, -Infinity]", "[NaN, Infinity, -Infinity]"),
+            ("[]", "[]"),
+            ("{ }", "{}"),
+            (r#"{"a":1,"b":2,"a":3}"#, r#"{"a": 3, "b": 2}"#),
+            (r#""\"\\\/\b\f\n\r\t""#, r#""\"\\/\b\f\n\r\t""#),
+            ("\"\u{7f}é€😀\"", r#""\u007f\u00e9\u20ac\ud83d\ude00""#),
+            (r#""a\u0041\uD83D\uDE00\u0000b""#, r#""aA\ud83d\ude00\u0000b""#),
+        ];
+        for (text, dumped) in cases {
+            assert_eq!(loads(text).dumps(), dumped, "{text}");
+        }
+    }
+
+    #[test]
+    fn keys_sort_by_code_points_at_every_level() {
+        // UTF-16 would put the astral letter before the one of the private use area.
+        let value = loads(
+            r#"{"b": {"\ue000": 1, "\ud83d\ude00": 2, "Z": 3, "": 4}, "a": [{"y": 1, "x": 2}]}"#,
+        );
+        assert_eq!(
+            value.dumps_sorted(),
+            r#"{"a": [{"x": 2, "y": 1}], "b": {"": 4, "Z": 3, "\ue000": 1, "\ud83d\ude00": 2}}"#
+        );
+    }
+
+    #[test]
+    fn equal_keys_leave_the_last_value_at_the_first_place() {
+        for extra in [0, 40] {
+            let mut text = String::from(r#"{"b": 1, "a": 2, "b": 3"#);
+            let mut expected = String::from(r#"{"b": 5, "a": 4"#);
+            for i in 0..extra {
+                text += &format!(r#", "k{i}": {i}"#);
+                expected += &format!(r#", "k{i}": {i}"#);
+            }
+            text += r#", "a": 4, "b": 5}"#;
+            expected += "}";
+            assert_eq!(loads(&text).dumps(), expected);
+        }
+    }
+
+    #[test]
+    fn what_python_refuses_is_refused_with_the_byte() {
+        let value = "expected a value";
+        let end = "expected the end of the text";
+        let key = "expected a key in double quotes";
+        let cases = [
+            ("", value, 0),
+            ("  ", value, 2),
+            ("nul", value, 0),
+            ("-", value, 0),
+            ("+1", value, 0),
+            (".5", value, 0),
+            ("-NaN", value, 0),
+            ("-Inf", value, 0),
+            ("[-]", value, 1),
+            ("[1,]", value, 3),
+            ("\u{b}1", value, 0),
+            ("\u{a0}1", value, 0),
+            ("é", value, 0),
+            ("{\"a\":", value, 5),
+            ("01", end, 1),
+            ("-01", end, 2),
+            ("1.e5", end, 1),
+            ("1.5e", end, 3),
+            ("1e+", end, 1),
+            ("1_0", end, 1),
+            ("[] []", end, 3),
+            ("[1 2]", "expected ',' or ']'", 3),
+            ("[1", "expected ',' or ']'", 2),
+            ("{\"a\":1", "expected ',' or '}'", 6),
+            ("{", key, 1),
+            ("{,}", key, 1),
+            ("{1:2}", key, 1),
+            ("{\"a\":1,}", key, 7),
+            ("{\"a\" 1}", "expected ':'", 5),
+            ("[\"a", "a string without an end starts", 1),
+            ("\"a\t\"", "a control character stands in a string", 2),
+            ("\"\\x\"", "there is no such escape", 1),
+            ("\"\\", "there is no such escape", 1),
+            ("\"\\u12\"", "expected four hexadecimal digits after the 'u'", 2),
+            ("\"\\u+123\"", "expected four hexadecimal digits after the 'u'", 2),
+            ("\"\\u12é4\"", "expected four hexadecimal digits after the 'u'", 2),
+            ("\u{feff}1", "expected a value but there is a byte order mark", 0),
+        ];
+        for (text, what, byte) in cases {
+            let error = Json::parse(text).unwrap_err();
+            assert_eq!(error.to_string(), format!("{what} at byte {byte}"), "{text:?}");
+        }
+    }
+
+    /// Python reads these, as its strings can hold them.
+    #[test]
+    fn half_surrogate_pairs_are_refused() {
+        for half in ["\\ud83d", "\\ud83dx", "\\ud83d\\u0041", "\\ud83d\\ud83d\\ude00"] {
+            assert_eq!(
+                Json::parse(&format!("[\"{half}\"]")).unwrap_err().to_string(),
+                "\\ud83d is half a surrogate pair, which UTF-8 cannot hold, at byte 2"
+            );
+        }
+        assert!(Json::parse("\"\\ude00\\ud83d\"").is_err());
+    }
+
+    #[test]
+    fn integers_have_at_most_4300_digits() {
+        assert!(Json::parse(&format!("-{}", "1".repeat(4300))).is_ok());
+        assert_eq!(
+            Json::parse(&format!("[-{}]", "1".repeat(4301))).unwrap_err().to_string(),
+            "an integer of 4301 digits, more than the 4300 that Python converts, starts at byte 1"
+        );
+    }
+
+    #[test]
+    fn depth_is_limited() {
+        let lists = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+        let text = lists(MAX_DEPTH);
+        assert_eq!(loads(&text).dumps(), text);
+        let error = Json::parse(&lists(MAX_DEPTH + 1)).unwrap_err();
+        assert_eq!(error.to_string(), "the value is more than 1000 levels deep at byte 1000");
+        assert!(Json::parse(&"[".repeat(100_000)).is_err());
+        assert!(Json::parse(&"{\"a\":".repeat(100_000)).is_err());
+        // Levels count where they are open only.
+        assert!(Json::parse(&format!("[{}1]", "[], ".repeat(2 * MAX_DEPTH))).is_ok());
+    }
+
+    #[test]
+    fn accessors_give_the_value_of_their_type() {
+        let value = loads(r#"{"text": "x", "int": 3, "float": 0.5, "large": 1e2}"#);
+        assert_eq!(value.get("text").and_then(Json::as_str), Some("x"));
+        assert_eq!(value.get("int").and_then(Json::as_i64), Some(3));
+        assert_eq!(value.get("int").and_then(Json::as_f64), Some(3.0));
+        assert_eq!(value.get("float").and_then(Json::as_f64), Some(0.5));
+        assert_eq!(value.get("large").and_then(Json::as_i64), None);
+        assert_eq!(value.get("none"), None);
+        assert_eq!(loads("[1]").get("text"), None);
+        assert_eq!(loads(&"9".repeat(400)).as_f64(), None);
+        assert_eq!(loads("true").as_i64(), None);
+    }
+
+    #[test]
+    fn serde_json_values_convert_both_ways() {
+        let text = r#"{"b": [1, -1, 18446744073709551615, 1.5, null, true], "a": {"k": "é"}}"#;
+        let serde: serde_json::Value = serde_json::from_str(text).unwrap();
+        let value = Json::from(&serde);
+        assert_eq!(value, loads(text));
+        assert_eq!(value.to_serde(), Some(serde));
+        for text in ["NaN", "[Infinity]", "18446744073709551616", "-9223372036854775809"] {
+            assert_eq!(loads(text).to_serde(), None, "{text}");
+        }
+    }
+}
