@@ -4,6 +4,7 @@
 //!
 //! - [`error`]: the one error type, with the position in the data and the remedy
 //! - [`mod@format`]: pure bytes: samples, shards, `index.json`, encodings, compression, hashes
+//! - [`shard`]: one shard mapped into memory, its samples as slices of it
 //! - `storage`, `cache`: shards from a path or a URL into a folder that processes share
 //! - [`dataset`]: any sample by its number
 //! - [`loader`]: batches in the exact order, prepared by threads
@@ -44,10 +45,12 @@ pub mod error;
 pub mod format;
 pub mod loader;
 pub mod order;
+pub mod shard;
 pub mod storage;
 pub mod writer;
 
-pub use dataset::{DatasetOptions, Sample, Stream, StreamingDataset};
+pub use dataset::{DatasetOptions, Stream, StreamingDataset};
 pub use error::{Error, ErrorKind, Position, Result};
 pub use loader::{Batch, Checkpoint, Loader, LoaderOptions};
+pub use shard::{Sample, SampleRef, Shard, ShardOptions};
 pub use writer::{Writer, WriterOptions};

@@ -29,7 +29,6 @@
 //! Unix only: `flock`, and files that live on after `unlink`.
 
 mod lock;
-mod mapped;
 mod place;
 mod publish;
 mod room;
@@ -42,14 +41,13 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::{Index, ShardInfo};
+use crate::format::{Index, IndexOptions, ShardFile, ShardInfo};
+use crate::shard::{Shard, ShardOptions, missing};
 use crate::storage::{RemoteOptions, Stop};
 use lock::FileLock;
-pub(crate) use mapped::MappedShard;
-use mapped::{MapOptions, check_size, missing};
-use place::RawPath;
+use place::RawFiles;
 pub(crate) use place::{Addresses, Place};
-use publish::publish;
+use publish::PartFile;
 
 /// Shards that stay mapped although no sample refers to them.
 const MAX_IDLE_MAPPED: usize = 256;
@@ -61,6 +59,10 @@ pub(crate) struct CacheOptions {
     pub(crate) limit: Option<u64>,
     pub(crate) validate_hash: bool,
     pub(crate) keep_zip: bool,
+    /// Read files into memory instead of mapping them.
+    pub(crate) copy: bool,
+    /// What the indexes may hold.
+    pub(crate) index: IndexOptions,
     pub(crate) remote: RemoteOptions,
 }
 
@@ -91,9 +93,9 @@ struct Slot {
 #[derive(Debug, Default)]
 struct SlotState {
     /// Keeps an idle shard mapped.
-    kept: Option<Arc<MappedShard>>,
+    kept: Option<Arc<Shard>>,
     /// Finds a shard that samples still refer to.
-    seen: Weak<MappedShard>,
+    seen: Weak<Shard>,
     /// A thread is bringing the shard.
     busy: bool,
     /// The file whose hash was checked, by its inode.
@@ -149,7 +151,7 @@ impl ShardCache {
     ///
     /// # Errors
     /// Names the dataset and the shard.
-    pub(crate) fn open(&self, shard: usize, stop: &Stop) -> Result<Arc<MappedShard>> {
+    pub(crate) fn open(&self, shard: usize, stop: &Stop) -> Result<Arc<Shard>> {
         let slot = &self.slots[shard];
         let now = now();
         slot.last_used.store(now, Ordering::Relaxed);
@@ -191,7 +193,7 @@ impl ShardCache {
 
     /// Brings a shard ahead of its use and pins it, unless the cache has no room for more shards
     /// that are in use.
-    pub(crate) fn open_ahead(&self, shard: usize, stop: &Stop) -> Result<Option<Arc<MappedShard>>> {
+    pub(crate) fn open_ahead(&self, shard: usize, stop: &Stop) -> Result<Option<Arc<Shard>>> {
         match self.reserve_ahead(shard) {
             // Reserved until the shard is open, and so in use.
             Some(_reserved) => self.open(shard, stop).map(Some),
@@ -199,105 +201,117 @@ impl ShardCache {
         }
     }
 
-    fn bring(&self, shard: usize, stop: &Stop) -> Result<MappedShard> {
+    fn bring(&self, shard: usize, stop: &Stop) -> Result<Shard> {
         let slot = &self.slots[shard];
-        let path = match self.places[slot.place].raw_path(&slot.info)? {
-            RawPath::InPlace(path) => {
-                let mapped = self.map(slot, &path, false)?;
-                return mapped.ok_or_else(|| missing(&path, &slot.info));
-            }
-            RawPath::Cached(path) => path,
-        };
+        let files = self.places[slot.place].raw_files(&slot.info)?;
+        if !files.cached {
+            let mapped = self.map(slot, &files)?;
+            return mapped.ok_or_else(|| missing(files.first_missing()));
+        }
         // More than once only if another process evicts the shard before it is mapped here.
         for _ in 0..3 {
-            if let Some(mapped) = self.map_undamaged(slot, &path)? {
+            if let Some(mapped) = self.map_undamaged(slot, &files)? {
                 return Ok(mapped);
             }
-            if let Some(folder) = path.parent() {
+            if let Some(folder) = files.data.parent() {
                 std::fs::create_dir_all(folder)
                     .map_err(|e| Error::io(e, format!("cannot create {}", folder.display())))?;
             }
-            let _lock = FileLock::acquire(&lock_path(&path), lock_limit(&self.options), stop)?;
+            let _lock = FileLock::acquire(&lock_path(&files.data), lock_limit(&self.options), stop)?;
             // Another process may have brought it while this one waited.
-            if let Some(mapped) = self.map_undamaged(slot, &path)? {
+            if let Some(mapped) = self.map_undamaged(slot, &files)? {
                 return Ok(mapped);
             }
-            self.fetch(shard, &path, stop)?;
-            relock(&slot.state).verified = inode(&path);
-            if let Some(mapped) = self.map(slot, &path, true)? {
+            self.fetch(shard, &files, stop)?;
+            relock(&slot.state).verified = inode(&files.data);
+            if let Some(mapped) = self.map(slot, &files)? {
                 return Ok(mapped);
             }
         }
         Err(Error::new(
             ErrorKind::Io,
-            format!("{} is evicted by another process before it can be read", path.display()),
+            format!("{} is evicted by another process before it can be read", files.data.display()),
             "raise cache_limit in all processes that share the cache",
         ))
     }
 
     /// The cached shard; `None` if it is not there or was damaged and is now removed.
-    fn map_undamaged(&self, slot: &Slot, path: &Path) -> Result<Option<MappedShard>> {
-        match self.map(slot, path, true) {
+    fn map_undamaged(&self, slot: &Slot, files: &RawFiles) -> Result<Option<Shard>> {
+        match self.map(slot, files) {
             Err(error) if error.kind() == ErrorKind::Corrupt => {
                 tracing::warn!(%error, "fetching the shard again");
-                match std::fs::remove_file(path) {
-                    Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                        Err(Error::io(e, format!("cannot remove {}", path.display())))
+                for path in files.paths() {
+                    match std::fs::remove_file(path) {
+                        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                            return Err(Error::io(e, format!("cannot remove {}", path.display())));
+                        }
+                        _ => {}
                     }
-                    _ => Ok(None),
                 }
+                Ok(None)
             }
             mapped => mapped,
         }
     }
 
-    fn map(&self, slot: &Slot, path: &Path, cached: bool) -> Result<Option<MappedShard>> {
-        let inode = inode(path);
+    fn map(&self, slot: &Slot, files: &RawFiles) -> Result<Option<Shard>> {
+        let inode = inode(&files.data);
         let verified = inode.is_some() && relock(&slot.state).verified == inode;
-        let hash = self.options.validate_hash && !verified;
-        let mapped = MappedShard::open(path, &slot.info, MapOptions { hash, hold: cached })?;
+        let mut options = ShardOptions::default();
+        options.validate_hash = self.options.validate_hash && !verified;
+        options.copy = self.options.copy;
+        let meta = files.meta.as_deref();
+        let mapped = Shard::open_raw(&files.data, meta, &slot.info, options, files.cached)?;
         if mapped.is_some() {
             relock(&slot.state).verified = inode;
-            if cached {
+            if files.cached {
                 // The time of last use, for processes that share the cache.
-                let _ = std::fs::File::open(path).and_then(|f| f.set_modified(SystemTime::now()));
+                let file = std::fs::File::open(&files.data);
+                let _ = file.and_then(|file| file.set_modified(SystemTime::now()));
             }
         }
         Ok(mapped)
     }
 
-    /// Puts the shard's raw file at `path`, downloading a second time if the first is damaged.
-    fn fetch(&self, shard: usize, path: &Path, stop: &Stop) -> Result<()> {
-        match self.fetch_once(shard, path, stop) {
+    /// Puts the shard's raw files into place, downloading a second time if the first is damaged.
+    fn fetch(&self, shard: usize, files: &RawFiles, stop: &Stop) -> Result<()> {
+        match self.fetch_once(shard, files, stop) {
             Err(error) if error.kind() == ErrorKind::Corrupt => {
                 tracing::warn!(%error, "fetching the shard a second time");
-                self.fetch_once(shard, path, stop)
+                self.fetch_once(shard, files, stop)
             }
             fetched => fetched,
         }
     }
 
-    fn fetch_once(&self, shard: usize, path: &Path, stop: &Stop) -> Result<()> {
+    fn fetch_once(&self, shard: usize, files: &RawFiles, stop: &Stop) -> Result<()> {
         let slot = &self.slots[shard];
+        let mut fetched = Vec::with_capacity(2);
+        for (file, path) in slot.info.files().zip(files.paths()) {
+            fetched.push(self.fetch_file(slot, file, path, stop)?);
+        }
+        let room = fetched.iter().map(|file| file.bytes).sum();
+        self.publish_in_room(shard, room, || fetched.into_iter().try_for_each(Fetched::publish))
+    }
+
+    fn fetch_file(
+        &self,
+        slot: &Slot,
+        file: ShardFile<'_>,
+        path: &Path,
+        stop: &Stop,
+    ) -> Result<Fetched> {
         let place = &self.places[slot.place];
-        let raw = &slot.info.raw_data;
-        let (Some(zip), Some(compression)) = (&slot.info.zip_data, slot.info.compression) else {
-            let part = place.download_raw(raw, path, &self.options, stop)?;
-            return self.publish_in_room(shard, raw.bytes, || part.publish());
+        let (Some(zip), Some(compression)) = (file.zip, slot.info.compression) else {
+            let part = place.download_raw(file.raw, path, &self.options, stop)?;
+            return Ok(Fetched { bytes: file.raw.bytes, part, kept: None });
         };
         let (zipped, downloaded) = place.read_zip(zip, &self.options, stop)?;
-        let bytes = compression.decompress(&zipped, raw.bytes)?;
-        check_size(bytes.len() as u64, raw).map_err(|what| {
-            Error::corrupt(format!("{} is damaged: {what}", zip.basename), "write it again")
-        })?;
-        let kept = place.zip_path(&slot.info).filter(|_| downloaded && self.options.keep_zip);
-        let room = raw.bytes + kept.as_ref().map_or(0, |_| zip.bytes);
-        self.publish_in_room(shard, room, || {
-            if let Some(kept) = &kept {
-                publish(kept, &zipped)?;
-            }
-            publish(path, &bytes)
-        })
+        let bytes = compression.decompress(&zipped, file.raw.bytes)?;
+        let kept = place.zip_path(zip)?.filter(|_| downloaded && self.options.keep_zip);
+        let room = file.raw.bytes + kept.as_ref().map_or(0, |_| zip.bytes);
+        let kept = kept.map(|path| PartFile::holding(&path, &zipped)).transpose()?;
+        Ok(Fetched { bytes: room, part: PartFile::holding(path, &bytes)?, kept })
     }
 
     /// Unmaps shards that have been idle longest, beyond the number that may stay mapped.
@@ -328,6 +342,22 @@ impl ShardCache {
         )
         .in_shard(&self.info(shard).raw_data.basename)
         .in_dataset(self.shown(shard))
+    }
+}
+
+/// A file on its way into the cache.
+struct Fetched {
+    /// What it takes up there.
+    bytes: u64,
+    part: PartFile,
+    /// The compressed file, if that is kept too.
+    kept: Option<PartFile>,
+}
+
+impl Fetched {
+    fn publish(self) -> Result<()> {
+        self.kept.map_or(Ok(()), PartFile::publish)?;
+        self.part.publish()
     }
 }
 

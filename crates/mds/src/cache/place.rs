@@ -8,11 +8,11 @@ use std::sync::Mutex;
 use tempfile::TempDir;
 
 use super::lock::FileLock;
-use super::mapped::check;
 use super::publish::{PartFile, publish, sweep};
 use super::{CacheOptions, lock_limit, lock_path, relock};
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::{FileInfo, Index, ShardInfo};
+use crate::format::{Damage, FileInfo, Index, IndexOptions, ShardInfo};
+use crate::shard::{check_bytes, inside, map};
 use crate::storage::{Location, Remote, RemoteOptions, Stop, check_split};
 
 /// The name of the list of shards.
@@ -55,25 +55,28 @@ impl Place {
             let local = local.ok_or_else(|| {
                 Error::invalid("a stream has neither a remote nor a local folder", "give one")
             })?;
-            return Self::in_place(local);
+            return Self::in_place(local, options);
         };
         let location = Location::parse(remote)?.join(split);
         if let Some(local) = &local {
             check_local(local, &location)?;
         }
         match (location.folder(), local) {
-            (Some(folder), None) => Self::in_place(folder.to_path_buf()),
-            (Some(folder), Some(local)) if same_folder(folder, &local) => Self::in_place(local),
+            (Some(folder), None) => Self::in_place(folder.to_path_buf(), options),
+            (Some(folder), Some(local)) if same_folder(folder, &local) => {
+                Self::in_place(local, options)
+            }
             (_, local) => {
                 Self::mirror(Remote::at(location, options.remote.clone())?, local, options)
             }
         }
     }
 
-    fn in_place(dir: PathBuf) -> Result<(Self, Index)> {
+    fn in_place(dir: PathBuf, options: &CacheOptions) -> Result<(Self, Index)> {
         let shown = dir.display().to_string();
         let text = read_index(&dir)?.ok_or_else(|| no_index(&dir))?;
-        let index = Index::parse(&text).map_err(|e| e.in_dataset(&shown))?;
+        let index =
+            Index::parse_with(&text, options.index).map_err(|e| e.in_dataset(&shown))?;
         Ok((Self { shown, dir, remote: None, private: Mutex::new(None) }, index))
     }
 
@@ -83,7 +86,7 @@ impl Place {
         options: &CacheOptions,
     ) -> Result<(Self, Index)> {
         let shown = remote.address().to_owned();
-        let fetched = fetch_index(&remote);
+        let fetched = fetch_index(&remote, options.index);
         let (dir, private) = match local {
             Some(dir) => (dir, None),
             None => {
@@ -100,7 +103,9 @@ impl Place {
             }
             // A remote that cannot be reached does not stop a run whose cache has what it needs.
             Err(unreachable) if unreachable.kind() == ErrorKind::Download => {
-                let cached = read_index(&dir)?.and_then(|text| Index::parse(&text).ok());
+                let cached = read_index(&dir)?;
+                let cached =
+                    cached.and_then(|text| Index::parse_with(&text, options.index).ok());
                 let Some(index) = cached else { return Err(unreachable) };
                 tracing::warn!(
                     remote = shown,
@@ -130,27 +135,31 @@ impl Place {
         self.remote.is_some()
     }
 
-    /// Where the raw file of the shard is, or is to be put.
-    pub(crate) fn raw_path(&self, info: &ShardInfo) -> Result<RawPath> {
-        let path = info.raw_data.basename.join_to(&self.dir);
-        if self.is_cache() {
-            return Ok(RawPath::Cached(path));
-        }
-        if info.zip_data.is_none() || path.exists() {
-            return Ok(RawPath::InPlace(path));
+    /// Where the raw files of the shard are, or are to be put.
+    ///
+    /// # Errors
+    /// If a symbolic link there leads out of the dataset's folder.
+    pub(crate) fn raw_files(&self, info: &ShardInfo) -> Result<RawFiles> {
+        let in_folder = |folder: &Path, cached| {
+            let data = inside(folder, &info.raw_data.basename)?;
+            let meta = info.raw_meta.as_ref().map(|meta| inside(folder, &meta.basename));
+            Ok(RawFiles { data, meta: meta.transpose()?, cached })
+        };
+        let files: RawFiles = in_folder(&self.dir, self.is_cache())?;
+        if files.cached || info.compression.is_none() || files.paths().all(Path::exists) {
+            return Ok(files);
         }
         let mut private = relock(&self.private);
         let folder = match &mut *private {
             Some(folder) => folder,
             empty => empty.insert(private_dir()?),
         };
-        Ok(RawPath::Cached(info.raw_data.basename.join_to(folder.path())))
+        in_folder(folder.path(), true)
     }
 
-    /// Where the compressed file of the shard is kept in a cache.
-    pub(crate) fn zip_path(&self, info: &ShardInfo) -> Option<PathBuf> {
-        let zip = info.zip_data.as_ref().filter(|_| self.is_cache())?;
-        Some(zip.basename.join_to(&self.dir))
+    /// Where a compressed file is kept in a cache.
+    pub(crate) fn zip_path(&self, zip: &FileInfo) -> Result<Option<PathBuf>> {
+        self.is_cache().then(|| inside(&self.dir, &zip.basename)).transpose()
     }
 
     /// The compressed file, checked: from the cache if it is there, else from the remote.
@@ -161,24 +170,24 @@ impl Place {
         options: &CacheOptions,
         stop: &Stop,
     ) -> Result<(Vec<u8>, bool)> {
-        let path = zip.basename.join_to(&self.dir);
-        let damaged =
-            |at: &str, what: String| Error::corrupt(format!("{at} is damaged: {what}"), REWRITE);
+        let path = inside(&self.dir, &zip.basename)?;
         match std::fs::read(&path) {
-            Ok(bytes) => match check(&bytes, zip, options.validate_hash) {
+            Ok(bytes) => match check_bytes(&bytes, zip, options.validate_hash) {
                 Ok(()) => return Ok((bytes, false)),
-                Err(what) if self.remote.is_none() => {
-                    return Err(damaged(&path.display().to_string(), what));
+                Err(damage) if self.remote.is_none() => {
+                    return Err(damaged(&path.display().to_string(), damage));
                 }
-                Err(what) => tracing::warn!(file = %path.display(), what, "fetching it again"),
+                Err(damage) => {
+                    tracing::warn!(file = %path.display(), %damage, "fetching it again");
+                }
             },
             Err(e) if e.kind() == io::ErrorKind::NotFound && self.remote.is_some() => {}
             Err(e) => return Err(Error::io(e, format!("cannot read {}", path.display()))),
         }
         let Some(remote) = &self.remote else { return Err(no_index(&self.dir)) };
         let bytes = remote.get_until(zip.basename.as_str(), zip.bytes, stop)?;
-        check(&bytes, zip, options.validate_hash)
-            .map_err(|what| damaged(&object(remote, zip), what))?;
+        check_bytes(&bytes, zip, options.validate_hash)
+            .map_err(|damage| damaged(&object(remote, zip), damage))?;
         Ok((bytes, true))
     }
 
@@ -193,37 +202,53 @@ impl Place {
         let Some(remote) = &self.remote else { return Err(no_index(&self.dir)) };
         let mut part = PartFile::create(target)?;
         remote.download(raw.basename.as_str(), part.file_mut(), raw.bytes, stop)?;
-        let checked = super::mapped::map(part.file_mut())
+        let checked = map(part.file_mut())
             .map_err(|e| Error::io(e, format!("cannot read {}", target.display())))
-            .map(|map| check(&map, raw, options.validate_hash))?;
-        checked.map_err(|what| {
-            Error::corrupt(format!("{} is damaged: {what}", object(remote, raw)), REWRITE)
-        })?;
+            .map(|map| check_bytes(&map, raw, options.validate_hash))?;
+        checked.map_err(|damage| damaged(&object(remote, raw), damage))?;
         Ok(part)
     }
 }
 
-/// Where the raw bytes of a shard are.
+/// Where the raw files of a shard are.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum RawPath {
-    /// In the dataset itself, which is not to be touched.
-    InPlace(PathBuf),
-    /// In a cache, or to be put there.
-    Cached(PathBuf),
+pub(crate) struct RawFiles {
+    pub(crate) data: PathBuf,
+    /// The file of offsets, for formats with one.
+    pub(crate) meta: Option<PathBuf>,
+    /// In a cache, or to be put there; else in the dataset itself, which is not to be touched.
+    pub(crate) cached: bool,
+}
+
+impl RawFiles {
+    /// Both files, in the order of [`ShardInfo::files`].
+    pub(crate) fn paths(&self) -> impl Iterator<Item = &Path> {
+        std::iter::once(self.data.as_path()).chain(self.meta.as_deref())
+    }
+
+    /// The file that is not there.
+    pub(crate) fn first_missing(&self) -> &Path {
+        self.paths().find(|path| !path.exists()).unwrap_or(&self.data)
+    }
 }
 
 const REWRITE: &str = "copy the dataset to its remote again or write it again";
+
+fn damaged(at: &str, damage: Damage) -> Error {
+    Error::corrupt(format!("{at} is damaged: {damage}"), REWRITE).with_damage(damage)
+}
 
 fn object(remote: &Remote, file: &FileInfo) -> String {
     format!("{}/{}", remote.address().trim_end_matches('/'), file.basename)
 }
 
-fn fetch_index(remote: &Remote) -> Result<(Vec<u8>, Index)> {
+fn fetch_index(remote: &Remote, options: IndexOptions) -> Result<(Vec<u8>, Index)> {
     let text = match (remote.get(INDEX, MAX_INDEX_BYTES), remote.folder()) {
         (Err(e), Some(folder)) if e.kind() == ErrorKind::NotFound => return Err(no_index(folder)),
         (text, _) => text?,
     };
-    let index = Index::parse(&text).map_err(|e| e.in_dataset(remote.address()))?;
+    let index =
+        Index::parse_with(&text, options).map_err(|e| e.in_dataset(remote.address()))?;
     Ok((text, index))
 }
 
@@ -239,7 +264,7 @@ fn keep_index(
     let _lock = FileLock::acquire(&lock_path(&path), lock_limit(options), &Stop::new())?;
     match read_index(dir)? {
         Some(cached) if cached == text => return Ok(()),
-        Some(cached) => match Index::parse(&cached) {
+        Some(cached) => match Index::parse_with(&cached, options.index) {
             Ok(other) if other.fingerprint() == index.fingerprint() => return Ok(()),
             Ok(other) => {
                 return Err(Error::new(

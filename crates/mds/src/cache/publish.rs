@@ -44,6 +44,15 @@ impl PartFile {
         }
     }
 
+    /// A file beside `target` that holds `bytes`.
+    pub(crate) fn holding(target: &Path, bytes: &[u8]) -> Result<Self> {
+        let mut part = Self::create(target)?;
+        part.file_mut()
+            .write_all(bytes)
+            .map_err(|e| Error::io(e, format!("cannot write {}", target.display())))?;
+        Ok(part)
+    }
+
     /// The file to write to.
     pub(crate) fn file_mut(&mut self) -> &mut File {
         self.file.as_file_mut()
@@ -62,11 +71,7 @@ impl PartFile {
 
 /// Publishes a file that holds `bytes`.
 pub(crate) fn publish(target: &Path, bytes: &[u8]) -> Result<()> {
-    let mut part = PartFile::create(target)?;
-    part.file_mut()
-        .write_all(bytes)
-        .map_err(|e| Error::io(e, format!("cannot write {}", target.display())))?;
-    part.publish()
+    PartFile::holding(target, bytes)?.publish()
 }
 
 /// Removes what killed processes left in `folder`: temporary and lock files that nobody holds.

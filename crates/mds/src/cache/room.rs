@@ -2,11 +2,11 @@
 
 use std::fs::File;
 use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::lock::FileLock;
-use super::place::RawPath;
 use super::{ShardCache, Slot, lock_limit, nanoseconds, relock};
 use crate::error::{Error, Result};
 use crate::storage::Stop;
@@ -73,10 +73,11 @@ impl ShardCache {
     /// The lock between processes that make room in the same cache.
     fn room_lock(&self, shard: usize) -> Result<Option<FileLock>> {
         let slot = &self.slots[shard];
-        let RawPath::Cached(path) = self.places[slot.place].raw_path(&slot.info)? else {
+        let files = self.places[slot.place].raw_files(&slot.info)?;
+        if !files.cached {
             return Ok(None);
-        };
-        let lock = path.with_file_name(".room.lock");
+        }
+        let lock = files.data.with_file_name(".room.lock");
         FileLock::acquire(&lock, lock_limit(&self.options), &Stop::new()).map(Some)
     }
 
@@ -108,11 +109,10 @@ impl ShardCache {
     }
 
     fn candidate(&self, shard: usize, slot: &Slot) -> Result<Option<Candidate>> {
-        let place = &self.places[slot.place];
-        let RawPath::Cached(raw) = place.raw_path(&slot.info)? else { return Ok(None) };
+        let Some(paths) = self.cached_paths(slot)? else { return Ok(None) };
         let mut candidate =
             Candidate { shard, bytes: 0, last_used: slot.last_used.load(Ordering::Relaxed) };
-        for path in std::iter::once(raw).chain(place.zip_path(&slot.info)) {
+        for path in paths {
             let Ok(metadata) = path.metadata() else { continue };
             candidate.bytes += metadata.len();
             let touched = metadata.modified().map_or(0, nanoseconds);
@@ -124,8 +124,7 @@ impl ShardCache {
     /// Unlinks a shard's files unless this process or another one uses it.
     fn evict(&self, shard: usize) -> Result<bool> {
         let slot = &self.slots[shard];
-        let place = &self.places[slot.place];
-        let RawPath::Cached(raw) = place.raw_path(&slot.info)? else { return Ok(false) };
+        let Some(paths) = self.cached_paths(slot)? else { return Ok(false) };
         // Held until the file is gone, so that no thread maps it meanwhile.
         let mut state = relock(&slot.state);
         if state.busy || is_shared(state.kept.as_ref(), state.seen.strong_count()) {
@@ -133,12 +132,12 @@ impl ShardCache {
         }
         state.kept = None;
         // Kept open until the end: closing it releases the lock.
-        let file = File::open(&raw);
+        let file = File::open(&paths[0]);
         if file.as_ref().is_ok_and(|file| file.try_lock().is_err()) {
             return Ok(false);
         }
-        for path in std::iter::once(raw).chain(place.zip_path(&slot.info)) {
-            match std::fs::remove_file(&path) {
+        for path in &paths {
+            match std::fs::remove_file(path) {
                 Err(e) if e.kind() != io::ErrorKind::NotFound => {
                     return Err(Error::io(e, format!("cannot remove {}", path.display())));
                 }
@@ -149,10 +148,25 @@ impl ShardCache {
         Ok(true)
     }
 
+    /// All files that the shard may have in a cache, the raw data first; `None` if it is read in
+    /// place.
+    fn cached_paths(&self, slot: &Slot) -> Result<Option<Vec<PathBuf>>> {
+        let place = &self.places[slot.place];
+        let files = place.raw_files(&slot.info)?;
+        if !files.cached {
+            return Ok(None);
+        }
+        let mut paths: Vec<_> = files.paths().map(Path::to_path_buf).collect();
+        for zip in slot.info.files().filter_map(|file| file.zip) {
+            paths.extend(place.zip_path(zip)?);
+        }
+        Ok(Some(paths))
+    }
+
     /// The most bytes that the shard takes up in a cache; 0 if it is read in place.
     fn bytes_when_cached(&self, slot: &Slot) -> u64 {
-        let raw = slot.info.raw_data.bytes;
-        let zip = slot.info.zip_data.as_ref().map(|zip| zip.bytes);
+        let raw = slot.info.raw_bytes();
+        let zip = slot.info.compression.map(|_| slot.info.stored_bytes());
         match (self.places[slot.place].is_cache(), zip) {
             (false, None) => 0,
             (false, Some(_)) => raw,
@@ -179,6 +193,6 @@ fn in_use(slot: &Slot) -> bool {
 }
 
 /// Whether anything but the cache itself refers to the shard.
-fn is_shared(kept: Option<&Arc<super::MappedShard>>, strong: usize) -> bool {
+fn is_shared(kept: Option<&Arc<super::Shard>>, strong: usize) -> bool {
     strong > usize::from(kept.is_some())
 }

@@ -6,19 +6,18 @@
 //! [`StreamingDataset::open`].
 
 mod options;
-mod sample;
 
 use std::fmt;
 use std::sync::Arc;
 
-use crate::cache::{Addresses, CacheOptions, MappedShard, Place, ShardCache};
+use crate::cache::{Addresses, CacheOptions, Place, ShardCache};
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::{HashAlgorithm, Index, Schema};
+use crate::format::{HashAlgorithm, Index, IndexOptions, Schema};
 use crate::order::{Plan, StreamShape};
+use crate::shard::{Sample, Shard};
 use crate::storage::{RemoteOptions, Stop};
 
 pub use options::{DatasetOptions, Stream};
-pub use sample::Sample;
 
 /// Streams of shards as one list of samples, numbered stream by stream, shard by shard.
 ///
@@ -65,6 +64,7 @@ impl StreamingDataset {
     /// Shards are mapped into memory. The files of a cache never change, but a dataset that is
     /// read in place must not be truncated or rewritten by others while it is open: as with any
     /// mapped file, that would end the process with a bus error or change samples under its feet.
+    /// Set [`DatasetOptions::copy`] where that cannot be promised.
     ///
     /// # Errors
     /// [`NotFound`](ErrorKind::NotFound) if there is no dataset, [`Corrupt`](ErrorKind::Corrupt)
@@ -77,6 +77,8 @@ impl StreamingDataset {
             limit: options.cache_limit,
             validate_hash: options.validate_hash,
             keep_zip: options.keep_zip,
+            copy: options.copy,
+            index: IndexOptions { pickle_bytes: options.pickle_bytes },
             remote: RemoteOptions {
                 timeout: options.download_timeout,
                 attempts: options.download_retry,
@@ -181,7 +183,7 @@ impl StreamingDataset {
 
     /// Fetches a shard before it is needed and keeps it from being evicted. `None` if the cache
     /// has no room for it now.
-    pub(crate) fn open_ahead(&self, shard: usize, stop: &Stop) -> Result<Option<Arc<MappedShard>>> {
+    pub(crate) fn open_ahead(&self, shard: usize, stop: &Stop) -> Result<Option<Arc<Shard>>> {
         self.cache.open_ahead(shard, stop)
     }
 

@@ -54,6 +54,11 @@ pub struct DatasetOptions {
     pub cache_limit: Option<u64>,
     /// Compare files with the hashes in the index, where it has any.
     pub validate_hash: bool,
+    /// Read the files of shards into memory instead of mapping them: for a dataset that is read in
+    /// place while others may change its files.
+    pub copy: bool,
+    /// Take datasets with `pkl` columns, and give the bytes of the pickles; they are never decoded.
+    pub pickle_bytes: bool,
     /// Keep compressed shards in the cache beside the raw ones.
     pub keep_zip: bool,
     /// Time limit for a connection, for the first byte and for each pause between two bytes.
@@ -71,6 +76,8 @@ impl Default for DatasetOptions {
             predownload: None,
             cache_limit: None,
             validate_hash: true,
+            copy: false,
+            pickle_bytes: false,
             keep_zip: false,
             download_timeout: Duration::from_secs(60),
             download_retry: 2,

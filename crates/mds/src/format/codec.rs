@@ -15,7 +15,7 @@ use crate::{Error, Result};
 ///
 /// # Errors
 /// `InvalidArgument` if the encoding does not take the value.
-pub(super) fn encode(encoding: &Encoding, value: &Value<'_>, out: &mut Vec<u8>) -> Result<()> {
+pub(crate) fn encode(encoding: &Encoding, value: &Value<'_>, out: &mut Vec<u8>) -> Result<()> {
     // Bytes pass through whatever the encoding, as in the reference; they are encoded already.
     if let Value::Bytes(bytes) = value {
         out.extend_from_slice(bytes);
@@ -218,7 +218,7 @@ fn encode_list(
 ///
 /// # Errors
 /// `Corrupt` if the bytes are not a value of the encoding.
-pub(super) fn decode<'a>(encoding: &Encoding, bytes: &'a [u8]) -> Result<Value<'a>> {
+pub(crate) fn decode<'a>(encoding: &Encoding, bytes: &'a [u8]) -> Result<Value<'a>> {
     let wrong_size = || Damage::ValueSize { bytes: bytes.len() };
     Ok(match encoding {
         Encoding::Bytes | Encoding::Pickle => Value::Bytes(Cow::Borrowed(bytes)),
@@ -264,7 +264,7 @@ pub(super) fn decode<'a>(encoding: &Encoding, bytes: &'a [u8]) -> Result<Value<'
 }
 
 /// The text of a column that holds text.
-pub(super) fn utf8(bytes: &[u8]) -> Result<&str> {
+pub(crate) fn utf8(bytes: &[u8]) -> Result<&str> {
     std::str::from_utf8(bytes).map_err(|error| {
         Error::from(Damage::NotUtf8 { at: error.valid_up_to() }).with_source(error)
     })

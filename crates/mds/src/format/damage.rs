@@ -3,6 +3,7 @@
 //! The text of a variant is the middle part of the message of the [`Error`] that it becomes; where
 //! it happened and what to do about it stand around it.
 
+use super::image::ImageFault;
 use crate::{Error, ErrorKind};
 
 /// What is wrong with an index, a file of a shard, a sample or a value. See
@@ -254,6 +255,9 @@ pub enum Damage {
         /// The size of the numbers, in bytes.
         bytes: usize,
     },
+    /// An image, or a list of them, breaks the rules of its encoding.
+    #[error("{0}")]
+    Image(ImageFault),
     /// A line of a text format does not end with the declared line end.
     #[error("the line does not end with {newline:?}")]
     NoNewline {

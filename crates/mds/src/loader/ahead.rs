@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::queue::{Epoch, Queue, Shared};
-use crate::cache::MappedShard;
+use crate::shard::Shard;
 
 /// How far the fetching of an epoch has come.
 #[derive(Debug, Default)]
@@ -20,7 +20,7 @@ struct Wanted {
     /// The last batch, as far as looked at, that needs the shard.
     last_batch: usize,
     /// Keeps the shard in the cache once it is there.
-    pin: Option<Arc<MappedShard>>,
+    pin: Option<Arc<Shard>>,
 }
 
 impl Ahead {

@@ -32,7 +32,8 @@ use std::thread::JoinHandle;
 
 use serde::{Deserialize, Serialize};
 
-use crate::dataset::{Sample, StreamingDataset};
+use crate::dataset::StreamingDataset;
+use crate::shard::Sample;
 use crate::error::{Error, ErrorKind, Result};
 use crate::order::State;
 use queue::{Epoch, Shared};

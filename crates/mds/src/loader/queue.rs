@@ -10,7 +10,8 @@ use std::time::Duration;
 use super::Batch;
 use super::ahead::Ahead;
 use crate::cache::relock;
-use crate::dataset::{Sample, StreamingDataset};
+use crate::dataset::StreamingDataset;
+use crate::shard::Sample;
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::Stop;
 

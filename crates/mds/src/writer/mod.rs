@@ -77,7 +77,7 @@ impl Writer {
             ));
         }
         let created = prepare_directory(&dir)?;
-        let config = ShardConfig { compression, hashes, size_limit };
+        let config = ShardConfig { compression, hashes, size_limit, ..ShardConfig::default() };
         Ok(Self {
             dir,
             created,
@@ -203,8 +203,8 @@ impl Writer {
         let info = ShardInfo::new(
             Arc::clone(&self.schema),
             &self.config,
-            raw_data,
-            zip_data,
+            (raw_data, zip_data),
+            None,
             shard.samples,
         );
         let basename = &info.stored().basename;

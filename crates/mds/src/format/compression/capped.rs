@@ -12,6 +12,7 @@ use std::io::{self, Read};
 use brotli::{BrotliResult, BrotliState, HeapAlloc, HuffmanCode};
 
 use super::{Compression, MAX_SHARD_BYTES};
+use crate::format::Damage;
 use crate::{Error, Result};
 
 /// No element of a Snappy block writes more bytes than this for each of its own: the best is a copy
@@ -30,8 +31,8 @@ pub(super) fn decompress(compression: Compression, zip: &[u8], declared: u64) ->
     };
     match held {
         Ok(held) if held == declared => Ok(raw),
-        Ok(held) if held < declared => Err(holds_fewer(held, declared)),
-        Ok(_) => Err(holds_more(declared)),
+        Ok(held) if held < declared => Err(Damage::ZipHoldsLess { found: held, declared }.into()),
+        Ok(_) => Err(Damage::ZipHoldsMore { declared }.into()),
         Err(error) => Err(not_valid(compression, error)),
     }
 }
@@ -39,7 +40,7 @@ pub(super) fn decompress(compression: Compression, zip: &[u8], declared: u64) ->
 /// An empty vector with room for exactly the declared bytes.
 fn reserve(declared: u64) -> Result<Vec<u8>> {
     let capacity = usize::try_from(declared).ok().filter(|_| declared <= MAX_SHARD_BYTES);
-    let capacity = capacity.ok_or_else(|| larger_than_any_shard(declared))?;
+    let capacity = capacity.ok_or(Damage::RawSize { declared })?;
     let mut raw = Vec::new();
     // Reserves address space only: pages that are not written take no memory, so that a wrong
     // declared size costs nothing.
@@ -140,27 +141,6 @@ impl Read for BrotliReader<'_> {
     }
 }
 
-fn larger_than_any_shard(declared: u64) -> Error {
-    corrupt(format!(
-        "the index declares a raw size of {declared} bytes, more than any shard can have"
-    ))
-}
-
-fn holds_fewer(held: u64, declared: u64) -> Error {
-    corrupt(format!("the compressed file holds {held} bytes, but the index declares {declared}"))
-}
-
-fn holds_more(declared: u64) -> Error {
-    corrupt(format!(
-        "the compressed file holds more than the {declared} bytes that the index declares"
-    ))
-}
-
 fn not_valid(compression: Compression, source: io::Error) -> Error {
-    corrupt(format!("the compressed file is not valid {}", compression.extension()))
-        .with_source(source)
-}
-
-fn corrupt(what: impl Into<String>) -> Error {
-    Error::corrupt(what, "fetch the shard again, or write it again from its source")
+    Error::from(Damage::NotValidZip { compression: compression.extension() }).with_source(source)
 }
