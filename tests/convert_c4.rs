@@ -37,6 +37,7 @@ fn source_samples(files: &[&str]) -> Vec<Vec<String>> {
     let mut samples = Vec::new();
     for file in files {
         let file = File::open(data().join("c4-sample/en").join(file)).unwrap();
+        #[expect(clippy::disallowed_types, reason = "the committed sample is small")]
         let text = std::io::read_to_string(flate2::read::MultiGzDecoder::new(file)).unwrap();
         for line in text.lines() {
             let value: serde_json::Value = serde_json::from_str(line).unwrap();

@@ -8,7 +8,6 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
 use convert::tokenizer::Tokenizer;
-use flate2::read::MultiGzDecoder;
 use serde_json::Value;
 
 fn data() -> PathBuf {
@@ -17,7 +16,9 @@ fn data() -> PathBuf {
 
 fn documents(file: &str) -> Vec<Value> {
     let path = data().join("c4-sample/en").join(file);
-    let lines = BufReader::new(MultiGzDecoder::new(File::open(path).unwrap())).lines();
+    #[expect(clippy::disallowed_types, reason = "the committed sample is small")]
+    let decoder = flate2::read::MultiGzDecoder::new(File::open(path).unwrap());
+    let lines = BufReader::new(decoder).lines();
     lines.map(|line| serde_json::from_str(&line.unwrap()).unwrap()).collect()
 }
 

@@ -90,7 +90,7 @@ struct Args {
     #[arg(long, alias = "no-wrap")]
     no_wrap: bool,
 
-    /// Compress shards: zstd, or zstd:LEVEL with a level from 1 to 22 [default: none]
+    /// Compress shards: br, bz2, gz, snappy or zstd, with a level as in zstd:7 [default: none]
     #[arg(long, value_name = "CODE")]
     compression: Option<String>,
 

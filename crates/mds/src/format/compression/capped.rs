@@ -2,6 +2,7 @@
 //! some kilobytes can expand to gigabytes; what it says about itself is never believed.
 
 #![expect(
+    clippy::disallowed_methods,
     clippy::disallowed_types,
     reason = "this is the place that caps what decoders write: reserve() allocates no more than \
               the declared size, and every decoder stops there"

@@ -46,6 +46,9 @@ const ZSTD_LEVELS: Levels = Levels { range: 1..=22, default: 3 };
 /// Base 2 logarithm of the window of the Brotli compressor, the default of Brotli's own tools.
 const BR_WINDOW_BITS: i32 = 22;
 
+/// Where the header of gzip holds a hint at the level.
+const GZIP_HINT: usize = 8;
+
 /// Offsets in a shard have 32 bits, so no shard is larger than this.
 pub(crate) const MAX_SHARD_BYTES: u64 = u32::MAX as u64;
 
@@ -137,7 +140,14 @@ fn gzip(raw: &[u8], level: u32) -> io::Result<Vec<u8>> {
     // The header of the builder holds neither a time nor a name nor an operating system.
     let mut encoder = flate2::GzBuilder::new().write(Vec::new(), flate2::Compression::new(level));
     encoder.write_all(raw)?;
-    encoder.finish()
+    let mut zip = encoder.finish()?;
+    if level == 0
+        && let Some(hint) = zip.get_mut(GZIP_HINT)
+    {
+        // The crate calls level 0 the fastest compression, Python none at all.
+        *hint = 0;
+    }
+    Ok(zip)
 }
 
 fn no_such_level(text: &str, advice: String) -> Error {

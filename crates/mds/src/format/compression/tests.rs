@@ -170,7 +170,7 @@ fn zstd_is_one_frame_with_its_size() {
 /// Python's header but for the time: no flags, the level's hint, an unknown operating system.
 #[test]
 fn the_header_of_gzip_holds_no_time() {
-    for (level, hint) in [(Some(5), 0), (Some(1), 4), (Some(9), 2), (None, 2)] {
+    for (level, hint) in [(Some(0), 0), (Some(5), 0), (Some(1), 4), (Some(9), 2), (None, 2)] {
         let zip = Compression::Gz(level).compress(b"text").unwrap();
         assert_eq!(zip[..10], [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, hint, 0xff]);
     }
