@@ -126,6 +126,7 @@ impl ShardBuilder {
 #[cfg(test)]
 mod tests {
     use super::super::encoding::Encoding;
+    use super::super::table::ShardTable;
     use super::*;
     use crate::ErrorKind;
 
