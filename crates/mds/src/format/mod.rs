@@ -30,6 +30,7 @@ mod compression;
 mod dtype;
 mod encoding;
 mod hash;
+pub mod image;
 mod index;
 mod json;
 mod name;
