@@ -618,7 +618,8 @@ mod tests {
     fn shards_with_the_same_columns_share_their_schema() {
         let entry =
             &ONE_SHARD["{\"shards\": [".len()..ONE_SHARD.len() - "], \"version\": 2}".len()];
-        let text = format!("{{\"shards\": [{entry}, {entry}], \"version\": 2}}");
+        let second = entry.replace("00000", "00001");
+        let text = format!("{{\"shards\": [{entry}, {second}], \"version\": 2}}");
         let index = Index::parse(text.as_bytes()).unwrap();
         assert!(Arc::ptr_eq(index.shards[0].schema(), index.shards[1].schema()));
     }
@@ -647,9 +648,9 @@ mod tests {
             )
         );
         assert_eq!(
-            message(&replaced("\"mds\"", "\"csv\""), ErrorKind::Unsupported),
-            "shard 0: the shard has the format \"csv\", which this version cannot read; write the \
-             dataset as MDS"
+            message(&replaced("\"mds\"", "\"lance\""), ErrorKind::Unsupported),
+            "shard 0: the shard has the format \"lance\", which does not exist; write the dataset as \
+             one of mds, json, csv, tsv, xsv"
         );
     }
 
@@ -730,8 +731,9 @@ mod tests {
     fn what_this_version_does_not_handle_is_named() {
         assert_eq!(
             message(&replaced("\"str\"", "\"pkl\""), ErrorKind::Unsupported),
-            "shard shard.00000.mds, column a: the encoding \"pkl\" cannot be read or written by \
-             this version; store such values in a `bytes` column"
+            "shard shard.00000.mds, column a: the encoding \"pkl\" is refused: loading a Python \
+             pickle can run any code; store such values in a `bytes` column; to read their bytes \
+             all the same, ask for pickle_bytes"
         );
         assert_eq!(
             message(&replaced("\"zstd:7\"", "\"lz4\""), ErrorKind::Unsupported),

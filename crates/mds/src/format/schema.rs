@@ -345,7 +345,7 @@ mod tests {
 
     #[test]
     fn decoded_values_borrow() {
-        let schema = schema(&[("a", "ndarray:int32"), ("t", "json")]);
+        let schema = schema(&[("a", "ndarray:int32"), ("t", "str")]);
         let mut sample = Vec::new();
         schema.encode_sample(&[NdArray::from_i32(&[1]).into(), "[1]".into()], &mut sample).unwrap();
         match schema.decode_sample(&sample).unwrap().as_slice() {
@@ -386,13 +386,18 @@ mod tests {
                 "does not take the float32 1; give an integer from -9223372036854775808 to \
                  9223372036854775807",
             ),
-            ("int", "1".into(), "does not take a text; give a number"),
+            (
+                "int",
+                "1".into(),
+                "does not take a text; give an integer from -9223372036854775808 to \
+                 9223372036854775807",
+            ),
             ("bytes", "1".into(), "does not take a text; give bytes"),
             ("str", 1.into(), "does not take the integer 1; give a text"),
             (
                 "json",
                 NdArray::from_i32(&[1, 2]).into(),
-                "does not take a int32 array of shape [2]; give a text",
+                "does not take a int32 array of shape [2]; give a JSON value, or the text of one",
             ),
             ("ndarray", 1.into(), "does not take the integer 1; give an array"),
         ];
@@ -445,19 +450,20 @@ mod tests {
         assert_eq!(
             message(b"\xff\xff\xff\xffabcd"),
             format!(
-                "column a: the value takes 4294967295 bytes, but only 4 are left of the sample's \
+                "byte 4, column a: the value takes 4294967295 bytes, but only 4 are left of the sample's \
                  8; {REMEDY}"
             )
         );
         assert_eq!(
             message(b"\x01\0\0\0ab"),
             format!(
-                "column b: the value takes 2 bytes, but only 1 are left of the sample's 6; {REMEDY}"
+                "byte 5, column b: the value takes 2 bytes, but only 1 are left of the sample's 6; \
+                 {REMEDY}"
             )
         );
         assert_eq!(
             message(b"\x01\0\0\0abcd"),
-            format!("1 bytes are left over of the sample's 8; {REMEDY}")
+            format!("byte 7: 1 bytes are left over of the sample's 8; {REMEDY}")
         );
         assert_eq!(
             message(b"\x02\0\0\0a\xff\0\0"),

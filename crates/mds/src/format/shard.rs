@@ -130,8 +130,6 @@ mod tests {
     use super::*;
     use crate::ErrorKind;
 
-    const REMEDY: &str = "fetch the shard again, or write it again from its source";
-
     fn schema() -> Schema {
         Schema::new([("x", Encoding::Bytes)]).unwrap()
     }

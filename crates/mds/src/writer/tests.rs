@@ -157,7 +157,7 @@ fn a_refused_sample_is_named_and_leaves_no_trace() {
     assert_eq!(
         error.to_string(),
         format!(
-            "dataset {}, sample 1, column id: the encoding int does not take a text; give a number",
+            "dataset {}, sample 1, column id: the encoding int does not take a text; give an integer from -9223372036854775808 to 9223372036854775807",
             dir.path().display()
         )
     );

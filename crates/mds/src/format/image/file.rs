@@ -101,6 +101,12 @@ impl<'a> ImageFile<'a> {
         self.bytes
     }
 
+    /// The same file, owning its bytes.
+    pub fn into_owned(self) -> ImageFile<'static> {
+        let Self { format, bytes } = self;
+        ImageFile { format, bytes: Cow::Owned(bytes.into_owned()) }
+    }
+
     /// The declared width and height in pixels. Only the header is read.
     ///
     /// # Errors

@@ -197,6 +197,12 @@ impl<'a> Image<'a> {
         &self.pixels
     }
 
+    /// The same image, owning its pixels.
+    pub fn into_owned(self) -> Image<'static> {
+        let Self { width, height, mode, pixels } = self;
+        Image { width, height, mode, pixels: Cow::Owned(pixels.into_owned()) }
+    }
+
     /// The pixels without the size, borrowed if the image borrows them.
     pub fn into_pixels(self) -> Cow<'a, [u8]> {
         self.pixels
