@@ -1,6 +1,7 @@
 //! JSON as `json.dumps` writes it and `json.loads` reads it.
 
 use std::borrow::Cow;
+use std::mem;
 
 use super::{Integer, TextError, write_float_repr};
 
@@ -52,7 +53,7 @@ impl Json {
     /// [`MAX_DIGITS`](super::MAX_DIGITS) digits, which Python refuses too, half surrogate pairs, and
     /// what is deeper than [`MAX_DEPTH`].
     pub fn parse(text: &str) -> Result<Self, TextError> {
-        let mut parser = Parser { text, at: 0, depth: 0 };
+        let mut parser = Parser { text, at: 0 };
         if text.starts_with('\u{feff}') {
             return Err(parser.error("expected a value but there is a byte order mark"));
         }
@@ -130,14 +131,19 @@ impl Json {
             Self::Float(value) => Value::Number(Number::from_f64(*value)?),
             Self::Str(text) => Value::String(text.clone()),
             Self::List(items) => {
-                Value::Array(items.iter().map(Self::to_serde).collect::<Option<_>>()?)
+                let mut array = Vec::with_capacity(items.len());
+                for item in items {
+                    array.push(item.to_serde()?);
+                }
+                Value::Array(array)
             }
-            Self::Object(items) => Value::Object(
-                items
-                    .iter()
-                    .map(|(key, value)| Some((key.clone(), value.to_serde()?)))
-                    .collect::<Option<_>>()?,
-            ),
+            Self::Object(items) => {
+                let mut values = Vec::with_capacity(items.len());
+                for (_, value) in items {
+                    values.push(value.to_serde()?);
+                }
+                serde_object(items, values)
+            }
         })
     }
 
@@ -226,6 +232,12 @@ fn write_unit(unit: u16, out: &mut Vec<u8>) {
     out.extend_from_slice(&[b'\\', b'u', digit(12), digit(8), digit(4), digit(0)]);
 }
 
+/// Not inlined: the map's many temporaries would make every level of the recursion larger.
+#[inline(never)]
+fn serde_object(items: &[(String, Json)], values: Vec<serde_json::Value>) -> serde_json::Value {
+    items.iter().map(|(key, _)| key.clone()).zip(values).collect()
+}
+
 impl From<&serde_json::Value> for Json {
     fn from(value: &serde_json::Value) -> Self {
         use serde_json::Value;
@@ -251,19 +263,84 @@ impl From<&serde_json::Value> for Json {
 struct Parser<'a> {
     text: &'a str,
     at: usize,
-    depth: usize,
+}
+
+/// A list or an object of which the end has not been read.
+enum Open {
+    List(Vec<Json>),
+    /// The items before, and the key of the value that comes next.
+    Object(Vec<(String, Json)>, String),
 }
 
 impl<'a> Parser<'a> {
+    /// Reads one value. What is open is kept in a list and not on the stack, so that no depth of
+    /// the text needs more of it.
     fn value(&mut self) -> Result<Json, TextError> {
-        self.skip_space();
-        match self.peek() {
-            Some(b'"') => Ok(Json::Str(self.string()?)),
-            Some(b'[') => self.nested(Self::list),
-            Some(b'{') => self.nested(Self::object),
-            Some(b'-' | b'0'..=b'9') if !self.rest().starts_with("-I") => self.number(),
-            _ => self.word(),
+        let mut open = Vec::new();
+        loop {
+            self.skip_space();
+            let mut value = match self.peek() {
+                Some(bracket @ (b'[' | b'{')) => {
+                    if open.len() == MAX_DEPTH {
+                        let what = format!("the value is more than {MAX_DEPTH} levels deep");
+                        return Err(self.error(what));
+                    }
+                    self.at += 1;
+                    self.skip_space();
+                    match bracket {
+                        b'[' if self.take(b']') => Json::List(Vec::new()),
+                        b'[' => {
+                            open.push(Open::List(Vec::new()));
+                            continue;
+                        }
+                        _ if self.take(b'}') => Json::Object(Vec::new()),
+                        _ => {
+                            open.push(Open::Object(Vec::new(), self.key()?));
+                            continue;
+                        }
+                    }
+                }
+                Some(b'"') => Json::Str(self.string()?),
+                Some(b'-' | b'0'..=b'9') if !self.rest().starts_with("-I") => self.number()?,
+                _ => self.word()?,
+            };
+            // The value is complete, and may be the last one of what is open around it.
+            loop {
+                match open.last_mut() {
+                    None => return Ok(value),
+                    Some(Open::List(items)) => {
+                        items.push(value);
+                        if !self.item_ends(b']', "expected ',' or ']'")? {
+                            break;
+                        }
+                        value = Json::List(mem::take(items));
+                    }
+                    Some(Open::Object(items, key)) => {
+                        items.push((mem::take(key), value));
+                        if !self.item_ends(b'}', "expected ',' or '}'")? {
+                            *key = self.key()?;
+                            break;
+                        }
+                        value = Json::Object(unique_keys(mem::take(items)));
+                    }
+                }
+                open.pop();
+            }
         }
+    }
+
+    /// Reads a key and the colon behind it.
+    fn key(&mut self) -> Result<String, TextError> {
+        self.skip_space();
+        if self.peek() != Some(b'"') {
+            return Err(self.error("expected a key in double quotes"));
+        }
+        let key = self.string()?;
+        self.skip_space();
+        if !self.take(b':') {
+            return Err(self.error("expected ':'"));
+        }
+        Ok(key)
     }
 
     fn word(&mut self) -> Result<Json, TextError> {
@@ -310,57 +387,6 @@ impl<'a> Parser<'a> {
         }
         let value = text.parse().expect("this grammar is a part of Rust's");
         Ok(Json::Float(value))
-    }
-
-    /// Reads a list or an object, one level deeper.
-    fn nested(
-        &mut self,
-        read: fn(&mut Self) -> Result<Json, TextError>,
-    ) -> Result<Json, TextError> {
-        if self.depth == MAX_DEPTH {
-            return Err(self.error(format!("the value is more than {MAX_DEPTH} levels deep")));
-        }
-        self.depth += 1;
-        self.at += 1;
-        self.skip_space();
-        let value = read(self)?;
-        self.depth -= 1;
-        Ok(value)
-    }
-
-    fn list(&mut self) -> Result<Json, TextError> {
-        let mut items = Vec::new();
-        if self.take(b']') {
-            return Ok(Json::List(items));
-        }
-        loop {
-            items.push(self.value()?);
-            if self.item_ends(b']', "expected ',' or ']'")? {
-                return Ok(Json::List(items));
-            }
-        }
-    }
-
-    fn object(&mut self) -> Result<Json, TextError> {
-        let mut items = Vec::new();
-        if self.take(b'}') {
-            return Ok(Json::Object(items));
-        }
-        loop {
-            self.skip_space();
-            if self.peek() != Some(b'"') {
-                return Err(self.error("expected a key in double quotes"));
-            }
-            let key = self.string()?;
-            self.skip_space();
-            if !self.take(b':') {
-                return Err(self.error("expected ':'"));
-            }
-            items.push((key, self.value()?));
-            if self.item_ends(b'}', "expected ',' or '}'")? {
-                return Ok(Json::Object(unique_keys(items)));
-            }
-        }
     }
 
     /// Reads what stands after an item: `true` for the end of the list or object.
@@ -515,7 +541,7 @@ fn unique_keys(mut items: Vec<(String, Json)>) -> Vec<(String, Json)> {
     let mut first = 0; // the place in the object of the first of equal keys
     for (i, &place) in order.iter().enumerate() {
         if i > 0 && items[place].0 == items[first].0 {
-            let value = std::mem::replace(&mut items[place].1, Json::Null);
+            let value = mem::replace(&mut items[place].1, Json::Null);
             items[first].1 = value;
             repeated[place] = true;
             any = true;
@@ -667,6 +693,7 @@ mod tests {
         let error = Json::parse(&lists(MAX_DEPTH + 1)).unwrap_err();
         assert_eq!(error.to_string(), "the value is more than 1000 levels deep at byte 1000");
         assert!(Json::parse(&"[".repeat(100_000)).is_err());
+        assert!(Json::parse(&lists(100_000)).is_err());
         assert!(Json::parse(&"{\"a\":".repeat(100_000)).is_err());
         // Levels count where they are open only.
         assert!(Json::parse(&format!("[{}1]", "[], ".repeat(2 * MAX_DEPTH))).is_ok());
