@@ -356,7 +356,7 @@ fn write_and_compare(
 ) -> Outcome {
     let out = tempfile::tempdir()?;
     let ShardConfig { compression, hashes, size_limit } = config.clone();
-    let options = WriterOptions { compression, hashes, size_limit };
+    let options = WriterOptions { compression, hashes, size_limit, ..WriterOptions::default() };
     let mut writer = Writer::create(out.path(), schema.clone(), options)?;
     let mut builder = ShardBuilder::new(schema, config);
     let (mut shards, mut encoded) = (Vec::new(), Vec::new());

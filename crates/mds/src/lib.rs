@@ -8,7 +8,7 @@
 //! - [`dataset`]: any sample by its number
 //! - [`loader`]: batches in the exact order, prepared by threads
 //! - [`order`]: which worker serves which samples, and when
-//! - [`writer`]: samples to a directory of shards
+//! - [`writer`]: samples to shards in a folder, at a remote, or both; resumable
 //! - [`durable`]: files that are complete or absent, for whoever writes beside a dataset
 //!
 //! # Example
@@ -50,4 +50,4 @@ pub mod writer;
 pub use dataset::{DatasetOptions, Sample, Stream, StreamingDataset};
 pub use error::{Error, ErrorKind, Position, Result};
 pub use loader::{Batch, Checkpoint, Loader, LoaderOptions};
-pub use writer::{Writer, WriterOptions};
+pub use writer::{Output, Writer, WriterOptions};

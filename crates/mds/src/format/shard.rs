@@ -80,10 +80,15 @@ pub struct ShardBuilder {
     size_limit: Option<u64>,
     /// The end of each sample in `data`.
     ends: Vec<u32>,
+    /// The samples, back to back. [`take`](Self::take) makes room for the head before them, in
+    /// place: a shard is never in memory twice.
     data: Vec<u8>,
-    /// A buffer for the next shard, given back by [`recycle`](Self::recycle).
-    spare: Vec<u8>,
+    /// Buffers for the next shards, given back by [`recycle`](Self::recycle).
+    spares: Vec<Vec<u8>>,
 }
+
+/// What a buffer without a size limit grows by at least, in bytes.
+const GROWTH: usize = 1 << 20;
 
 impl ShardBuilder {
     /// A builder with an empty shard.
@@ -93,8 +98,27 @@ impl ShardBuilder {
             size_limit: config.size_limit.filter(|&limit| limit > 0),
             ends: Vec::new(),
             data: Vec::new(),
-            spare: Vec::new(),
+            spares: Vec::new(),
         }
+    }
+
+    /// The JSON text in the head of every shard.
+    pub(crate) fn config_text(&self) -> &str {
+        &self.config
+    }
+
+    /// Starts with the samples of a shard that was written before, as if they had just been added.
+    pub(crate) fn restore(&mut self, bytes: &[u8], table: &ShardTable) -> Result<()> {
+        self.data.clear();
+        self.ends.clear();
+        for i in 0..table.len() {
+            let sample = table.sample(bytes, i)?;
+            self.make_room(sample.len());
+            self.data.extend_from_slice(sample);
+            // Below MAX_SHARD_BYTES, as the table's offsets have 32 bits.
+            self.ends.push(self.data.len() as u32);
+        }
+        Ok(())
     }
 
     /// The size of the file with the samples so far.
@@ -108,6 +132,12 @@ impl ShardBuilder {
         self.ends.len() as u32
     }
 
+    /// Whether adding a sample of `length` bytes would close the shard at hand first.
+    pub(crate) fn rolls_over(&self, length: usize) -> bool {
+        let cost = (length + WORD) as u64;
+        self.size_limit.is_some_and(|limit| limit < self.size() + cost)
+    }
+
     /// Adds an encoded sample. Returns the shard that had no room for it, if so; the sample then is
     /// the first of the next one.
     ///
@@ -116,7 +146,7 @@ impl ShardBuilder {
     /// shard at hand stays as it was.
     pub fn push(&mut self, sample: &[u8]) -> Result<Option<RawShard>> {
         let cost = (sample.len() + WORD) as u64;
-        let rolls_over = self.size_limit.is_some_and(|limit| limit < self.size() + cost);
+        let rolls_over = self.rolls_over(sample.len());
         let size_before = if rolls_over { self.empty_size() } else { self.size() };
         if size_before + cost > MAX_SHARD_BYTES {
             return Err(Error::invalid(
@@ -129,6 +159,7 @@ impl ShardBuilder {
             ));
         }
         let full = rolls_over.then(|| self.take());
+        self.make_room(sample.len());
         self.data.extend_from_slice(sample);
         // Below MAX_SHARD_BYTES, as checked above.
         self.ends.push(self.data.len() as u32);
@@ -140,31 +171,60 @@ impl ShardBuilder {
         (!self.ends.is_empty()).then(|| self.take())
     }
 
-    /// Gives the buffer of a shard back for the next one.
+    /// Gives the buffer of a shard back for a later one.
     pub fn recycle(&mut self, shard: RawShard) {
-        self.spare = shard.bytes;
+        let RawShard { bytes, .. } = shard;
+        // One sample beyond the limit must not cost its memory for ever.
+        let usual = |limit: u64| bytes.capacity() as u64 <= limit.saturating_mul(2);
+        if self.size_limit.is_some_and(usual) {
+            self.spares.push(bytes);
+        }
     }
 
     fn empty_size(&self) -> u64 {
         (2 * WORD + self.config.len()) as u64
     }
 
+    /// Makes sure that the shard at hand, its head included, fits in its buffer with one more
+    /// sample of `length` bytes.
+    fn make_room(&mut self, length: usize) {
+        let needed = self.size() as usize + WORD + length;
+        if needed <= self.data.capacity() {
+            return;
+        }
+        let size = self.data.len();
+        if let Some(limit) = self.size_limit.and_then(|limit| usize::try_from(limit).ok())
+            && needed <= limit
+        {
+            // The whole shard at once: pages that stay unused cost no memory. If there is no room
+            // for the limit, there may be for the data.
+            if self.data.try_reserve_exact(limit - size).is_ok() {
+                return;
+            }
+        }
+        // A quarter more, since nobody knows how much is to come.
+        let target = needed.max(size + size / 4 + GROWTH);
+        self.data.reserve_exact(target - size);
+    }
+
     /// Lays out the shard at hand and starts an empty one.
     fn take(&mut self) -> RawShard {
-        let mut bytes = std::mem::take(&mut self.spare);
-        bytes.clear();
-        bytes.reserve_exact(self.size() as usize);
         let samples = self.samples();
-        let first = (self.size() - self.data.len() as u64) as u32;
-        bytes.extend_from_slice(&samples.to_le_bytes());
-        bytes.extend_from_slice(&first.to_le_bytes());
-        for end in &self.ends {
-            bytes.extend_from_slice(&(first + end).to_le_bytes());
-        }
-        bytes.extend_from_slice(self.config.as_bytes());
-        bytes.extend_from_slice(&self.data);
-        self.ends.clear();
+        let head = self.size() as usize - self.data.len();
+        let next = self.spares.pop().unwrap_or_default();
+        let mut bytes = std::mem::replace(&mut self.data, next);
         self.data.clear();
+        let data = bytes.len();
+        bytes.resize(head + data, 0);
+        bytes.copy_within(..data, head);
+        let (words, config) = bytes[..head].split_at_mut(head - self.config.len());
+        let ends = self.ends.iter().map(|&end| head as u32 + end);
+        let values = [samples, head as u32].into_iter().chain(ends);
+        for (word, value) in words.as_chunks_mut::<WORD>().0.iter_mut().zip(values) {
+            *word = value.to_le_bytes();
+        }
+        config.copy_from_slice(self.config.as_bytes());
+        self.ends.clear();
         RawShard { bytes, samples }
     }
 }
@@ -234,6 +294,18 @@ impl ShardTable {
             ));
         }
         Ok(())
+    }
+
+    /// The number of samples that a shard file claims to hold, for want of an index.
+    pub(crate) fn claimed_samples(bytes: &[u8]) -> u64 {
+        bytes.first_chunk::<WORD>().map_or(0, |word| u32::from_le_bytes(*word).into())
+    }
+
+    /// The JSON text in the head of the file that this table was read from.
+    pub(crate) fn config_text<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
+        let start = WORD * (1 + self.offsets.len());
+        let end = self.offsets.first().map_or(start, |&offset| offset as usize);
+        bytes.get(start..end).unwrap_or_default()
     }
 
     /// The number of samples.
@@ -366,6 +438,69 @@ mod tests {
             ShardTable::parse(&shard.bytes, 1).unwrap().sample(&shard.bytes, 0).unwrap(),
             [7; 10]
         );
+    }
+
+    #[test]
+    fn a_restored_shard_goes_on_as_if_it_had_never_been_closed() {
+        let limit = Some(300);
+        let samples: Vec<Vec<u8>> = (0..40).map(|i| vec![i; 1 + usize::from(i) * 7 % 23]).collect();
+        let mut shards = Vec::new();
+        let mut builder_of_all = builder(limit);
+        for sample in &samples {
+            shards.extend(builder_of_all.push(sample).unwrap());
+        }
+        shards.extend(builder_of_all.finish());
+        assert!(shards.len() > 3);
+        let mut done = 0;
+        for (number, shard) in shards.iter().enumerate() {
+            let table = ShardTable::parse(&shard.bytes, shard.samples.into()).unwrap();
+            assert_eq!(table.config_text(&shard.bytes), builder(limit).config_text().as_bytes());
+            done += table.len();
+            let mut restored = builder(limit);
+            restored.restore(&shard.bytes, &table).unwrap();
+            let mut again = Vec::new();
+            for sample in &samples[done..] {
+                again.extend(restored.push(sample).unwrap());
+            }
+            again.extend(restored.finish());
+            assert_eq!(again, shards[number..]);
+        }
+    }
+
+    #[test]
+    fn a_shard_beyond_the_limit_is_restored_whole() {
+        let mut first = builder(Some(200));
+        assert_eq!(first.push(&[1; 500]).unwrap().unwrap().samples, 0);
+        let shard = first.finish().unwrap();
+        let table = ShardTable::parse(&shard.bytes, 1).unwrap();
+        let mut restored = builder(Some(200));
+        restored.restore(&shard.bytes, &table).unwrap();
+        assert_eq!(restored.finish().unwrap(), shard);
+    }
+
+    #[test]
+    fn buffers_fit_their_shards_and_are_used_again() {
+        let mut builder = builder(Some(1 << 16));
+        let shard = loop {
+            if let Some(shard) = builder.push(&[3; 100]).unwrap() {
+                break shard;
+            }
+        };
+        assert_eq!(shard.bytes.capacity(), 1 << 16, "laid out in place");
+        let address = shard.bytes.as_ptr();
+        builder.recycle(shard);
+        let second = loop {
+            if let Some(shard) = builder.push(&[3; 100]).unwrap() {
+                break shard;
+            }
+        };
+        assert_ne!(second.bytes.as_ptr(), address, "it was being filled already");
+        let third = loop {
+            if let Some(shard) = builder.push(&[3; 100]).unwrap() {
+                break shard;
+            }
+        };
+        assert_eq!(third.bytes.as_ptr(), address);
     }
 
     fn example() -> Vec<u8> {
