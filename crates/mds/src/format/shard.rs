@@ -112,11 +112,8 @@ impl ShardBuilder {
         self.data.clear();
         self.ends.clear();
         for i in 0..table.len() {
-            let sample = table.sample(bytes, i)?;
-            self.make_room(sample.len());
-            self.data.extend_from_slice(sample);
-            // Below MAX_SHARD_BYTES, as the table's offsets have 32 bits.
-            self.ends.push(self.data.len() as u32);
+            // The table's offsets have 32 bits, so the size is in bounds.
+            self.add(table.sample(bytes, i)?);
         }
         Ok(())
     }
@@ -145,25 +142,32 @@ impl ShardBuilder {
     /// `InvalidArgument` if the shard would exceed 4 GiB. The sample is then not added, and the
     /// shard at hand stays as it was.
     pub fn push(&mut self, sample: &[u8]) -> Result<Option<RawShard>> {
-        let cost = (sample.len() + WORD) as u64;
-        let rolls_over = self.rolls_over(sample.len());
-        let size_before = if rolls_over { self.empty_size() } else { self.size() };
-        if size_before + cost > MAX_SHARD_BYTES {
+        self.check_size(sample.len())?;
+        let full = self.rolls_over(sample.len()).then(|| self.take());
+        self.add(sample);
+        Ok(full)
+    }
+
+    /// Refuses a sample of `length` bytes that would make a shard of more than 4 GiB.
+    pub(crate) fn check_size(&self, length: usize) -> Result<()> {
+        let before = if self.rolls_over(length) { self.empty_size() } else { self.size() };
+        let size = before + (length + WORD) as u64;
+        if size > MAX_SHARD_BYTES {
             return Err(Error::invalid(
-                format!(
-                    "the sample of {} bytes makes a shard of {} bytes",
-                    sample.len(),
-                    size_before + cost
-                ),
+                format!("the sample of {length} bytes makes a shard of {size} bytes"),
                 "set size_limit below 4gb, or split the sample: offsets in a shard have 32 bits",
             ));
         }
-        let full = rolls_over.then(|| self.take());
+        Ok(())
+    }
+
+    /// Adds a sample that passed [`check_size`](Self::check_size) to the shard at hand, whatever
+    /// the limit.
+    pub(crate) fn add(&mut self, sample: &[u8]) {
         self.make_room(sample.len());
         self.data.extend_from_slice(sample);
-        // Below MAX_SHARD_BYTES, as checked above.
+        // Below MAX_SHARD_BYTES.
         self.ends.push(self.data.len() as u32);
-        Ok(full)
     }
 
     /// The last shard, if it holds any sample.
@@ -188,6 +192,10 @@ impl ShardBuilder {
     /// Makes sure that the shard at hand, its head included, fits in its buffer with one more
     /// sample of `length` bytes.
     fn make_room(&mut self, length: usize) {
+        if self.data.capacity() == 0 {
+            self.data = self.spares.pop().unwrap_or_default();
+            self.data.clear();
+        }
         let needed = self.size() as usize + WORD + length;
         if needed <= self.data.capacity() {
             return;
@@ -208,12 +216,10 @@ impl ShardBuilder {
     }
 
     /// Lays out the shard at hand and starts an empty one.
-    fn take(&mut self) -> RawShard {
+    pub(crate) fn take(&mut self) -> RawShard {
         let samples = self.samples();
         let head = self.size() as usize - self.data.len();
-        let next = self.spares.pop().unwrap_or_default();
-        let mut bytes = std::mem::replace(&mut self.data, next);
-        self.data.clear();
+        let mut bytes = std::mem::take(&mut self.data);
         let data = bytes.len();
         bytes.resize(head + data, 0);
         bytes.copy_within(..data, head);

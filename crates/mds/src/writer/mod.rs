@@ -19,9 +19,7 @@ use std::thread;
 
 pub use output::Output;
 
-use crate::format::{
-    Compression, HashAlgorithm, Index, RawShard, Schema, ShardBuilder, ShardConfig, Value,
-};
+use crate::format::{Compression, HashAlgorithm, Index, Schema, ShardBuilder, ShardConfig, Value};
 use crate::storage::{RemoteOptions, Stop};
 use crate::{Error, ErrorKind, Result};
 use output::Place;
@@ -283,24 +281,21 @@ impl Writer {
         self.pool.check().inspect_err(|_| self.failed = true)
     }
 
+    /// The steps of [`ShardBuilder::push`], but a full shard is handed in before the next one takes
+    /// memory.
     fn append(&mut self, sample: &[u8]) -> Result<()> {
         let Some(builder) = self.builder.as_mut() else { return Err(unusable()) };
+        builder.check_size(sample.len()).map_err(|error| error.at_sample(self.samples))?;
         if builder.rolls_over(sample.len()) {
-            // Before the next shard takes memory.
-            self.pool.wait_for_room().inspect_err(|_| self.failed = true)?;
+            let shard = builder.take();
+            let submitted = self.pool.submit(shard);
+            submitted.inspect_err(|_| self.failed = true)?;
             self.pool.spares().for_each(|shard| builder.recycle(shard));
         }
-        let full = builder.push(sample).map_err(|error| error.at_sample(self.samples))?;
-        if let Some(shard) = full {
-            self.submit(shard)?;
-        }
+        builder.add(sample);
         self.samples += 1;
         self.bytes += sample.len() as u64;
         Ok(())
-    }
-
-    fn submit(&mut self, shard: RawShard) -> Result<()> {
-        self.pool.submit(shard).inspect_err(|_| self.failed = true)
     }
 
     /// The number of samples written so far, those that a resumed writer found included.
@@ -328,7 +323,7 @@ impl Writer {
     fn complete(&mut self) -> Result<Index> {
         self.check_usable()?;
         if let Some(shard) = self.builder.take().and_then(ShardBuilder::finish) {
-            self.submit(shard)?;
+            self.pool.submit(shard).inspect_err(|_| self.failed = true)?;
         }
         let shards = self.pool.finish().inspect_err(|_| self.failed = true)?;
         let index = Index { shards };

@@ -97,7 +97,7 @@ impl Pool {
     }
 
     /// Waits until one more shard may be handed in.
-    pub(super) fn wait_for_room(&mut self) -> Result<()> {
+    fn wait_for_room(&mut self) -> Result<()> {
         while let Ok(done) = self.results.try_recv() {
             self.collect(done)?;
         }
@@ -107,7 +107,7 @@ impl Pool {
         Ok(())
     }
 
-    /// Hands in the next shard.
+    /// Hands in the next shard, once there is room for it.
     pub(super) fn submit(&mut self, shard: RawShard) -> Result<()> {
         self.wait_for_room()?;
         let number = self.submitted;
