@@ -390,9 +390,9 @@ fn write_and_compare(
                 count.total += 1;
                 count.equal += usize::from(equal);
                 all_equal &= equal;
-                // One version of these libraries or another writes the same bytes.
+                // gzip and Brotli leave the choice to the compressor, and gzip holds the time.
                 ensure!(
-                    equal || !matches!(compression, Compression::Bz2(_) | Compression::Zstd(_)),
+                    equal || matches!(compression, Compression::Br(_) | Compression::Gz(_)),
                     "{} has other bytes",
                     our_zip.basename
                 );

@@ -43,6 +43,7 @@ pub(crate) fn write(dir: &Path, samples: u64, kind: &Kind) -> Index {
         compression: kind.compression.map(|code| code.parse().unwrap()),
         hashes: if kind.hashed { vec![HashAlgorithm::Sha1, HashAlgorithm::Xxh64] } else { vec![] },
         size_limit: Some(1000),
+        ..WriterOptions::default()
     };
     let mut writer = Writer::create(dir, schema, options).unwrap();
     for id in 0..samples {

@@ -3,9 +3,9 @@
 //! A file is written under a temporary name in the same directory, synced, renamed, and the
 //! directory is synced, so that even a power cut leaves the old state or the new one.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::{Error, Result};
 
@@ -20,12 +20,19 @@ pub(crate) fn write(path: &Path, contents: &[u8]) -> Result<()> {
 /// # Errors
 /// As the file system fails; `path` is then as it was.
 pub fn replace(path: &Path, contents: &[u8]) -> io::Result<()> {
-    let directory = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
+    replace_with(path, |file| file.write_all(contents))
+}
+
+/// [`replace`] with the contents of another file.
+pub(crate) fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    let mut source = File::open(from)?;
+    replace_with(to, |file| io::copy(&mut source, file).map(drop))
+}
+
+fn replace_with(path: &Path, fill: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
+    let directory = parent(path);
     let mut options = tempfile::Builder::new();
-    options.prefix(".").suffix(".part");
+    options.prefix(PREFIX).suffix(SUFFIX);
     #[cfg(unix)]
     {
         // Temporary files are private by default; a dataset is as readable as the umask allows.
@@ -34,10 +41,38 @@ pub fn replace(path: &Path, contents: &[u8]) -> io::Result<()> {
     }
     // Dropped, and so removed, if any step below fails.
     let mut file = options.tempfile_in(directory)?;
-    file.write_all(contents)?;
+    fill(file.as_file_mut())?;
     file.as_file().sync_all()?;
     file.persist(path).map_err(|error| error.error)?;
     sync_directory(directory)
+}
+
+/// Temporary names begin and end so.
+const PREFIX: &str = ".";
+const SUFFIX: &str = ".part";
+
+/// Whether a file of this name may be what a process that died left of [`replace`].
+pub(crate) fn is_leftover(name: &str) -> bool {
+    name.starts_with(PREFIX) && name.ends_with(SUFFIX)
+}
+
+/// The directory of `path`, `.` if it names none.
+fn parent(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Creates `directory` with its parents. Returns the outermost one that was not there before.
+pub(crate) fn create_directory(directory: &Path) -> io::Result<Option<PathBuf>> {
+    let missing = |path: &&Path| !path.as_os_str().is_empty() && !path.exists();
+    let created = directory.ancestors().take_while(missing).last().map(Path::to_path_buf);
+    fs::create_dir_all(directory)?;
+    Ok(created)
+}
+
+/// Makes `directory` and its parents last, up to `created`, as [`create_directory`] returned it.
+pub(crate) fn sync_created(directory: &Path, created: &Path) -> io::Result<()> {
+    let new = directory.ancestors().take_while(|path| path.starts_with(created));
+    new.map(parent).try_for_each(sync_directory)
 }
 
 /// Makes renames in a directory last. Only Unix can, and only there it is needed.
@@ -58,6 +93,24 @@ mod tests {
         write(&path, b"two").unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"two");
         assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn copies_replace_too_and_bring_their_directories() {
+        let dir = tempfile::tempdir().unwrap();
+        let from = dir.path().join("from");
+        std::fs::write(&from, b"one").unwrap();
+        let folder = dir.path().join("a").join("b");
+        let created = create_directory(&folder).unwrap().unwrap();
+        assert_eq!(created, dir.path().join("a"));
+        assert_eq!(create_directory(&folder).unwrap(), None);
+        sync_created(&folder, &created).unwrap();
+        std::fs::write(folder.join("to"), b"old").unwrap();
+        copy(&from, &folder.join("to")).unwrap();
+        assert_eq!(std::fs::read(folder.join("to")).unwrap(), b"one");
+        assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 1);
+        assert!(copy(&dir.path().join("none"), &folder.join("to")).is_err());
+        assert_eq!(std::fs::read(folder.join("to")).unwrap(), b"one");
     }
 
     #[test]

@@ -34,6 +34,8 @@ pub enum ErrorKind {
     Io,
     /// A remote failed for good, after all attempts: check it and try again.
     Download,
+    /// A remote refused or lost an upload, after all attempts: check it and try again.
+    Upload,
     /// Something did not happen in its time limit: try again or raise the limit.
     Timeout,
     /// The caller's own code failed, such as the map function of a loader.

@@ -9,7 +9,7 @@
 //! - [`dataset`]: any sample by its number
 //! - [`loader`]: batches in the exact order, prepared by threads
 //! - [`order`]: which worker serves which samples, and when
-//! - [`writer`]: samples to a directory of shards
+//! - [`writer`]: samples to shards in a folder, at a remote, or both; resumable
 //! - [`durable`]: files that are complete or absent, for whoever writes beside a dataset
 //!
 //! # Example
@@ -53,4 +53,4 @@ pub use dataset::{DatasetOptions, Stream, StreamingDataset};
 pub use error::{Error, ErrorKind, Position, Result};
 pub use loader::{Batch, Checkpoint, Loader, LoaderOptions};
 pub use shard::{Sample, SampleRef, Shard, ShardOptions};
-pub use writer::{Writer, WriterOptions};
+pub use writer::{Output, Writer, WriterOptions};

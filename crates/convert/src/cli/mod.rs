@@ -243,6 +243,7 @@ impl Job {
             compression: compression.map(|c| c.parse::<Compression>()).transpose()?,
             hashes,
             size_limit: Some(parse_size(&args.size_limit)?),
+            ..WriterOptions::default()
         };
         let threads = args.num_workers.filter(|&n| n > 0);
         let threads = threads.or_else(|| thread::available_parallelism().ok().map(usize::from));

@@ -217,7 +217,8 @@ impl ShardCache {
                 std::fs::create_dir_all(folder)
                     .map_err(|e| Error::io(e, format!("cannot create {}", folder.display())))?;
             }
-            let _lock = FileLock::acquire(&lock_path(&files.data), lock_limit(&self.options), stop)?;
+            let _lock =
+                FileLock::acquire(&lock_path(&files.data), lock_limit(&self.options), stop)?;
             // Another process may have brought it while this one waited.
             if let Some(mapped) = self.map_undamaged(slot, &files)? {
                 return Ok(mapped);

@@ -75,8 +75,7 @@ impl Place {
     fn in_place(dir: PathBuf, options: &CacheOptions) -> Result<(Self, Index)> {
         let shown = dir.display().to_string();
         let text = read_index(&dir)?.ok_or_else(|| no_index(&dir))?;
-        let index =
-            Index::parse_with(&text, options.index).map_err(|e| e.in_dataset(&shown))?;
+        let index = Index::parse_with(&text, options.index).map_err(|e| e.in_dataset(&shown))?;
         Ok((Self { shown, dir, remote: None, private: Mutex::new(None) }, index))
     }
 
@@ -104,8 +103,7 @@ impl Place {
             // A remote that cannot be reached does not stop a run whose cache has what it needs.
             Err(unreachable) if unreachable.kind() == ErrorKind::Download => {
                 let cached = read_index(&dir)?;
-                let cached =
-                    cached.and_then(|text| Index::parse_with(&text, options.index).ok());
+                let cached = cached.and_then(|text| Index::parse_with(&text, options.index).ok());
                 let Some(index) = cached else { return Err(unreachable) };
                 tracing::warn!(
                     remote = shown,
@@ -247,8 +245,7 @@ fn fetch_index(remote: &Remote, options: IndexOptions) -> Result<(Vec<u8>, Index
         (Err(e), Some(folder)) if e.kind() == ErrorKind::NotFound => return Err(no_index(folder)),
         (text, _) => text?,
     };
-    let index =
-        Index::parse_with(&text, options).map_err(|e| e.in_dataset(remote.address()))?;
+    let index = Index::parse_with(&text, options).map_err(|e| e.in_dataset(remote.address()))?;
     Ok((text, index))
 }
 

@@ -57,9 +57,7 @@ fn wanted(encoding: &Encoding) -> String {
     match encoding {
         Encoding::Bytes | Encoding::Pickle => "bytes".to_owned(),
         Encoding::Str => "a text".to_owned(),
-        Encoding::Int => {
-            "an integer from -9223372036854775808 to 9223372036854775807".to_owned()
-        }
+        Encoding::Int => "an integer from -9223372036854775808 to 9223372036854775807".to_owned(),
         Encoding::Scalar(dtype) => format!("a number that fits {dtype}"),
         Encoding::StrInt => "an integer".to_owned(),
         Encoding::Float | Encoding::StrFloat => "a float".to_owned(),
@@ -277,9 +275,7 @@ fn not_the_text(expected: &'static str, error: &TextError) -> Damage {
 fn decode_image(encoding: ImageEncoding, bytes: &[u8]) -> Result<Value<'_>> {
     Ok(match encoding {
         ImageEncoding::Pil => Value::Image(Image::decode_pil(bytes).map_err(Damage::Image)?),
-        file => Value::ImageFile(
-            ImageFile::new(format_of(file), bytes).map_err(Damage::Image)?,
-        ),
+        file => Value::ImageFile(ImageFile::new(format_of(file), bytes).map_err(Damage::Image)?),
     })
 }
 

@@ -120,9 +120,7 @@ pub enum Damage {
         declared: String,
     },
     /// The declared size of a raw file is beyond what offsets of 32 bits can address.
-    #[error(
-        "the index declares a raw size of {declared} bytes, more than any shard can have"
-    )]
+    #[error("the index declares a raw size of {declared} bytes, more than any shard can have")]
     RawSize {
         /// The size in the index, in bytes.
         declared: u64,

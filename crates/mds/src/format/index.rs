@@ -440,10 +440,7 @@ impl ShardText {
 
     /// The names, encodings and sizes of the columns, wherever the format has them.
     #[expect(clippy::type_complexity, reason = "three lists side by side")]
-    fn columns(
-        &self,
-        format: &Format,
-    ) -> Result<(Vec<&str>, Vec<&str>, Option<&[Option<u32>]>)> {
+    fn columns(&self, format: &Format) -> Result<(Vec<&str>, Vec<&str>, Option<&[Option<u32>]>)> {
         let missing = |field: &str| {
             let reason = format!("an entry of the format {format} lacks the field `{field}`");
             Error::from(Damage::NotAnIndex { reason })
@@ -551,10 +548,7 @@ impl From<&ShardInfo> for ShardText {
             size_limit: shard.size_limit,
             version: VERSION,
             zip_data: shard.zip_data.as_ref().map(FileText::from),
-            zip_meta: shard
-                .format
-                .has_meta()
-                .then(|| shard.zip_meta.as_ref().map(FileText::from)),
+            zip_meta: shard.format.has_meta().then(|| shard.zip_meta.as_ref().map(FileText::from)),
         }
     }
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use super::damage::{Damage, NameFault};
+use super::text::Format;
 use crate::{Error, Result};
 
 /// The name of a file of a dataset, relative to the dataset's directory, with `/` between segments.
@@ -34,11 +35,11 @@ impl ShardName {
     }
 
     /// The name that the reference gives to shard `number`: `shard.00017.mds`.
-    pub(crate) fn numbered(number: u64) -> Self {
-        Self(format!("shard.{number:05}.mds"))
+    pub(crate) fn numbered(number: u64, format: &Format) -> Self {
+        Self(format!("shard.{number:05}.{format}"))
     }
 
-    /// The name of the compressed file beside this one.
+    /// The name of the compressed file, or of the file of offsets, beside this one.
     pub(crate) fn with_extension(&self, extension: &str) -> Self {
         Self(format!("{}.{extension}", self.0))
     }
@@ -111,8 +112,8 @@ mod tests {
         }
         let name = ShardName::new("a/b.mds").unwrap();
         assert_eq!(name.join_to(Path::new("/data")), Path::new("/data").join("a").join("b.mds"));
-        assert_eq!(ShardName::numbered(7).as_str(), "shard.00007.mds");
-        assert_eq!(ShardName::numbered(123_456).as_str(), "shard.123456.mds");
+        assert_eq!(ShardName::numbered(7, &Format::Mds).as_str(), "shard.00007.mds");
+        assert_eq!(ShardName::numbered(123_456, &Format::CSV).as_str(), "shard.123456.csv");
         assert_eq!(name.with_extension("zstd").as_str(), "a/b.mds.zstd");
     }
 

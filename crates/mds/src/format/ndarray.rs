@@ -84,8 +84,7 @@ pub(super) fn decode<'a>(
         Some(dtype) => dtype,
         None => {
             let code = take(&mut rest, 1)?[0];
-            DType::from_code(code)
-                .ok_or(Damage::ArrayType { code })?
+            DType::from_code(code).ok_or(Damage::ArrayType { code })?
         }
     };
     let shape = match shape {
@@ -121,8 +120,7 @@ fn decode_shape(rest: &mut &[u8]) -> Result<Vec<u64>> {
 
 /// Splits off the first `n` bytes.
 fn take<'a>(rest: &mut &'a [u8], n: usize) -> Result<&'a [u8]> {
-    let (head, tail) =
-        rest.split_at_checked(n).ok_or(Damage::ArrayCutShort)?;
+    let (head, tail) = rest.split_at_checked(n).ok_or(Damage::ArrayCutShort)?;
     *rest = tail;
     Ok(head)
 }

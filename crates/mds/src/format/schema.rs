@@ -213,9 +213,9 @@ impl<'s, 'a> Cursor<'s, 'a> {
     fn new(schema: &'s Schema, sample: &'a [u8]) -> Result<Self> {
         let size = sample.len();
         let head = schema.variable * LENGTH_SIZE;
-        let (lengths, values) = sample.split_at_checked(head).ok_or_else(|| {
-            Error::from(Damage::SampleTooShort { bytes: size, head })
-        })?;
+        let (lengths, values) = sample
+            .split_at_checked(head)
+            .ok_or_else(|| Error::from(Damage::SampleTooShort { bytes: size, head }))?;
         Ok(Self { schema, column: 0, lengths: lengths.as_chunks().0, values, size })
     }
 

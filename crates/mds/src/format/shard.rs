@@ -1,24 +1,32 @@
 //! Shard files: how samples are gathered into them.
 //!
+//! An MDS shard is one file:
+//!
 //! ```text
 //! offset 0          uint32  n            number of samples
 //! offset 4          uint32  off[n+1]     offsets in this file: sample i is off[i]..off[i+1]
 //! offset 4+4(n+1)   bytes   config       JSON, repeated in index.json; readers skip it
 //! offset off[0]     bytes   the samples, back to back, to the end of the file
 //! ```
+//!
+//! In the [text formats](super::Format) the first three parts are a file of their own, `.meta`, and
+//! the offsets are those of the data file. Separated values begin with a line of column names.
 
 use super::compression::MAX_SHARD_BYTES;
 use super::config::ShardConfig;
 use super::schema::Schema;
+use super::table::ShardTable;
 use crate::{Error, Result};
 
 const WORD: usize = size_of::<u32>();
 
-/// A complete shard file, not compressed.
+/// The complete files of a shard, not compressed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RawShard {
-    /// The file.
+    /// The data file.
     pub bytes: Vec<u8>,
+    /// The file of offsets, for formats with one.
+    pub meta: Option<Vec<u8>>,
     /// How many samples it holds.
     pub samples: u32,
 }
@@ -31,35 +39,75 @@ pub struct RawShard {
 #[derive(Debug)]
 pub struct ShardBuilder {
     config: String,
+    /// For formats with a file of offsets, what stands before the first sample in the data file.
+    text_header: Option<String>,
     size_limit: Option<u64>,
     /// The end of each sample in `data`.
     ends: Vec<u32>,
+    /// The samples, back to back. [`take`](Self::take) makes room for the head before them, in
+    /// place: a shard is never in memory twice.
     data: Vec<u8>,
-    /// A buffer for the next shard, given back by [`recycle`](Self::recycle).
-    spare: Vec<u8>,
+    /// Buffers for the next shards, given back by [`recycle`](Self::recycle).
+    spares: Vec<Vec<u8>>,
 }
+
+/// What a buffer without a size limit grows by at least, in bytes.
+const GROWTH: usize = 1 << 20;
 
 impl ShardBuilder {
     /// A builder with an empty shard.
     pub fn new(schema: &Schema, config: ShardConfig) -> Self {
         Self {
             config: config.text(schema),
+            text_header: config.format.has_meta().then(|| config.format.header(schema)),
             size_limit: config.size_limit.filter(|&limit| limit > 0),
             ends: Vec::new(),
             data: Vec::new(),
-            spare: Vec::new(),
+            spares: Vec::new(),
         }
     }
 
-    /// The size of the file with the samples so far.
+    /// The JSON text in the head of every shard.
+    pub(crate) fn config_text(&self) -> &str {
+        &self.config
+    }
+
+    /// Starts with the samples of a shard that was written before, as if they had just been added.
+    pub(crate) fn restore(&mut self, bytes: &[u8], table: &ShardTable) -> Result<()> {
+        self.data.clear();
+        self.ends.clear();
+        for i in 0..table.len() {
+            // The table's offsets have 32 bits, so the size is in bounds.
+            self.add(table.sample(bytes, i)?);
+        }
+        Ok(())
+    }
+
+    /// The size that counts against the limit: of the MDS file with the samples so far, or of the
+    /// lines of text so far.
     pub fn size(&self) -> u64 {
-        let head = 2 * WORD + self.config.len();
-        head as u64 + (self.ends.len() * WORD) as u64 + self.data.len() as u64
+        self.empty_size() + (self.ends.len() * self.word()) as u64 + self.data.len() as u64
+    }
+
+    /// The size of the words and the config that go before the samples or into a file of their own.
+    fn head_size(&self) -> usize {
+        (2 + self.ends.len()) * WORD + self.config.len()
+    }
+
+    /// What counting a sample takes in the file of the samples.
+    fn word(&self) -> usize {
+        if self.text_header.is_some() { 0 } else { WORD }
     }
 
     /// The number of samples in the shard at hand.
     pub fn samples(&self) -> u32 {
         self.ends.len() as u32
+    }
+
+    /// Whether adding a sample of `length` bytes would close the shard at hand first.
+    pub(crate) fn rolls_over(&self, length: usize) -> bool {
+        let cost = (length + self.word()) as u64;
+        self.size_limit.is_some_and(|limit| limit < self.size() + cost)
     }
 
     /// Adds an encoded sample. Returns the shard that had no room for it, if so; the sample then is
@@ -69,24 +117,33 @@ impl ShardBuilder {
     /// `InvalidArgument` if the shard would exceed 4 GiB. The sample is then not added, and the
     /// shard at hand stays as it was.
     pub fn push(&mut self, sample: &[u8]) -> Result<Option<RawShard>> {
-        let cost = (sample.len() + WORD) as u64;
-        let rolls_over = self.size_limit.is_some_and(|limit| limit < self.size() + cost);
-        let size_before = if rolls_over { self.empty_size() } else { self.size() };
-        if size_before + cost > MAX_SHARD_BYTES {
+        self.check_size(sample.len())?;
+        let full = self.rolls_over(sample.len()).then(|| self.take());
+        self.add(sample);
+        Ok(full)
+    }
+
+    /// Refuses a sample of `length` bytes that would make a shard of more than 4 GiB.
+    pub(crate) fn check_size(&self, length: usize) -> Result<()> {
+        let before = if self.rolls_over(length) { self.empty_size() } else { self.size() };
+        let header = self.text_header.as_ref().map_or(0, String::len);
+        let size = before + (length + self.word() + header) as u64;
+        if size > MAX_SHARD_BYTES {
             return Err(Error::invalid(
-                format!(
-                    "the sample of {} bytes makes a shard of {} bytes",
-                    sample.len(),
-                    size_before + cost
-                ),
+                format!("the sample of {length} bytes makes a shard of {size} bytes"),
                 "set size_limit below 4gb, or split the sample: offsets in a shard have 32 bits",
             ));
         }
-        let full = rolls_over.then(|| self.take());
+        Ok(())
+    }
+
+    /// Adds a sample that passed [`check_size`](Self::check_size) to the shard at hand, whatever
+    /// the limit.
+    pub(crate) fn add(&mut self, sample: &[u8]) {
+        self.make_room(sample.len());
         self.data.extend_from_slice(sample);
-        // Below MAX_SHARD_BYTES, as checked above.
+        // Below MAX_SHARD_BYTES.
         self.ends.push(self.data.len() as u32);
-        Ok(full)
     }
 
     /// The last shard, if it holds any sample.
@@ -94,39 +151,93 @@ impl ShardBuilder {
         (!self.ends.is_empty()).then(|| self.take())
     }
 
-    /// Gives the buffer of a shard back for the next one.
+    /// Gives the buffer of a shard back for a later one.
     pub fn recycle(&mut self, shard: RawShard) {
-        self.spare = shard.bytes;
+        let RawShard { bytes, .. } = shard;
+        // One sample beyond the limit must not cost its memory for ever.
+        let usual = |limit: u64| bytes.capacity() as u64 <= limit.saturating_mul(2);
+        if self.size_limit.is_some_and(usual) {
+            self.spares.push(bytes);
+        }
     }
 
     fn empty_size(&self) -> u64 {
-        (2 * WORD + self.config.len()) as u64
+        if self.text_header.is_some() { 0 } else { (2 * WORD + self.config.len()) as u64 }
+    }
+
+    /// Makes sure that the shard at hand, its head included, fits in its buffer with one more
+    /// sample of `length` bytes.
+    fn make_room(&mut self, length: usize) {
+        if self.data.capacity() == 0 {
+            self.data = self.spares.pop().unwrap_or_default();
+            self.data.clear();
+        }
+        let header = self.text_header.as_ref().map_or(0, String::len);
+        let needed = self.size() as usize + self.word() + header + length;
+        if needed <= self.data.capacity() {
+            return;
+        }
+        let size = self.data.len();
+        if let Some(limit) = self.size_limit.and_then(|limit| usize::try_from(limit).ok())
+            && needed <= limit
+        {
+            // The whole shard at once: pages that stay unused cost no memory. If there is no room
+            // for the limit, there may be for the data.
+            if self.data.try_reserve_exact(limit - size).is_ok() {
+                return;
+            }
+        }
+        // A quarter more, since nobody knows how much is to come.
+        let target = needed.max(size + size / 4 + GROWTH);
+        self.data.reserve_exact(target - size);
     }
 
     /// Lays out the shard at hand and starts an empty one.
-    fn take(&mut self) -> RawShard {
-        let mut bytes = std::mem::take(&mut self.spare);
-        bytes.clear();
-        bytes.reserve_exact(self.size() as usize);
+    pub(crate) fn take(&mut self) -> RawShard {
         let samples = self.samples();
-        let first = (self.size() - self.data.len() as u64) as u32;
-        bytes.extend_from_slice(&samples.to_le_bytes());
-        bytes.extend_from_slice(&first.to_le_bytes());
-        for end in &self.ends {
-            bytes.extend_from_slice(&(first + end).to_le_bytes());
-        }
-        bytes.extend_from_slice(self.config.as_bytes());
-        bytes.extend_from_slice(&self.data);
+        let mut bytes = std::mem::take(&mut self.data);
+        let meta = match &self.text_header {
+            Some(header) => {
+                insert_front(&mut bytes, header.len()).copy_from_slice(header.as_bytes());
+                let mut meta = vec![0; self.head_size()];
+                self.write_head(&mut meta, header.len());
+                Some(meta)
+            }
+            None => {
+                let head = self.head_size();
+                self.write_head(insert_front(&mut bytes, head), head);
+                None
+            }
+        };
         self.ends.clear();
-        self.data.clear();
-        RawShard { bytes, samples }
+        RawShard { bytes, meta, samples }
     }
+
+    /// Fills `head` with the number of samples, their offsets, of which the first is `first`, and
+    /// the config.
+    fn write_head(&self, head: &mut [u8], first: usize) {
+        let (words, config) = head.split_at_mut(head.len() - self.config.len());
+        let first = first as u32;
+        let ends = self.ends.iter().map(|&end| first + end);
+        let values = [self.samples(), first].into_iter().chain(ends);
+        for (word, value) in words.as_chunks_mut::<WORD>().0.iter_mut().zip(values) {
+            *word = value.to_le_bytes();
+        }
+        config.copy_from_slice(self.config.as_bytes());
+    }
+}
+
+/// Moves the bytes back to make room for `count` more before them, in place.
+fn insert_front(bytes: &mut Vec<u8>, count: usize) -> &mut [u8] {
+    let data = bytes.len();
+    bytes.resize(count + data, 0);
+    bytes.copy_within(..data, count);
+    &mut bytes[..count]
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::encoding::Encoding;
-    use super::super::table::ShardTable;
     use super::*;
     use crate::ErrorKind;
 
@@ -168,7 +279,7 @@ mod tests {
         expected.extend_from_slice(config.as_bytes());
         expected.extend_from_slice(b"abc");
         let shard = builder.finish().unwrap();
-        assert_eq!(shard, RawShard { bytes: expected, samples: 2 });
+        assert_eq!(shard, RawShard { bytes: expected, meta: None, samples: 2 });
     }
 
     #[test]
@@ -209,5 +320,71 @@ mod tests {
             ShardTable::parse(&shard.bytes, 1).unwrap().sample(&shard.bytes, 0).unwrap(),
             [7; 10]
         );
+    }
+
+    #[test]
+    fn a_restored_shard_goes_on_as_if_it_had_never_been_closed() {
+        let limit = Some(300);
+        let samples: Vec<Vec<u8>> = (0..40).map(|i| vec![i; 1 + usize::from(i) * 7 % 23]).collect();
+        let mut shards = Vec::new();
+        let mut builder_of_all = builder(limit);
+        for sample in &samples {
+            shards.extend(builder_of_all.push(sample).unwrap());
+        }
+        shards.extend(builder_of_all.finish());
+        assert!(shards.len() > 3);
+        let mut done = 0;
+        for (number, shard) in shards.iter().enumerate() {
+            let table = ShardTable::parse(&shard.bytes, shard.samples.into()).unwrap();
+            assert_eq!(
+                table.config_text(&shard.bytes, false),
+                builder(limit).config_text().as_bytes()
+            );
+            done += table.len();
+            let mut restored = builder(limit);
+            restored.restore(&shard.bytes, &table).unwrap();
+            let mut again = Vec::new();
+            for sample in &samples[done..] {
+                again.extend(restored.push(sample).unwrap());
+            }
+            again.extend(restored.finish());
+            assert_eq!(again, shards[number..]);
+        }
+    }
+
+    #[test]
+    fn a_shard_beyond_the_limit_is_restored_whole() {
+        let mut first = builder(Some(200));
+        assert_eq!(first.push(&[1; 500]).unwrap().unwrap().samples, 0);
+        let shard = first.finish().unwrap();
+        let table = ShardTable::parse(&shard.bytes, 1).unwrap();
+        let mut restored = builder(Some(200));
+        restored.restore(&shard.bytes, &table).unwrap();
+        assert_eq!(restored.finish().unwrap(), shard);
+    }
+
+    #[test]
+    fn buffers_fit_their_shards_and_are_used_again() {
+        let mut builder = builder(Some(1 << 16));
+        let shard = loop {
+            if let Some(shard) = builder.push(&[3; 100]).unwrap() {
+                break shard;
+            }
+        };
+        assert_eq!(shard.bytes.capacity(), 1 << 16, "laid out in place");
+        let address = shard.bytes.as_ptr();
+        builder.recycle(shard);
+        let second = loop {
+            if let Some(shard) = builder.push(&[3; 100]).unwrap() {
+                break shard;
+            }
+        };
+        assert_ne!(second.bytes.as_ptr(), address, "it was being filled already");
+        let third = loop {
+            if let Some(shard) = builder.push(&[3; 100]).unwrap() {
+                break shard;
+            }
+        };
+        assert_eq!(third.bytes.as_ptr(), address);
     }
 }

@@ -48,6 +48,19 @@ impl ShardTable {
         self.offsets.first().map_or(0, |&offset| offset as usize)
     }
 
+    /// The number of samples that a file with this head claims to hold, for want of an index.
+    pub(crate) fn claimed_samples(head: &[u8]) -> u64 {
+        head.first_chunk::<WORD>().map_or(0, |word| u32::from_le_bytes(*word).into())
+    }
+
+    /// The JSON text in the head of an MDS shard, or at the end of a file of offsets, from which
+    /// this table was read.
+    pub(crate) fn config_text<'a>(&self, head: &'a [u8], is_meta: bool) -> &'a [u8] {
+        let start = WORD * (1 + self.offsets.len());
+        let end = if is_meta { head.len() } else { self.first_offset().max(start) };
+        head.get(start..end).unwrap_or_default()
+    }
+
     /// The number of samples.
     pub fn len(&self) -> usize {
         self.offsets.len() - 1
@@ -84,7 +97,6 @@ impl ShardTable {
         })
     }
 }
-
 
 /// The offsets and the size of the count and the offsets together.
 fn read_offsets(bytes: &[u8], expected_samples: u64) -> Result<(Vec<u32>, usize)> {

@@ -159,7 +159,8 @@ impl Format {
     fn check_separators(&self) -> Result<()> {
         let Some(newline) = self.newline() else { return Ok(()) };
         let separator = self.separator().unwrap_or_default();
-        let clash = !separator.is_empty() && (separator.contains(newline) || newline.contains(separator));
+        let clash =
+            !separator.is_empty() && (separator.contains(newline) || newline.contains(separator));
         let none = separator.is_empty() && self.separator().is_some();
         if newline.is_empty() || none || clash {
             let (separator, newline) = (separator.to_owned(), newline.to_owned());
@@ -363,9 +364,7 @@ fn decode_field<'a>(encoding: &Encoding, text: &'a str) -> Result<Value<'a>> {
         }
         Encoding::Float => {
             let number = parse_float(text);
-            Value::Scalar(Scalar::F64(
-                number.ok_or_else(|| not("a float", format!("{text:?}")))?,
-            ))
+            Value::Scalar(Scalar::F64(number.ok_or_else(|| not("a float", format!("{text:?}")))?))
         }
         _ => Value::Str(Cow::Borrowed(text)),
     })

@@ -53,7 +53,12 @@ impl<'a> Value<'a> {
             Self::Json(_) => "a JSON value".to_owned(),
             Self::NdArray(array) => format!("a {} array of shape {:?}", array.dtype, array.shape),
             Self::Image(image) => {
-                format!("an image of mode {} and size {}x{}", image.mode(), image.width(), image.height())
+                format!(
+                    "an image of mode {} and size {}x{}",
+                    image.mode(),
+                    image.width(),
+                    image.height()
+                )
             }
             Self::ImageFile(file) => format!("a {} file", file.format()),
             Self::List(values) => format!("a list of {}", values.len()),

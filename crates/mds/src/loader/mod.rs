@@ -33,9 +33,9 @@ use std::thread::JoinHandle;
 use serde::{Deserialize, Serialize};
 
 use crate::dataset::StreamingDataset;
-use crate::shard::Sample;
 use crate::error::{Error, ErrorKind, Result};
 use crate::order::State;
+use crate::shard::Sample;
 use queue::{Epoch, Shared};
 
 /// Threads that fetch shards ahead of use, where shards must be fetched.

@@ -11,8 +11,8 @@ use super::Batch;
 use super::ahead::Ahead;
 use crate::cache::relock;
 use crate::dataset::StreamingDataset;
-use crate::shard::Sample;
 use crate::error::{Error, ErrorKind, Result};
+use crate::shard::Sample;
 use crate::storage::Stop;
 
 pub(super) type Map<T> = Box<dyn Fn(Sample) -> Result<T> + Send + Sync>;

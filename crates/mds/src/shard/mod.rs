@@ -229,8 +229,7 @@ impl Shard {
         let Some(meta) = &self.meta else {
             return ShardTable::parse(&self.data, self.declared_samples);
         };
-        let table =
-            ShardTable::parse_meta(meta, self.declared_samples, self.data.len() as u64)?;
+        let table = ShardTable::parse_meta(meta, self.declared_samples, self.data.len() as u64)?;
         let header = self.format.header(&self.schema);
         match self.data.get(..table.first_offset()) {
             Some(found) if found == header.as_bytes() => Ok(table),

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::field::{Field, FieldType};
 use super::Shard;
+use super::field::{Field, FieldType};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{Encoding, Format, Schema, ShardTable, Value};
 

@@ -1,9 +1,9 @@
-//! Reading objects from wherever a dataset lies.
+//! Reading and writing objects wherever a dataset lies.
 //!
-//! An address is a plain path or `file://` URL (read directly), or an `s3://`, `gs://`, `az://`,
-//! `http://` or `https://` URL (read by `object_store`, with credentials and end points from the
+//! An address is a plain path or `file://` URL (used directly), or an `s3://`, `gs://`, `az://`,
+//! `http://` or `https://` URL (used by `object_store`, with credentials and end points from the
 //! environment variables that the cloud's own tools use). [`Remote`] is a folder there; it hands
-//! out whole objects, never more bytes than the caller allows.
+//! out whole objects, never more bytes than the caller allows, and takes whole objects.
 //!
 //! Every wait ends: connecting, the first byte and each pause between two bytes have a time limit,
 //! and failed requests are repeated a bounded number of times with growing, random pauses.
@@ -16,6 +16,7 @@
 mod connect;
 mod location;
 mod stop;
+mod upload;
 
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
@@ -37,7 +38,7 @@ pub(crate) use location::{Location, check_split, redact};
 pub(crate) use stop::Stop;
 
 /// How long and how often to try.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RemoteOptions {
     /// Time limit for connecting, for the first byte and for each pause between two bytes.
     pub timeout: Duration,

@@ -1,25 +1,40 @@
 //! Writing a dataset: samples are gathered into shards, compressed, hashed and published.
 //!
 //! Files appear under their final names only when they are complete, and `index.json` last of all.
-//! A directory without an index is no dataset, so a run that dies leaves nothing that lies.
+//! A directory without an index is no dataset, so a run that dies leaves nothing that lies, and
+//! [`Writer::resume`] goes on where it stopped.
+//!
+//! The caller's thread encodes samples; full shards are finished by threads of the writer. What
+//! they write does not depend on how many they are.
 
-use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
+mod output;
+mod pool;
+mod publish;
+mod recover;
+mod rows;
+
+use std::num::NonZero;
 use std::sync::Arc;
+use std::thread;
 
-use crate::durable;
+pub use output::Output;
+
 use crate::format::{
-    Compression, FileInfo, HashAlgorithm, Index, RawShard, Schema, ShardBuilder, ShardConfig,
-    ShardInfo, ShardName, Value,
+    Compression, Format, HashAlgorithm, Index, Schema, ShardBuilder, ShardConfig, Value,
 };
+use crate::storage::{RemoteOptions, Stop};
 use crate::{Error, ErrorKind, Result};
+use output::Place;
+use pool::Pool;
+use publish::Publisher;
 
 const INDEX: &str = "index.json";
 
 /// How to write a dataset.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WriterOptions {
+    /// The layout of the samples. Default: MDS.
+    pub format: Format,
     /// The compression of the shards. Default: none.
     pub compression: Option<Compression>,
     /// The hashes to record for every file, in ascending order of their names. Default: none.
@@ -27,70 +42,191 @@ pub struct WriterOptions {
     /// The largest size of a shard before compression, in bytes, below 4 GiB. `None` or 0 for no
     /// limit but that of the format. Default: 64 MiB.
     pub size_limit: Option<u64>,
+    /// How many threads finish shards (hash, compress, write, upload) while the caller's encodes
+    /// samples. With 1 the caller's thread does it all. `None` or 0 for one for each core, the
+    /// default. The memory at its peak is below three times the size limit for each thread.
+    pub threads: Option<usize>,
+    /// Time limit and attempts of uploads. Default: those of downloads.
+    pub remote: RemoteOptions,
 }
 
 impl Default for WriterOptions {
     fn default() -> Self {
-        Self { compression: None, hashes: Vec::new(), size_limit: Some(1 << 26) }
+        Self {
+            format: Format::Mds,
+            compression: None,
+            hashes: Vec::new(),
+            size_limit: Some(1 << 26),
+            threads: None,
+            remote: RemoteOptions::default(),
+        }
     }
 }
 
-/// Writes samples into a new dataset directory.
-///
-/// [`finish`](Self::finish) completes the dataset. A writer that is dropped before removes what it
-/// wrote.
-#[derive(Debug)]
-pub struct Writer {
-    dir: PathBuf,
-    /// The outermost directory that this writer created, if any.
-    created: Option<PathBuf>,
-    schema: Arc<Schema>,
-    config: ShardConfig,
-    /// `None` once the last shard has been taken.
-    builder: Option<ShardBuilder>,
-    /// The encoded sample at hand; kept to reuse its memory.
-    sample: Vec<u8>,
-    index: Index,
-    samples: u64,
-    bytes: u64,
-    /// Set when a shard could not be published: its samples are lost, so the dataset must not be
-    /// completed without them.
-    failed: bool,
-    finished: bool,
+impl From<ShardConfig> for WriterOptions {
+    fn from(config: ShardConfig) -> Self {
+        let ShardConfig { format, compression, hashes, size_limit } = config;
+        Self { format, compression, hashes, size_limit, ..Self::default() }
+    }
 }
 
-impl Writer {
-    /// Creates `dir`, with its parents, to write samples of `schema` into it.
-    ///
-    /// # Errors
-    /// `AlreadyExists` if the directory is not empty, `InvalidArgument` if an option is out of
-    /// range, and as the file system fails.
-    pub fn create(dir: impl AsRef<Path>, schema: Schema, options: WriterOptions) -> Result<Self> {
-        let dir = dir.as_ref().to_path_buf();
-        let WriterOptions { compression, hashes, size_limit } = options;
-        HashAlgorithm::check_sorted(&hashes)?;
-        let size_limit = size_limit.filter(|&limit| limit > 0);
+impl WriterOptions {
+    /// What the shards repeat of it.
+    fn config(&self, schema: &Schema) -> Result<ShardConfig> {
+        HashAlgorithm::check_sorted(&self.hashes)?;
+        let size_limit = self.size_limit.filter(|&limit| limit > 0);
         if let Some(limit) = size_limit.filter(|&limit| limit > u64::from(u32::MAX)) {
             return Err(Error::invalid(
                 format!("the size limit of {limit} bytes is too large"),
                 "give at most 4294967295: offsets in a shard have 32 bits",
             ));
         }
-        let created = prepare_directory(&dir)?;
-        let config = ShardConfig { compression, hashes, size_limit, ..ShardConfig::default() };
-        Ok(Self {
-            dir,
-            created,
-            builder: Some(ShardBuilder::new(&schema, config.clone())),
-            schema: Arc::new(schema),
+        self.format.check(schema)?;
+        Ok(ShardConfig {
+            format: self.format.clone(),
+            compression: self.compression,
+            hashes: self.hashes.clone(),
+            size_limit,
+        })
+    }
+
+    fn threads(&self) -> usize {
+        let all = || thread::available_parallelism().map_or(1, NonZero::get);
+        self.threads.filter(|&threads| threads > 0).unwrap_or_else(all)
+    }
+}
+
+/// Writes samples into a new dataset.
+///
+/// [`finish`](Self::finish) completes the dataset. A writer that is dropped before removes what it
+/// wrote on this machine (objects at a remote stay, without an index); [`abandon`](Self::abandon)
+/// keeps the complete shards instead, for [`resume`](Self::resume). A writer that resumed keeps
+/// them when dropped, since they hold the work of an earlier run.
+///
+/// Only one writer at a time may use a folder.
+///
+/// ```
+/// use mds::format::{Encoding, Schema};
+/// use mds::{Writer, WriterOptions};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let parent = tempfile::tempdir()?;
+/// # let dir = parent.path().join("train");
+/// let schema = Schema::new([("id", Encoding::Int)])?;
+/// let mut writer = Writer::create(&dir, schema.clone(), WriterOptions::default())?;
+/// for id in 0..70 {
+///     writer.write(&[id.into()])?;
+/// }
+/// writer.abandon()?; // or the machine stops
+///
+/// let mut writer = Writer::resume(&dir, schema, WriterOptions::default())?;
+/// for id in writer.samples()..100 {
+///     writer.write(&[(id as i64).into()])?;
+/// }
+/// assert_eq!(writer.finish()?.samples(), 100);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Writer {
+    place: Place,
+    pool: Pool,
+    schema: Arc<Schema>,
+    threads: usize,
+    /// `None` once the last shard has been taken.
+    builder: Option<ShardBuilder>,
+    /// The encoded sample at hand; kept to reuse its memory.
+    sample: Vec<u8>,
+    samples: u64,
+    bytes: u64,
+    /// Set when a shard could not be published: its samples are lost, so the dataset must not be
+    /// completed without them.
+    failed: bool,
+    /// Whether the shards stay when this is dropped.
+    keep: bool,
+}
+
+impl Writer {
+    /// Begins a new dataset of samples of `schema` at `out`. A folder is created, with its parents.
+    ///
+    /// # Errors
+    /// `AlreadyExists` if the directory is not empty or the remote has an index,
+    /// `InvalidArgument` if an option is out of range, and as the file system or the remote fails.
+    pub fn create(out: impl Into<Output>, schema: Schema, options: WriterOptions) -> Result<Self> {
+        let config = options.config(&schema)?;
+        let place = Place::create(out.into(), &options.remote)?;
+        Ok(Self::at(place, schema, config, options.threads()))
+    }
+
+    /// Goes on with a dataset whose writer died or was [abandoned](Self::abandon), with the same
+    /// schema and options ([`threads`](WriterOptions::threads) and
+    /// [`remote`](WriterOptions::remote) may differ). A folder that is empty or missing begins a
+    /// new one.
+    ///
+    /// Every shard up to the first gap or damage is checked and kept; what lies beyond is removed,
+    /// with the temporary files of the dead writer. [`samples`](Self::samples) then says how many
+    /// samples are there: go on with the one of this number, and the dataset is byte for byte what
+    /// it would have been. At a remote, shards that are there with the right size are not uploaded
+    /// again.
+    ///
+    /// # Errors
+    /// `AlreadyExists` if the dataset is complete, or the remote holds another one;
+    /// `InvalidArgument`, with the difference, if the shards were written with another schema or
+    /// other options, and if `out` is a remote alone, which leaves nothing here to resume from;
+    /// and as the file system or the remote fails.
+    pub fn resume(out: impl Into<Output>, schema: Schema, options: WriterOptions) -> Result<Self> {
+        let config = options.config(&schema)?;
+        let place = Place::resume(out.into(), &options.remote)?;
+        let shown = place.shown();
+        let mut writer = Self::at(place, schema, config, options.threads());
+        writer.keep = true;
+        writer.recover().map_err(|error| error.in_dataset(shown))?;
+        Ok(writer)
+    }
+
+    fn at(place: Place, schema: Schema, config: ShardConfig, threads: usize) -> Self {
+        let schema = Arc::new(schema);
+        let builder = ShardBuilder::new(&schema, config.clone());
+        let publisher = Publisher {
+            folder: place.folder.clone(),
+            local: place.is_local(),
+            remote: place.remote.clone(),
+            schema: Arc::clone(&schema),
             config,
+            stop: Stop::new(),
+        };
+        Self {
+            place,
+            pool: Pool::new(publisher, threads),
+            schema,
+            threads,
+            builder: Some(builder),
             sample: Vec::new(),
-            index: Index::default(),
             samples: 0,
             bytes: 0,
             failed: false,
-            finished: false,
-        })
+            keep: false,
+        }
+    }
+
+    fn recover(&mut self) -> Result<()> {
+        let Some(builder) = &mut self.builder else { return Err(unusable()) };
+        let publisher = &self.pool.publisher;
+        let mut recovered = recover::recover(publisher, builder.config_text(), self.threads)?;
+        if let Some(remote) = &publisher.remote {
+            recover::check_remote(remote, &recovered.entries)?;
+        }
+        self.samples = recovered.entries.iter().map(|entry| entry.samples).sum();
+        self.bytes = recovered.bytes;
+        // The last shard may have been closed early, by `finish`: it is filled again. Its file
+        // stays until the new one takes its place.
+        if let Some((raw, table)) = recovered.last {
+            builder.restore(&raw, &table)?;
+            recovered.entries.pop();
+        }
+        recover::upload_missing(publisher, &recovered.entries)?;
+        self.pool.resume_at(recovered.entries);
+        Ok(())
     }
 
     /// The columns, in the order in which [`write`](Self::write) takes their values.
@@ -102,34 +238,90 @@ impl Writer {
     ///
     /// # Errors
     /// `InvalidArgument`, naming sample and column, if a value does not fit; the writer can go on
-    /// without this sample. As the file system fails, if a shard cannot be published; the writer
-    /// then refuses to go on.
+    /// without this sample. As the file system or the remote fails, if a shard, be it an earlier
+    /// one, cannot be published; the writer then refuses to go on.
     pub fn write(&mut self, values: &[Value<'_>]) -> Result<()> {
-        self.write_values(values).map_err(|error| {
-            let error = error.in_dataset(self.dir.display());
-            if error.kind() == ErrorKind::InvalidArgument {
-                error.at_sample(self.samples)
-            } else {
-                error
+        let mut sample = std::mem::take(&mut self.sample);
+        let result = self.check_usable().and_then(|()| {
+            let format = &self.pool.publisher.config.format;
+            format
+                .encode_sample(&self.schema, values, &mut sample)
+                .map_err(|e| e.at_sample(self.samples))?;
+            self.append(&sample)
+        });
+        self.sample = sample;
+        result.map_err(|error| error.in_dataset(self.place.shown()))
+    }
+
+    /// Adds several samples, encoded on as many threads as the writer has. This pays where
+    /// encoding takes long: JSON, numbers as text, images. The dataset is the same as with
+    /// [`write`](Self::write) for each row.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write). The rows before the one at fault have been added, it and those
+    /// after it have not; [`samples`](Self::samples) tells how many there are.
+    pub fn write_rows<'v>(&mut self, rows: &[impl AsRef<[Value<'v>]> + Sync]) -> Result<()> {
+        self.add_rows(rows).map_err(|error| error.in_dataset(self.place.shown()))
+    }
+
+    fn add_rows<'v>(&mut self, rows: &[impl AsRef<[Value<'v>]> + Sync]) -> Result<()> {
+        self.check_usable()?;
+        let schema = Arc::clone(&self.schema);
+        let format = self.pool.publisher.config.format.clone();
+        rows::encode(&format, &schema, rows, self.threads, |encoded| {
+            encoded.samples().try_for_each(|sample| self.append(sample))?;
+            match encoded.refused.take() {
+                Some(error) => Err(error.at_sample(self.samples)),
+                None => self.check_usable(),
             }
         })
     }
 
-    fn write_values(&mut self, values: &[Value<'_>]) -> Result<()> {
-        let Some(builder) = self.builder.as_mut().filter(|_| !self.failed) else {
+    /// Adds a sample that is encoded already, such as one read from a shard with the same columns.
+    /// Only the sizes of its columns are checked, or a line of text as a whole.
+    ///
+    /// # Errors
+    /// `Corrupt`, naming the sample, if the bytes are not a sample of these columns; the writer can
+    /// go on without it. Else as [`write`](Self::write).
+    pub fn write_encoded(&mut self, sample: &[u8]) -> Result<()> {
+        let result = self.check_usable().and_then(|()| {
+            let checked = match &self.pool.publisher.config.format {
+                Format::Mds => self.schema.column_bytes(sample, 0).map(drop),
+                // A line must be parsed to be checked.
+                text => text.decode_sample(&self.schema, sample).map(drop),
+            };
+            checked.map_err(|error| error.at_sample(self.samples))?;
+            self.append(sample)
+        });
+        result.map_err(|error| error.in_dataset(self.place.shown()))
+    }
+
+    /// Refuses to go on after a failure, and reports one that nobody has seen yet.
+    fn check_usable(&mut self) -> Result<()> {
+        if self.failed || self.builder.is_none() {
             return Err(unusable());
-        };
-        self.schema.encode_sample(values, &mut self.sample)?;
-        let full = builder.push(&self.sample)?;
-        if let Some(shard) = full {
-            self.publish_or_fail(shard)?;
         }
+        self.pool.check().inspect_err(|_| self.failed = true)
+    }
+
+    /// The steps of [`ShardBuilder::push`], but a full shard is handed in before the next one takes
+    /// memory.
+    fn append(&mut self, sample: &[u8]) -> Result<()> {
+        let Some(builder) = self.builder.as_mut() else { return Err(unusable()) };
+        builder.check_size(sample.len()).map_err(|error| error.at_sample(self.samples))?;
+        if builder.rolls_over(sample.len()) {
+            let shard = builder.take();
+            let submitted = self.pool.submit(shard);
+            submitted.inspect_err(|_| self.failed = true)?;
+            self.pool.spares().for_each(|shard| builder.recycle(shard));
+        }
+        builder.add(sample);
         self.samples += 1;
-        self.bytes += self.sample.len() as u64;
+        self.bytes += sample.len() as u64;
         Ok(())
     }
 
-    /// The number of samples written so far.
+    /// The number of samples written so far, those that a resumed writer found included.
     pub fn samples(&self) -> u64 {
         self.samples
     }
@@ -139,78 +331,40 @@ impl Writer {
         self.bytes
     }
 
-    /// Publishes the last shard and then the index, which makes the directory a dataset.
+    /// Publishes the last shard and then the index, which makes the output a dataset.
     ///
     /// # Errors
-    /// As the file system fails; there is then no index.
+    /// As the file system or the remote fails; there is then no index. (With a folder and a remote
+    /// the index goes to the remote first: if only the folder's cannot be written, the remote is
+    /// complete.)
     pub fn finish(mut self) -> Result<Index> {
-        self.complete().map_err(|error| error.in_dataset(self.dir.display()))?;
-        self.finished = true;
-        Ok(std::mem::take(&mut self.index))
+        let index = self.complete().map_err(|error| error.in_dataset(self.place.shown()))?;
+        self.keep = true;
+        Ok(index)
     }
 
-    fn complete(&mut self) -> Result<()> {
-        let Some(builder) = self.builder.take().filter(|_| !self.failed) else {
-            return Err(unusable());
-        };
-        if let Some(shard) = builder.finish() {
-            self.publish_or_fail(shard)?;
+    fn complete(&mut self) -> Result<Index> {
+        self.check_usable()?;
+        if let Some(shard) = self.builder.take().and_then(ShardBuilder::finish) {
+            self.pool.submit(shard).inspect_err(|_| self.failed = true)?;
         }
-        durable::write(&self.dir.join(INDEX), self.index.to_json().as_bytes())?;
-        self.sync_created_directories().map_err(|error| {
-            Error::io(error, format!("cannot complete the directory {}", self.dir.display()))
-        })
+        let shards = self.pool.finish().inspect_err(|_| self.failed = true)?;
+        let index = Index { shards };
+        let published = self.place.publish_index(&index.to_json());
+        published.inspect_err(|_| self.place.remove_index())?;
+        Ok(index)
     }
 
-    /// Makes the new directories themselves last, not only what is in them.
-    fn sync_created_directories(&self) -> io::Result<()> {
-        let Some(created) = &self.created else { return Ok(()) };
-        for directory in self.dir.ancestors().take_while(|path| path.starts_with(created)) {
-            match directory.parent() {
-                Some(parent) if !parent.as_os_str().is_empty() => durable::sync_directory(parent)?,
-                _ => durable::sync_directory(Path::new("."))?,
-            }
-        }
-        Ok(())
-    }
-
-    fn publish_or_fail(&mut self, shard: RawShard) -> Result<()> {
-        match self.publish(&shard) {
-            Ok(info) => {
-                self.index.shards.push(info);
-                if let Some(builder) = &mut self.builder {
-                    builder.recycle(shard);
-                }
-                Ok(())
-            }
-            Err(error) => {
-                self.failed = true;
-                Err(error)
-            }
-        }
-    }
-
-    /// Writes the file of a shard: the compressed one if there is a compression, else the raw one.
-    fn publish(&self, shard: &RawShard) -> Result<ShardInfo> {
-        let hashes = &self.config.hashes;
-        let name = ShardName::numbered(self.index.shards.len() as u64);
-        let zip = self.config.compression.map(|compression| compression.compress(&shard.bytes));
-        let zip = zip.transpose().map_err(|error| error.in_shard(&name))?;
-        let zip_data = zip.as_ref().zip(self.config.compression).map(|(zip, compression)| {
-            FileInfo::of(name.with_extension(compression.extension()), zip, hashes)
-        });
-        let raw_data = FileInfo::of(name, &shard.bytes, hashes);
-        let info = ShardInfo::new(
-            Arc::clone(&self.schema),
-            &self.config,
-            (raw_data, zip_data),
-            None,
-            shard.samples,
-        );
-        let basename = &info.stored().basename;
-        durable::write(&basename.join_to(&self.dir), zip.as_ref().unwrap_or(&shard.bytes))
-            .map_err(|error| error.in_shard(basename))?;
-        Ok(info)
+    /// Stops without an index and leaves the complete shards for [`resume`](Self::resume), as an
+    /// error elsewhere in a program may ask for. Waits for the shards in work; the samples of the
+    /// shard at hand are dropped. Of a dataset that goes to a remote alone nothing is left here.
+    ///
+    /// # Errors
+    /// As the file system or the remote fails, if a shard in work cannot be published. Those
+    /// before it are there.
+    pub fn abandon(mut self) -> Result<()> {
+        self.keep = true;
+        self.pool.finish().map(drop).map_err(|error| error.in_dataset(self.place.shown()))
     }
 }
 
@@ -218,45 +372,14 @@ impl Drop for Writer {
     /// Removes the shards of a dataset that was not completed, and the directories that were
     /// created for it. Failures are ignored: without an index the files are no dataset.
     fn drop(&mut self) {
-        if self.finished {
+        if self.keep {
             return;
         }
-        // The index goes first: there must never be one without its shards.
-        if self.builder.is_none() {
-            let _ = fs::remove_file(self.dir.join(INDEX));
-        }
-        for shard in &self.index.shards {
-            let _ = fs::remove_file(shard.stored().basename.join_to(&self.dir));
-        }
-        let Some(created) = &self.created else { return };
-        for directory in self.dir.ancestors() {
-            // Fails, and should, if anybody else has put something there.
-            if fs::remove_dir(directory).is_err() || directory == created {
-                return;
-            }
-        }
-    }
-}
-
-/// Makes sure that `dir` is an empty directory. Returns the outermost directory that it created.
-fn prepare_directory(dir: &Path) -> Result<Option<PathBuf>> {
-    let cannot = |error| Error::io(error, format!("cannot use the directory {}", dir.display()));
-    match fs::read_dir(dir) {
-        Ok(mut entries) => match entries.next() {
-            None => Ok(None),
-            Some(_) => Err(Error::new(
-                ErrorKind::AlreadyExists,
-                format!("the directory {} is not empty", dir.display()),
-                "choose another one, or delete it first if its data may go",
-            )),
-        },
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let missing = |path: &&Path| !path.as_os_str().is_empty() && !path.exists();
-            let created = dir.ancestors().take_while(missing).last().map(Path::to_path_buf);
-            fs::create_dir_all(dir).map_err(cannot)?;
-            Ok(created)
-        }
-        Err(error) => Err(cannot(error)),
+        self.pool.publisher.stop.raise();
+        self.pool.close();
+        // The index went first, in `complete`: there must never be one without its shards.
+        (0..self.pool.submitted()).for_each(|number| self.pool.publisher.remove(number));
+        self.place.remove_directories();
     }
 }
 

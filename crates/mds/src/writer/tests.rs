@@ -1,6 +1,8 @@
 //! The writer, driven through its files.
 
 use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
 
 use super::*;
 use crate::format::{Encoding, ShardTable};
@@ -14,6 +16,8 @@ fn options(size_limit: u64, compression: Option<&str>) -> WriterOptions {
         compression: compression.map(|text| text.parse().unwrap()),
         hashes: vec![HashAlgorithm::Sha256, HashAlgorithm::Xxh64],
         size_limit: Some(size_limit),
+        threads: Some(1),
+        ..WriterOptions::default()
     }
 }
 
@@ -72,7 +76,7 @@ fn what_is_written_is_read_back() {
 #[test]
 fn no_samples_make_an_index_without_shards() {
     let dir = tempfile::tempdir().unwrap();
-    Writer::create(&dir, schema(), WriterOptions::default()).unwrap().finish().unwrap();
+    Writer::create(dir.path(), schema(), WriterOptions::default()).unwrap().finish().unwrap();
     assert_eq!(
         fs::read_to_string(dir.path().join("index.json")).unwrap(),
         r#"{"shards": [], "version": 2}"#
@@ -82,7 +86,7 @@ fn no_samples_make_an_index_without_shards() {
 #[test]
 fn a_sample_beyond_the_limit_at_the_start_leaves_an_empty_shard() {
     let dir = tempfile::tempdir().unwrap();
-    let mut writer = Writer::create(&dir, schema(), options(300, None)).unwrap();
+    let mut writer = Writer::create(dir.path(), schema(), options(300, None)).unwrap();
     writer.write(&[1.into(), "x".repeat(500).into()]).unwrap();
     let index = writer.finish().unwrap();
     let samples: Vec<_> = index.shards.iter().map(|shard| shard.samples).collect();
@@ -107,7 +111,7 @@ fn dropped_unfinished_it_leaves_nothing() {
 #[test]
 fn dropped_unfinished_it_keeps_what_it_did_not_create() {
     let dir = tempfile::tempdir().unwrap();
-    let writer = Writer::create(&dir, schema(), WriterOptions::default()).unwrap();
+    let writer = Writer::create(dir.path(), schema(), WriterOptions::default()).unwrap();
     fs::write(dir.path().join("notes.txt"), "mine").unwrap();
     drop(writer);
     assert_eq!(files(dir.path()), ["notes.txt".to_owned()].into());
@@ -117,7 +121,7 @@ fn dropped_unfinished_it_keeps_what_it_did_not_create() {
 fn a_directory_that_is_not_empty_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("index.json"), "{}").unwrap();
-    let error = Writer::create(&dir, schema(), WriterOptions::default()).unwrap_err();
+    let error = Writer::create(dir.path(), schema(), WriterOptions::default()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::AlreadyExists);
     assert_eq!(
         error.to_string(),
@@ -151,7 +155,7 @@ fn options_out_of_range_are_refused_before_anything_is_created() {
 #[test]
 fn a_refused_sample_is_named_and_leaves_no_trace() {
     let dir = tempfile::tempdir().unwrap();
-    let mut writer = Writer::create(&dir, schema(), WriterOptions::default()).unwrap();
+    let mut writer = Writer::create(dir.path(), schema(), WriterOptions::default()).unwrap();
     writer.write(&[1.into(), "one".into()]).unwrap();
     let error = writer.write(&["two".into(), "two".into()]).unwrap_err();
     assert_eq!(

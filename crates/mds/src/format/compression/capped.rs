@@ -38,6 +38,36 @@ pub(super) fn decompress(compression: Compression, zip: &[u8], declared: u64) ->
     }
 }
 
+/// See [`Compression::decompress_unsized`].
+pub(super) fn decompress_unsized(compression: Compression, zip: &[u8]) -> Result<Vec<u8>> {
+    let not_valid = |error| not_valid(compression, error);
+    let declared = match compression {
+        // These say how much they hold, and are believed only as far as they can fill it.
+        Compression::Snappy => snap::raw::decompress_len(zip).map_err(|e| not_valid(e.into()))?,
+        Compression::Zstd(_) => {
+            let size = zstd::zstd_safe::get_frame_content_size(zip).ok().flatten();
+            usize::try_from(size.ok_or_else(|| not_valid(io::ErrorKind::InvalidData.into()))?)
+                .unwrap_or(usize::MAX)
+        }
+        // The others are read to their end.
+        _ => {
+            let (mut raw, limit) = (Vec::new(), MAX_SHARD_BYTES);
+            let held = match compression {
+                Compression::Br(_) => fill(BrotliReader::new(zip), limit, &mut raw),
+                Compression::Bz2(_) => {
+                    fill(bzip2::bufread::MultiBzDecoder::new(zip), limit, &mut raw)
+                }
+                _ => fill(flate2::bufread::MultiGzDecoder::new(zip), limit, &mut raw),
+            };
+            return match held.map_err(not_valid)? {
+                held if held <= limit => Ok(raw),
+                _ => Err(Damage::ZipHoldsMore { declared: limit }.into()),
+            };
+        }
+    };
+    decompress(compression, zip, declared as u64)
+}
+
 /// An empty vector with room for exactly the declared bytes.
 fn reserve(declared: u64) -> Result<Vec<u8>> {
     let capacity = usize::try_from(declared).ok().filter(|_| declared <= MAX_SHARD_BYTES);

@@ -100,6 +100,15 @@ impl Compression {
         capped::decompress(self, zip, declared)
     }
 
+    /// The raw form of a compressed file that a writer of this machine left without an index, and
+    /// so without a declared size: at most the 4 GiB of any shard.
+    ///
+    /// # Errors
+    /// As [`decompress`](Self::decompress).
+    pub(crate) fn decompress_unsized(self, zip: &[u8]) -> Result<Vec<u8>> {
+        capped::decompress_unsized(self, zip)
+    }
+
     /// The level to use: `asked`, or the default.
     fn checked(self, asked: Option<u32>, levels: &Levels) -> Result<u32> {
         let level = asked.unwrap_or(levels.default);

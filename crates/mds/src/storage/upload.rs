@@ -1,0 +1,337 @@
+//! Putting objects in place.
+//!
+//! An object appears whole or not at all. Large files go up in parts, several at a time, where the
+//! remote can take them so; elsewhere (plain HTTP) in one request. `object_store` repeats a failed
+//! request a bounded number of times, each part on its own.
+
+use std::future::Future;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::{Either, select};
+use object_store::path::Path as ObjectPath;
+use object_store::{ObjectStore, ObjectStoreExt, WriteMultipart};
+use tokio::io::AsyncReadExt;
+use tokio::time::timeout;
+
+use super::{AbortOnDrop, Remote, Root, Stop, connect, reason, runtime};
+use crate::durable;
+use crate::error::{Error, ErrorKind, Result};
+
+/// Files up to this size, in bytes, go up in one request.
+const WHOLE: u64 = 16 << 20;
+/// The size of a part, in bytes. Stores allow 10,000 parts, so this is enough for any shard.
+const PART: usize = 8 << 20;
+/// How many parts of one file are on their way at a time.
+const PARTS_AT_A_TIME: usize = 4;
+
+impl Remote {
+    /// Stores `bytes` as the object `name` (a relative path with `/`), replacing what is there.
+    ///
+    /// # Errors
+    /// [`PermissionDenied`](ErrorKind::PermissionDenied) at once,
+    /// [`Upload`](ErrorKind::Upload) after the last attempt, and as the file system fails if the
+    /// remote is a folder of this machine. The object is then as it was.
+    pub fn put(&self, name: &str, bytes: impl Into<Bytes>) -> Result<()> {
+        let bytes = bytes.into();
+        match &self.root {
+            Root::Folder(folder) => {
+                in_folder(&folder.join(name), |path| durable::replace(path, &bytes))
+            }
+            Root::Store { store, prefix } => {
+                let (store, path) = (Arc::clone(store), below(prefix, name));
+                let limit = connect::request_limit(&self.options);
+                let work = async move { put_whole(&store, &path, bytes, limit).await };
+                self.wait(work, &Stop::new())?.map_err(|e| self.refused(name, &e))
+            }
+        }
+    }
+
+    /// Stores the contents of the file at `path` as the object `name`, replacing what is there.
+    /// Holds at most 48 MiB of it in memory, or all of it if the remote is a plain HTTP server.
+    ///
+    /// # Errors
+    /// As [`put`](Self::put), and as the file system fails if the file cannot be read.
+    pub fn put_file(&self, name: &str, path: &Path) -> Result<()> {
+        self.put_file_until(name, path, &Stop::new())
+    }
+
+    /// [`put_file`](Self::put_file) that gives up when `stop` goes up.
+    pub(crate) fn put_file_until(&self, name: &str, path: &Path, stop: &Stop) -> Result<()> {
+        stop.check()?;
+        match &self.root {
+            Root::Folder(folder) => in_folder(&folder.join(name), |to| durable::copy(path, to)),
+            Root::Store { store, prefix } => {
+                let (store, to) = (Arc::clone(store), below(prefix, name));
+                let limit = connect::request_limit(&self.options);
+                let file = path.to_path_buf();
+                let work = async move { put_contents(&store, &to, &file, limit).await };
+                self.wait(work, stop)?.map_err(|failure| match failure {
+                    Failure::Remote(error) => self.refused(name, &error),
+                    Failure::File(error) => {
+                        Error::io(error, format!("cannot read {}", path.display()))
+                    }
+                })
+            }
+        }
+    }
+
+    /// The size of the object `name` in bytes, `None` if there is no such object.
+    ///
+    /// # Errors
+    /// [`PermissionDenied`](ErrorKind::PermissionDenied) at once (some clouds answer so for an
+    /// object that is not there, if the credentials do not allow to list the folder),
+    /// [`Download`](ErrorKind::Download) after the last attempt.
+    pub fn size(&self, name: &str) -> Result<Option<u64>> {
+        match &self.root {
+            Root::Folder(folder) => {
+                let path = folder.join(name);
+                match std::fs::metadata(&path) {
+                    Ok(metadata) => Ok(Some(metadata.len())),
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+                    Err(error) => Err(Error::io(error, format!("cannot read {}", path.display()))),
+                }
+            }
+            Root::Store { store, prefix } => {
+                let (store, path) = (Arc::clone(store), below(prefix, name));
+                let limit = connect::request_limit(&self.options);
+                let work = async move { timely(limit, store.head(&path)).await };
+                match self.wait(work, &Stop::new())? {
+                    Ok(found) => Ok(Some(found.size)),
+                    Err(object_store::Error::NotFound { .. }) => Ok(None),
+                    Err(error) => Err(self.failed(&self.object(name), &error)),
+                }
+            }
+        }
+    }
+
+    /// The address of an object, for messages.
+    fn object(&self, name: &str) -> String {
+        format!("{}/{name}", self.shown.trim_end_matches('/'))
+    }
+
+    /// Runs `work` on the runtime and waits for it, or until `stop` goes up.
+    fn wait<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+        stop: &Stop,
+    ) -> Result<T> {
+        let task = runtime()?.spawn(work);
+        let _aborted_on_return = AbortOnDrop(task.abort_handle());
+        let stopped = std::pin::pin!(stop.raised());
+        match futures::executor::block_on(select(task, stopped)) {
+            Either::Left((Ok(result), _)) => Ok(result),
+            Either::Left((Err(error), _)) => Err(Error::new(
+                ErrorKind::Upload,
+                format!("a request to {} was given up ({error})", self.shown),
+                "try again",
+            )),
+            Either::Right(_) => Err(Stop::error()),
+        }
+    }
+
+    /// One sentence of one line for a failed upload.
+    fn refused(&self, name: &str, error: &object_store::Error) -> Error {
+        use object_store::Error as E;
+        let object = self.object(name);
+        if let E::PermissionDenied { .. } | E::Unauthenticated { .. } = error {
+            return Error::new(
+                ErrorKind::PermissionDenied,
+                format!("writing {object} is denied"),
+                "check the credentials in the environment",
+            );
+        }
+        Error::new(
+            ErrorKind::Upload,
+            format!(
+                "cannot upload {object} in {} attempt(s) ({})",
+                self.options.attempts,
+                reason(error)
+            ),
+            "check the network and the remote, or raise the time limit and the attempts",
+        )
+    }
+}
+
+/// Why a file did not arrive.
+enum Failure {
+    /// The file could not be read.
+    File(io::Error),
+    /// The remote did not take it.
+    Remote(object_store::Error),
+}
+
+impl From<object_store::Error> for Failure {
+    fn from(error: object_store::Error) -> Self {
+        Self::Remote(error)
+    }
+}
+
+fn below(prefix: &ObjectPath, name: &str) -> ObjectPath {
+    prefix.parts().chain(ObjectPath::from(name).parts()).collect()
+}
+
+/// Puts a file into a folder of this machine, which is created if need be.
+fn in_folder(path: &Path, put: impl FnOnce(&Path) -> io::Result<()>) -> Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    durable::create_directory(folder)
+        .and_then(|created| {
+            put(path)?;
+            created.map_or(Ok(()), |created| durable::sync_created(folder, &created))
+        })
+        .map_err(|error| Error::io(error, format!("cannot write {}", path.display())))
+}
+
+async fn put_whole(
+    store: &Arc<dyn ObjectStore>,
+    path: &ObjectPath,
+    bytes: Bytes,
+    limit: Duration,
+) -> object_store::Result<()> {
+    timely(limit, store.put(path, bytes.into())).await.map(drop)
+}
+
+async fn put_contents(
+    store: &Arc<dyn ObjectStore>,
+    path: &ObjectPath,
+    file: &Path,
+    limit: Duration,
+) -> Result<(), Failure> {
+    let mut source = tokio::fs::File::open(file).await.map_err(Failure::File)?;
+    let size = source.metadata().await.map_err(Failure::File)?.len();
+    if size > WHOLE {
+        match timely(limit, store.put_multipart(path)).await {
+            Ok(upload) => {
+                let upload = WriteMultipart::new_with_chunk_size(upload, PART);
+                return put_parts(upload, &mut source, limit).await;
+            }
+            // Plain HTTP has no parts.
+            Err(object_store::Error::NotImplemented { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let mut bytes = Vec::new();
+    source.read_to_end(&mut bytes).await.map_err(Failure::File)?;
+    Ok(put_whole(store, path, bytes.into(), limit).await?)
+}
+
+/// Sends the parts of a file. What was sent of an upload that fails is taken back, if it can be.
+async fn put_parts(
+    mut upload: WriteMultipart,
+    source: &mut tokio::fs::File,
+    limit: Duration,
+) -> Result<(), Failure> {
+    let failure = loop {
+        let mut part = Vec::with_capacity(PART);
+        match source.take(PART as u64).read_to_end(&mut part).await {
+            Ok(0) => {
+                // The last parts, then the request that makes the object of them.
+                return Ok(timely(limit.saturating_mul(2), upload.finish()).await.map(drop)?);
+            }
+            Ok(_) => upload.put(part.into()),
+            Err(error) => break Failure::File(error),
+        }
+        if let Err(error) = timely(limit, upload.wait_for_capacity(PARTS_AT_A_TIME)).await {
+            break error.into();
+        }
+    };
+    let _ = timely(limit, upload.abort()).await;
+    Err(failure)
+}
+
+/// Ends a wait that `object_store` itself would not end.
+async fn timely<T>(
+    limit: Duration,
+    work: impl Future<Output = object_store::Result<T>>,
+) -> object_store::Result<T> {
+    timeout(limit, work).await.unwrap_or_else(|_| {
+        Err(object_store::Error::Generic {
+            store: "remote",
+            source: format!("nothing came for {limit:?}").into(),
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use object_store::memory::InMemory;
+
+    use super::super::{Location, RemoteOptions};
+    use super::*;
+
+    fn in_memory() -> (Remote, Arc<InMemory>) {
+        let store = Arc::new(InMemory::new());
+        let root = Root::Store { store: Arc::clone(&store) as _, prefix: ObjectPath::from("a/b") };
+        let location = Location::parse("http://u:secret@h/a/b/").unwrap();
+        let shown = location.shown();
+        (Remote { root, location, shown, options: RemoteOptions::default() }, store)
+    }
+
+    #[test]
+    fn objects_come_back_as_they_went() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("x").join("y");
+        let on_disk = Remote::open(folder.to_str().unwrap(), RemoteOptions::default()).unwrap();
+        let file = dir.path().join("file");
+        for remote in [on_disk, in_memory().0] {
+            assert_eq!(remote.size("c/d").unwrap(), None);
+            for bytes in [&b"one"[..], b"", b"three"] {
+                remote.put("c/d", bytes).unwrap();
+                assert_eq!(remote.get("c/d", 9).unwrap(), bytes);
+                assert_eq!(remote.size("c/d").unwrap(), Some(bytes.len() as u64));
+            }
+            for size in [0, 1, WHOLE as usize, WHOLE as usize + 1, 3 * PART, 5 * PART + 7] {
+                let bytes: Vec<u8> = (0..size).map(|i| (i % 251) as u8).collect();
+                std::fs::write(&file, &bytes).unwrap();
+                remote.put_file("large", &file).unwrap();
+                assert!(remote.get("large", 1 << 30).unwrap() == bytes, "{size}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_missing_file_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("none");
+        let error = in_memory().0.put_file("a", &file).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotFound);
+        assert_eq!(error.to_string(), format!("cannot read {}; check the path", file.display()));
+    }
+
+    #[test]
+    fn a_raised_stop_ends_an_upload() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("a");
+        std::fs::write(&file, b"1").unwrap();
+        let stop = Stop::new();
+        stop.raise();
+        let (remote, _) = in_memory();
+        assert!(remote.put_file_until("a", &file, &stop).is_err());
+        assert_eq!(remote.size("a").unwrap(), None);
+    }
+
+    #[test]
+    fn refusals_say_what_and_hold_no_credentials() {
+        let (remote, _) = in_memory();
+        let source = || "no: http://u:secret@h/a?sig=x".into();
+        let denied = object_store::Error::PermissionDenied { path: "a".into(), source: source() };
+        let error = remote.refused("s.mds", &denied);
+        assert_eq!(error.kind(), ErrorKind::PermissionDenied);
+        assert_eq!(
+            error.to_string(),
+            "writing http://h/a/b/s.mds is denied; check the credentials in the environment"
+        );
+        let lost = object_store::Error::Generic { store: "HTTP", source: source() };
+        let error = remote.refused("s.mds", &lost);
+        assert_eq!(error.kind(), ErrorKind::Upload);
+        assert_eq!(
+            error.to_string(),
+            "cannot upload http://h/a/b/s.mds in 2 attempt(s) (Generic HTTP error: no: \
+             http://h/a); check the network and the remote, or raise the time limit and the \
+             attempts"
+        );
+    }
+}

@@ -1,0 +1,201 @@
+//! Where a dataset goes: a folder, a remote, or both.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+
+use super::INDEX;
+use crate::durable;
+use crate::storage::{Remote, RemoteOptions};
+use crate::{Error, ErrorKind, Result};
+
+/// Where a [`Writer`](super::Writer) puts its dataset.
+///
+/// A path is [`Local`](Self::Local); a text is [`Remote`](Self::Remote) if it reads
+/// `scheme://...`, else `Local`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    /// A folder of this machine, created with its parents.
+    Local(PathBuf),
+    /// An address as in [`Remote::open`]. Each shard waits in a private temporary folder until it
+    /// is uploaded.
+    Remote(String),
+    /// A folder of this machine, and an upload of every file in it.
+    Both {
+        /// The folder.
+        local: PathBuf,
+        /// The address.
+        remote: String,
+    },
+}
+
+impl From<PathBuf> for Output {
+    fn from(path: PathBuf) -> Self {
+        Self::Local(path)
+    }
+}
+
+impl From<&PathBuf> for Output {
+    fn from(path: &PathBuf) -> Self {
+        Self::Local(path.clone())
+    }
+}
+
+impl From<&Path> for Output {
+    fn from(path: &Path) -> Self {
+        Self::Local(path.to_path_buf())
+    }
+}
+
+impl From<String> for Output {
+    fn from(address: String) -> Self {
+        if address.contains("://") { Self::Remote(address) } else { Self::Local(address.into()) }
+    }
+}
+
+impl From<&str> for Output {
+    fn from(address: &str) -> Self {
+        Self::from(address.to_owned())
+    }
+}
+
+/// An [`Output`] made ready.
+#[derive(Debug)]
+pub(super) struct Place {
+    /// Where shards are written: the final folder or a temporary one.
+    pub(super) folder: PathBuf,
+    /// The outermost directory that was created, if any.
+    created: Option<PathBuf>,
+    /// The temporary folder, removed when this is dropped.
+    staging: Option<TempDir>,
+    pub(super) remote: Option<Remote>,
+}
+
+impl Place {
+    /// For a new dataset: a folder that is empty, a remote without an index.
+    pub(super) fn create(output: Output, options: &RemoteOptions) -> Result<Self> {
+        let (local, remote) = split(output, options)?;
+        if let Some(remote) = &remote
+            && remote.size(INDEX)?.is_some()
+        {
+            return Err(Error::new(
+                ErrorKind::AlreadyExists,
+                format!("the remote {} holds a dataset", remote.address()),
+                "choose another one, or delete it first if its data may go",
+            ));
+        }
+        match local {
+            Some(folder) => {
+                let created = prepare_directory(&folder)?;
+                Ok(Self { folder, created, staging: None, remote })
+            }
+            None => {
+                let staging =
+                    tempfile::Builder::new().prefix("mds-writer-").tempdir().map_err(|e| {
+                        Error::io(e, "cannot create a temporary folder for the shards to upload")
+                    })?;
+                let folder = staging.path().to_path_buf();
+                Ok(Self { folder, created: None, staging: Some(staging), remote })
+            }
+        }
+    }
+
+    /// For a dataset that was begun before.
+    pub(super) fn resume(output: Output, options: &RemoteOptions) -> Result<Self> {
+        let (local, remote) = split(output, options)?;
+        let Some(folder) = local else {
+            return Err(Error::invalid(
+                "a dataset that goes to a remote alone cannot be resumed",
+                "write to a local folder and a remote, or write the dataset again",
+            ));
+        };
+        if folder.join(INDEX).exists() {
+            return Err(Error::new(
+                ErrorKind::AlreadyExists,
+                format!("the dataset {} is complete", folder.display()),
+                "read it, or choose another folder for a new one",
+            ));
+        }
+        let created = durable::create_directory(&folder).map_err(|e| cannot_use(e, &folder))?;
+        Ok(Self { folder, created, staging: None, remote })
+    }
+
+    /// Whether the shards stay in a folder of this machine.
+    pub(super) fn is_local(&self) -> bool {
+        self.staging.is_none()
+    }
+
+    /// What the dataset is called in messages.
+    pub(super) fn shown(&self) -> String {
+        match &self.remote {
+            Some(remote) if !self.is_local() => remote.address().to_owned(),
+            _ => self.folder.display().to_string(),
+        }
+    }
+
+    /// Puts the index in place, which makes the shards a dataset: at the remote first, so that a
+    /// folder with an index says that all is done.
+    pub(super) fn publish_index(&self, text: &str) -> Result<()> {
+        if let Some(remote) = &self.remote {
+            remote.put(INDEX, text.to_owned())?;
+        }
+        if !self.is_local() {
+            return Ok(());
+        }
+        durable::write(&self.folder.join(INDEX), text.as_bytes())?;
+        // Make the new directories themselves last, not only what is in them.
+        let synced =
+            self.created.as_ref().map(|created| durable::sync_created(&self.folder, created));
+        synced.unwrap_or(Ok(())).map_err(|error| {
+            Error::io(error, format!("cannot complete the directory {}", self.folder.display()))
+        })
+    }
+
+    /// Removes the index, if there is one.
+    pub(super) fn remove_index(&self) {
+        let _ = fs::remove_file(self.folder.join(INDEX));
+    }
+
+    /// Removes the directories that were created, if nobody has put anything there.
+    pub(super) fn remove_directories(&self) {
+        let Some(created) = &self.created else { return };
+        for directory in self.folder.ancestors() {
+            if fs::remove_dir(directory).is_err() || directory == created {
+                return;
+            }
+        }
+    }
+}
+
+fn split(output: Output, options: &RemoteOptions) -> Result<(Option<PathBuf>, Option<Remote>)> {
+    let open = |address: String| Remote::open(&address, options.clone());
+    Ok(match output {
+        Output::Local(folder) => (Some(folder), None),
+        Output::Remote(address) => (None, Some(open(address)?)),
+        Output::Both { local, remote } => (Some(local), Some(open(remote)?)),
+    })
+}
+
+/// Makes sure that `dir` is an empty directory. Returns the outermost directory that it created.
+fn prepare_directory(dir: &Path) -> Result<Option<PathBuf>> {
+    match fs::read_dir(dir) {
+        Ok(mut entries) => match entries.next() {
+            None => Ok(None),
+            Some(_) => Err(Error::new(
+                ErrorKind::AlreadyExists,
+                format!("the directory {} is not empty", dir.display()),
+                "choose another one, or delete it first if its data may go",
+            )),
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            durable::create_directory(dir).map_err(|error| cannot_use(error, dir))
+        }
+        Err(error) => Err(cannot_use(error, dir)),
+    }
+}
+
+fn cannot_use(error: io::Error, dir: &Path) -> Error {
+    Error::io(error, format!("cannot use the directory {}", dir.display()))
+}

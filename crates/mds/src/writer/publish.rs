@@ -1,0 +1,134 @@
+//! Finishing one shard: compressed, hashed, written, uploaded. Runs on any thread.
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::durable;
+use crate::format::{FileInfo, RawShard, Schema, ShardConfig, ShardInfo, ShardName};
+use crate::storage::{Remote, Stop};
+use crate::{Error, Result};
+
+/// What finishing a shard takes.
+#[derive(Debug)]
+pub(super) struct Publisher {
+    /// Where the files are written.
+    pub(super) folder: PathBuf,
+    /// Whether they stay there.
+    pub(super) local: bool,
+    /// Where they are uploaded.
+    pub(super) remote: Option<Remote>,
+    pub(super) schema: Arc<Schema>,
+    pub(super) config: ShardConfig,
+    /// Ends the work early.
+    pub(super) stop: Stop,
+}
+
+/// The entries of one file: as it is, and compressed.
+pub(super) struct Stored {
+    pub(super) raw: FileInfo,
+    pub(super) zip: Option<FileInfo>,
+}
+
+impl Stored {
+    /// The one that the dataset stores.
+    fn stored(&self) -> &FileInfo {
+        self.zip.as_ref().unwrap_or(&self.raw)
+    }
+}
+
+impl Publisher {
+    /// Puts the files of shard `number` in place and returns its entry.
+    pub(super) fn publish(&self, number: u64, shard: &RawShard) -> Result<ShardInfo> {
+        let name = self.name(number);
+        // The offsets first: where the data file is, the shard is complete.
+        let meta = shard.meta.as_ref().map(|meta| self.publish_file(meta_name(&name), meta));
+        let meta = meta.transpose()?;
+        let data = self.publish_file(name, &shard.bytes)?;
+        Ok(self.entry(data, meta, shard.samples))
+    }
+
+    /// The entry of a shard with these files.
+    pub(super) fn entry(&self, data: Stored, meta: Option<Stored>, samples: u32) -> ShardInfo {
+        let pair = |file: Stored| (file.raw, file.zip);
+        let (data, meta) = (pair(data), meta.map(pair));
+        ShardInfo::new(Arc::clone(&self.schema), &self.config, data, meta, samples)
+    }
+
+    /// The name of the raw data file of shard `number`.
+    pub(super) fn name(&self, number: u64) -> ShardName {
+        ShardName::numbered(number, &self.config.format)
+    }
+
+    /// The names of the files that are stored for shard `number`: the data and, for formats with
+    /// one, the offsets.
+    pub(super) fn stored_names(&self, number: u64) -> impl Iterator<Item = ShardName> {
+        let data = self.name(number);
+        let meta = self.config.format.has_meta().then(|| self.stored_name(&meta_name(&data)));
+        std::iter::once(self.stored_name(&data)).chain(meta)
+    }
+
+    /// The name under which a raw file called `name` is stored.
+    pub(super) fn stored_name(&self, name: &ShardName) -> ShardName {
+        match self.config.compression {
+            Some(compression) => name.with_extension(compression.extension()),
+            None => name.clone(),
+        }
+    }
+
+    /// Compresses, hashes, writes and uploads one file of a shard.
+    fn publish_file(&self, name: ShardName, bytes: &[u8]) -> Result<Stored> {
+        self.stop.check()?;
+        let zip = self.config.compression.map(|compression| compression.compress(bytes));
+        let zip = zip.transpose().map_err(|error| error.in_shard(&name))?;
+        self.stop.check()?;
+        let files = self.describe(name, bytes, zip.as_deref());
+        let stored = &files.stored().basename;
+        self.write(stored, zip.as_deref().unwrap_or(bytes))
+            .map_err(|error| error.in_shard(stored))?;
+        // An upload may take long: it reads the file, not this memory.
+        drop(zip);
+        self.upload(stored).map_err(|error| error.in_shard(stored))?;
+        Ok(files)
+    }
+
+    /// The entries of a file from its bytes and its compressed bytes.
+    pub(super) fn describe(&self, name: ShardName, bytes: &[u8], zip: Option<&[u8]>) -> Stored {
+        let hashes = &self.config.hashes;
+        let zip = zip.map(|zip| FileInfo::of(self.stored_name(&name), zip, hashes));
+        Stored { raw: FileInfo::of(name, bytes, hashes), zip }
+    }
+
+    fn write(&self, name: &ShardName, bytes: &[u8]) -> Result<()> {
+        let path = name.join_to(&self.folder);
+        if self.local {
+            return durable::write(&path, bytes);
+        }
+        // Nobody but this process reads it, and it is gone once it is uploaded.
+        fs::write(&path, bytes)
+            .map_err(|error| Error::io(error, format!("cannot write {}", path.display())))
+    }
+
+    /// Uploads a file that is in place.
+    pub(super) fn upload(&self, name: &ShardName) -> Result<()> {
+        let Some(remote) = &self.remote else { return Ok(()) };
+        let path = name.join_to(&self.folder);
+        remote.put_file_until(name.as_str(), &path, &self.stop)?;
+        if !self.local {
+            let _ = fs::remove_file(path);
+        }
+        Ok(())
+    }
+
+    /// Removes the files of shard `number` from the folder, if they are there.
+    pub(super) fn remove(&self, number: u64) {
+        for name in self.stored_names(number) {
+            let _ = fs::remove_file(name.join_to(&self.folder));
+        }
+    }
+}
+
+/// The name of the file of offsets beside a data file.
+pub(super) fn meta_name(data: &ShardName) -> ShardName {
+    data.with_extension("meta")
+}
