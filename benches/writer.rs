@@ -9,6 +9,7 @@ use std::path::Path;
 use std::thread;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+#[expect(clippy::disallowed_types, reason = "text of this repository, read line by line")]
 use flate2::read::MultiGzDecoder;
 use mds::format::{Encoding, HashAlgorithm, Schema, Value};
 use mds::{Writer, WriterOptions};

@@ -29,6 +29,7 @@ fn schema() -> Schema {
 
 fn options(threads: usize, compression: Option<&str>) -> WriterOptions {
     WriterOptions {
+        format: mds::format::Format::Mds,
         compression: compression.map(|text| text.parse().unwrap()),
         hashes: vec![HashAlgorithm::Sha1, HashAlgorithm::Xxh64],
         size_limit: Some(1500),

@@ -135,21 +135,21 @@ impl<'s> Fields<'s> {
 }
 
 impl FieldType for str {
-    type Ref<'a> = &'a str;
+    type Ref<'a> = &'a Self;
 
-    const NAME: &'static str = "text";
+    const NAME: &'static Self = "text";
 
     fn reads(encoding: &Encoding) -> bool {
         is_text(encoding)
     }
 
-    fn read<'a>(_: &Encoding, bytes: &'a [u8]) -> Result<&'a str> {
+    fn read<'a>(_: &Encoding, bytes: &'a [u8]) -> Result<&'a Self> {
         crate::format::utf8(bytes)
     }
 }
 
 impl FieldType for [u8] {
-    type Ref<'a> = &'a [u8];
+    type Ref<'a> = &'a Self;
 
     const NAME: &'static str = "bytes";
 
@@ -157,7 +157,7 @@ impl FieldType for [u8] {
         true
     }
 
-    fn read<'a>(_: &Encoding, bytes: &'a [u8]) -> Result<&'a [u8]> {
+    fn read<'a>(_: &Encoding, bytes: &'a [u8]) -> Result<&'a Self> {
         Ok(bytes)
     }
 }
@@ -178,7 +178,7 @@ macro_rules! numbers {
                 }
             }
 
-            fn read<'a>(encoding: &Encoding, bytes: &'a [u8]) -> Result<Self> {
+            fn read(encoding: &Encoding, bytes: &[u8]) -> Result<Self> {
                 match Scalar::read_le(DType::$dtype, bytes) {
                     Some(Scalar::$dtype(number)) => Ok(number),
                     _ => Err(wrong_value(encoding, bytes)),
