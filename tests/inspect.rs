@@ -341,8 +341,8 @@ fn a_truncated_shard_is_one_clear_sentence() {
     assert_eq!(
         inspect(&[path(dir.path())]).fails(),
         format!(
-            "mds-inspect: dataset {}, shard shard.00002.mds: {} is damaged: it has {} bytes, but \
-             index.json says {size}; remove the file, so that it is fetched again, or write the \
+            "mds-inspect: dataset {}, shard shard.00002.mds: {} is damaged: the file has {} bytes, \
+             but the index declares {size}; remove the file, so that it is fetched again, or write the \
              dataset again",
             dir.path().display(),
             shard.display(),

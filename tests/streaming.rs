@@ -183,8 +183,8 @@ fn a_remote_that_is_damaged_is_an_error_that_names_the_shard() {
         assert_eq!(
             error.to_string(),
             format!(
-                "dataset {address}/, shard {raw}: {address}/{name} is damaged: its xxh64 is \
-                 {found}, but index.json says {}; \
+                "dataset {address}/, shard {raw}: {address}/{name} is damaged: the xxh64 of the \
+                 file is {found}, but the index declares {}; \
                  copy the dataset to its remote again or write it again",
                 stored.hashes["xxh64"]
             )
@@ -210,8 +210,8 @@ fn a_damaged_dataset_read_in_place_is_an_error_and_stays() {
     assert_eq!(
         error.to_string(),
         format!(
-            "dataset {}, shard shard.00001.mds: {} is damaged: it has {} bytes, but index.json \
-             says {}; remove the file, so that it is fetched again, or write the dataset again",
+            "dataset {}, shard shard.00001.mds: {} is damaged: the file has {} bytes, but the \
+             index declares {}; remove the file, so that it is fetched again, or write the dataset again",
             dir.path().display(),
             path.display(),
             bytes.len() - 7,

@@ -489,8 +489,8 @@ fn a_truncated_shard_is_one_clear_sentence() {
     assert_eq!(
         failure(&mut train(&recipe, &[])),
         format!(
-            "error: dataset {0}/c4/train, shard shard.00000.mds: {0}/c4/train/shard.00000.mds is damaged: it has \
-             1000 bytes, but index.json says 333420; copy the dataset to its remote again or write it again",
+            "error: dataset {0}/c4/train, shard shard.00000.mds: {0}/c4/train/shard.00000.mds is damaged: the \
+             file has 1000 bytes, but the index declares 333420; copy the dataset to its remote again or write it again",
             folder.path().display()
         )
     );

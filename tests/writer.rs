@@ -114,8 +114,8 @@ fn a_bad_row_among_many_is_named_and_those_before_it_are_there() {
         assert_eq!(
             writer.write_rows(&rows).unwrap_err().to_string(),
             format!(
-                "dataset {}, sample 60, column id: the encoding int does not take a text; give a \
-                 number",
+                "dataset {}, sample 60, column id: the encoding int does not take a text; give an \
+                 integer from -9223372036854775808 to 9223372036854775807",
                 dir.path().display()
             )
         );
@@ -134,7 +134,7 @@ fn encoded_samples_are_checked() {
     assert_eq!(
         error.to_string(),
         format!(
-            "dataset {}, sample 0, column text: the value takes 5 bytes, but only 3 are left of \
+            "dataset {}, sample 0, byte 12, column text: the value takes 5 bytes, but only 3 are left of \
              the sample's 15; fetch the shard again, or write it again from its source",
             dir.path().display()
         )

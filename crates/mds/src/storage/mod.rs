@@ -14,6 +14,7 @@
 //! them starts; the calls may come from any thread, inside another runtime too.
 
 mod connect;
+mod list;
 mod location;
 mod stop;
 mod upload;

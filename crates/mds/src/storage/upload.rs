@@ -114,7 +114,7 @@ impl Remote {
     }
 
     /// Runs `work` on the runtime and waits for it, or until `stop` goes up.
-    fn wait<T: Send + 'static>(
+    pub(super) fn wait<T: Send + 'static>(
         &self,
         work: impl Future<Output = T> + Send + 'static,
         stop: &Stop,

@@ -1,0 +1,209 @@
+//! One index over the datasets in the folders below: how a dataset that several writers made in
+//! parts is read as one.
+//!
+//! ```text
+//! root/00000/index.json, shard.00000.mds, ...        root/index.json lists 00000/shard.00000.mds,
+//! root/00001/index.json, shard.00000.mds, ...   ->   ..., 00001/shard.00000.mds, ...
+//! ```
+//! No shard is moved, read or changed.
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::{Index, IndexOptions, ShardName};
+use crate::storage::{Remote, RemoteOptions};
+
+const INDEX: &str = "index.json";
+
+/// The largest index that is read, in bytes.
+const MAX_INDEX_BYTES: u64 = 4 << 30;
+
+/// Pickles may be listed: nothing is read here but indexes.
+const OPTIONS: IndexOptions = IndexOptions { pickle_bytes: true };
+
+/// Writes `root/index.json` over all datasets in the folders below `root`, a path or a URL, in the
+/// order of their names, and returns it. The text is the one that the reference's `merge_index`
+/// writes. A folder that has an index is one part, whatever lies below it.
+///
+/// # Errors
+/// [`NotFound`](ErrorKind::NotFound) if no folder below has an index,
+/// [`AlreadyExists`](ErrorKind::AlreadyExists) if `root` holds shards of its own,
+/// [`Unsupported`](ErrorKind::Unsupported) if the remote cannot list its folders (plain HTTP),
+/// [`Corrupt`](ErrorKind::Corrupt) if an index is damaged; and as the file system or the remote
+/// fails. `root/index.json` is then as it was.
+///
+/// ```
+/// use mds::format::{Encoding, Schema};
+/// use mds::{Writer, WriterOptions, merge_index};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let root = tempfile::tempdir()?;
+/// for part in ["00000", "00001"] {
+///     let schema = Schema::new([("id", Encoding::Int)])?;
+///     let mut writer = Writer::create(root.path().join(part), schema, WriterOptions::default())?;
+///     writer.write(&[7.into()])?;
+///     writer.finish()?;
+/// }
+/// let index = merge_index(&root.path().display().to_string(), Default::default())?;
+/// assert_eq!(index.samples(), 2);
+/// assert_eq!(index.shards[1].raw_data.basename.as_str(), "00001/shard.00000.mds");
+/// # Ok(())
+/// # }
+/// ```
+pub fn merge_index(root: &str, options: RemoteOptions) -> Result<Index> {
+    let remote = Remote::open(root, options)?;
+    let parts = remote.folders_with(INDEX)?;
+    if parts.is_empty() {
+        return Err(Error::new(
+            ErrorKind::NotFound,
+            format!("no folder below {} has an index.json", remote.address()),
+            "give the folder that holds the parts of the dataset, each in a folder of its own",
+        ));
+    }
+    merge(&remote, &parts)
+}
+
+/// [`merge_index`] over the given folders below `root`, in the given order.
+///
+/// # Errors
+/// As [`merge_index`], and [`NotFound`](ErrorKind::NotFound) if a part has no index.
+pub fn merge_parts(root: &str, parts: &[impl AsRef<str>], options: RemoteOptions) -> Result<Index> {
+    let remote = Remote::open(root, options)?;
+    let parts: Vec<_> =
+        parts.iter().map(|part| part.as_ref().trim_end_matches('/').to_owned()).collect();
+    merge(&remote, &parts)
+}
+
+fn merge(remote: &Remote, parts: &[String]) -> Result<Index> {
+    refuse_shards_of_its_own(remote)?;
+    let mut index = Index::default();
+    for part in parts {
+        if ShardName::new(part.as_str()).is_err() {
+            return Err(Error::invalid(
+                format!("{part:?} is not a folder below {}", remote.address()),
+                "give relative paths such as 00000 or a/b",
+            ));
+        }
+        let text = remote.get(&format!("{part}/{INDEX}"), MAX_INDEX_BYTES)?;
+        let located = |error: Error| {
+            error.in_dataset(format!("{}/{part}", remote.address().trim_end_matches('/')))
+        };
+        for shard in Index::parse_with(&text, OPTIONS).map_err(located)?.shards {
+            index.shards.push(shard.below(part).map_err(located)?);
+        }
+    }
+    // Parsing it again finds what only the whole can have wrong, such as the same part twice.
+    let text = index.to_merged_json();
+    let index = Index::parse_with(text.as_bytes(), OPTIONS)
+        .map_err(|error| error.in_dataset(remote.address()))?;
+    remote.put(INDEX, text)?;
+    Ok(index)
+}
+
+/// An index that lists shards beside itself is not a merged one: writing over it would lose them.
+fn refuse_shards_of_its_own(remote: &Remote) -> Result<()> {
+    let text = match remote.get(INDEX, MAX_INDEX_BYTES) {
+        Ok(text) => text,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let own = |index: Index| {
+        index.shards.iter().any(|shard| !shard.raw_data.basename.as_str().contains('/'))
+    };
+    if !Index::parse_with(&text, OPTIONS).is_ok_and(own) {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::AlreadyExists,
+        format!("{} holds a dataset of its own", remote.address()),
+        "give the folder above it, or move its shards and its index into a folder below",
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::format::{Encoding, Schema};
+    use crate::{Writer, WriterOptions};
+
+    fn write(folder: &Path, ids: std::ops::Range<i64>) {
+        let schema = Schema::new([("id", Encoding::Int)]).unwrap();
+        let mut writer = Writer::create(folder, schema, WriterOptions::default()).unwrap();
+        ids.for_each(|id| writer.write(&[id.into()]).unwrap());
+        writer.finish().unwrap();
+    }
+
+    fn merged(root: &Path) -> Result<Index> {
+        merge_index(root.to_str().unwrap(), RemoteOptions::default())
+    }
+
+    fn names(index: &Index) -> Vec<&str> {
+        index.shards.iter().map(|shard| shard.raw_data.basename.as_str()).collect()
+    }
+
+    #[test]
+    fn folders_are_merged_in_order_at_any_depth_and_again() {
+        let root = tempfile::tempdir().unwrap();
+        for (folder, ids) in [("b", 0..2), ("a/2", 2..3), ("a/10", 3..5)] {
+            write(&root.path().join(folder), ids);
+        }
+        std::fs::create_dir(root.path().join("empty")).unwrap();
+        let expected = ["a/10/shard.00000.mds", "a/2/shard.00000.mds", "b/shard.00000.mds"];
+        for _ in 0..2 {
+            let index = merged(root.path()).unwrap();
+            assert_eq!(names(&index), expected);
+            let text = std::fs::read_to_string(root.path().join("index.json")).unwrap();
+            assert_eq!(text, index.to_merged_json());
+        }
+        // A part that was merged itself counts once.
+        merged(&root.path().join("a")).unwrap();
+        assert_eq!(names(&merged(root.path()).unwrap()), expected);
+        let some = merge_parts(root.path().to_str().unwrap(), &["b/", "a/2"], Default::default());
+        assert_eq!(names(&some.unwrap()), ["b/shard.00000.mds", "a/2/shard.00000.mds"]);
+    }
+
+    #[test]
+    fn what_cannot_be_merged_is_refused_and_nothing_changes() {
+        let root = tempfile::tempdir().unwrap();
+        let shown = root.path().display().to_string();
+        assert_eq!(
+            merged(root.path()).unwrap_err().to_string(),
+            format!(
+                "no folder below {shown} has an index.json; give the folder that holds the parts \
+                 of the dataset, each in a folder of its own"
+            )
+        );
+        write(&root.path().join("a"), 0..2);
+        let twice = merge_parts(&shown, &["a", "a"], Default::default()).unwrap_err();
+        assert_eq!(
+            twice.to_string(),
+            format!(
+                "dataset {shown}, shard 1: the index lists the file a/shard.00000.mds twice; \
+                 fetch index.json again, or write the dataset again"
+            )
+        );
+        let error = merge_parts(&shown, &["../x"], Default::default()).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "\"../x\" is not a folder below {shown}; give relative paths such as 00000 or a/b"
+            )
+        );
+        assert!(!root.path().join("index.json").exists());
+        std::fs::write(root.path().join("a/index.json"), "{").unwrap();
+        let error = merged(root.path()).unwrap_err();
+        assert!(error.to_string().starts_with(&format!("dataset {shown}/a: the index is")));
+
+        let own = tempfile::tempdir().unwrap();
+        write(&own.path().join("x"), 0..1);
+        write(&own.path().join("x/y"), 1..2);
+        let shown = own.path().join("x").display().to_string();
+        assert_eq!(
+            merged(&own.path().join("x")).unwrap_err().to_string(),
+            format!(
+                "{shown} holds a dataset of its own; give the folder above it, or move its shards \
+                 and its index into a folder below"
+            )
+        );
+    }
+}
