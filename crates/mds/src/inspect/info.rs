@@ -12,9 +12,9 @@ const LISTED: usize = 20;
 
 pub(super) fn run(source: &Source, full: bool, out: &mut dyn Write) -> Result<(), Failure> {
     let shards = &source.index.shards;
-    let raw: u64 = shards.iter().map(|shard| shard.raw_data.bytes).sum();
-    let stored: u64 = shards.iter().map(|shard| shard.stored().bytes).sum();
-    let largest = shards.iter().map(|shard| shard.raw_data.bytes).max().unwrap_or(0);
+    let raw: u64 = shards.iter().map(ShardInfo::raw_bytes).sum();
+    let stored: u64 = shards.iter().map(ShardInfo::stored_bytes).sum();
+    let largest = shards.iter().map(ShardInfo::raw_bytes).max().unwrap_or(0);
     let all = |name: &dyn Fn(&ShardInfo) -> Vec<String>| -> String {
         let names: BTreeSet<String> = shards.iter().flat_map(name).collect();
         if names.is_empty() { "none".to_owned() } else { Vec::from_iter(names).join(", ") }
@@ -22,6 +22,8 @@ pub(super) fn run(source: &Source, full: bool, out: &mut dyn Write) -> Result<()
     writeln!(out, "dataset      {}", source.remote.address())?;
     writeln!(out, "samples      {}", source.index.samples())?;
     writeln!(out, "shards       {}, the largest of {}", shards.len(), show::size(largest))?;
+    let formats = all(&|shard| vec![shard.format.to_string()]);
+    writeln!(out, "format       {formats}")?;
     writeln!(out, "raw          {raw} bytes ({})", show::size(raw))?;
     writeln!(out, "stored       {stored} bytes ({})", show::size(stored))?;
     let compression = all(&|shard| shard.compression.iter().map(ToString::to_string).collect());
@@ -58,7 +60,7 @@ fn print_shards(shards: &[ShardInfo], full: bool, out: &mut dyn Write) -> Result
             "  {}  {}, {}",
             stored.basename,
             show::count(shard.samples, "sample"),
-            show::count(stored.bytes, "byte")
+            show::count(shard.stored_bytes(), "byte")
         )?;
     }
     if shown < shards.len() {

@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
+use mds::format::IndexOptions;
 use mds::storage::{Remote, RemoteOptions};
 use mds::{ErrorKind, Stream};
 
@@ -208,7 +209,10 @@ impl Source {
         remote: Remote,
         text: &[u8],
     ) -> mds::Result<Self> {
-        let index = mds::format::Index::parse(text).map_err(|e| e.in_dataset(remote.address()))?;
+        // What reads samples refuses pickles all the same.
+        let options = IndexOptions { pickle_bytes: true };
+        let index = mds::format::Index::parse_with(text, options)
+            .map_err(|e| e.in_dataset(remote.address()))?;
         Ok(Self { address, split, remote, index })
     }
 

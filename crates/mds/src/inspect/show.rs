@@ -1,6 +1,6 @@
 //! Values, shapes and sizes as text.
 
-use mds::format::{Encoding, NdArray, Scalar, Value};
+use mds::format::{Encoding, Image, NdArray, Scalar, Value};
 
 /// Characters and elements of a value that are shown unless all are asked for.
 const CHARACTERS: usize = 400;
@@ -17,8 +17,28 @@ pub(super) fn value(name: &str, value: &Value<'_>, full: bool) -> String {
             Some(ids) => format!("{} as int64", list(&ids, full)),
             None => self::bytes(bytes, full),
         },
+        Value::Integer(number) => self::text(number.as_str(), full),
+        Value::Decimal(number) => self::text(number.as_str(), full),
+        Value::Json(json) => self::text(&json.dumps(), full),
+        Value::Image(image) => {
+            format!("{} pixels of mode {}", image_size(image), image.mode())
+        }
+        Value::ImageFile(file) => match file.dimensions() {
+            Ok((width, height)) => {
+                format!("{} file of {width} x {height} pixels", file.format())
+            }
+            Err(fault) => format!("{} file ({fault})", file.format()),
+        },
+        Value::List(values) => {
+            let values: Vec<_> = values.iter().map(|v| self::value(name, v, full)).collect();
+            list(&values, full)
+        }
         other => format!("{other:?}"),
     }
+}
+
+fn image_size(image: &Image<'_>) -> String {
+    format!("{} x {}", image.width(), image.height())
 }
 
 /// The length of a value, in the unit of its encoding; `None` where it goes without saying.
@@ -27,6 +47,8 @@ pub(super) fn extent(value: &Value<'_>) -> Option<String> {
         Value::Str(text) => Some(count(text.chars().count() as u64, "character")),
         Value::Bytes(bytes) => Some(count(bytes.len() as u64, "byte")),
         Value::NdArray(array) => Some(format!("shape {}", shape(&array.shape))),
+        Value::ImageFile(file) => Some(count(file.bytes().len() as u64, "byte")),
+        Value::List(values) => Some(count(values.len() as u64, "element")),
         _ => None,
     }
 }

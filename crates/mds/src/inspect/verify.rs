@@ -4,14 +4,15 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use mds::format::{ShardInfo, ShardTable};
+use mds::Shard;
+use mds::format::{ShardFile, ShardInfo};
 use mds::storage::Remote;
 
 use super::{Failure, Source, fail, is_watched, sentence, show};
 
 pub(super) fn run(source: &Source, out: &mut dyn Write) -> Result<ExitCode, Failure> {
     let shards = &source.index.shards;
-    let stored: u64 = shards.iter().map(|shard| shard.stored().bytes).sum();
+    let stored: u64 = shards.iter().map(ShardInfo::stored_bytes).sum();
     let (bar, watched) = (progress(stored), is_watched());
     let mut bad = Vec::new();
     for shard in shards {
@@ -22,7 +23,7 @@ pub(super) fn run(source: &Source, out: &mut dyn Write) -> Result<ExitCode, Fail
                     "ok   {}  {}, {}",
                     file.basename,
                     show::count(shard.samples, "sample"),
-                    show::count(file.bytes, "byte")
+                    show::count(shard.stored_bytes(), "byte")
                 )
             }),
             Err(error) => {
@@ -33,7 +34,7 @@ pub(super) fn run(source: &Source, out: &mut dyn Write) -> Result<ExitCode, Fail
         if let Some(line) = line {
             bar.suspend(|| writeln!(out, "{line}"))?;
         }
-        bar.inc(file.bytes);
+        bar.inc(shard.stored_bytes());
     }
     bar.finish_and_clear();
     if !bad.is_empty() {
@@ -63,23 +64,22 @@ pub(super) fn run(source: &Source, out: &mut dyn Write) -> Result<ExitCode, Fail
 
 /// Reads a shard and checks its sizes, hashes and offsets, and that every value can be decoded.
 fn check(remote: &Remote, shard: &ShardInfo) -> mds::Result<()> {
-    let file = shard.stored();
-    let stored = remote.get(file.basename.as_str(), file.bytes)?;
-    file.verify(&stored)?;
-    let raw = match (&shard.zip_data, shard.compression) {
-        (Some(_), Some(compression)) => {
-            let raw = compression.decompress(&stored, shard.raw_data.bytes)?;
-            shard.raw_data.verify(&raw)?;
-            raw
-        }
-        _ => stored,
-    };
-    let table = ShardTable::parse(&raw, shard.samples)?;
-    for position in 0..table.len() {
-        let sample = table.sample(&raw, position)?;
-        shard.schema().decode_sample(sample).map_err(|e| e.at_sample(position as u64))?;
+    let data = read(remote, shard, shard.data())?;
+    let meta = shard.meta().map(|file| read(remote, shard, file)).transpose()?;
+    for sample in Shard::from_bytes(data, meta, shard)?.samples()? {
+        sample.decode()?;
     }
     Ok(())
+}
+
+/// A file of the shard, raw, with every size and hash checked.
+fn read(remote: &Remote, shard: &ShardInfo, file: ShardFile<'_>) -> mds::Result<Vec<u8>> {
+    let stored = remote.get(file.stored().basename.as_str(), file.stored().bytes)?;
+    file.stored().verify(&stored)?;
+    let (Some(_), Some(compression)) = (file.zip, shard.compression) else { return Ok(stored) };
+    let raw = compression.decompress(&stored, file.raw.bytes)?;
+    file.raw.verify(&raw)?;
+    Ok(raw)
 }
 
 fn progress(bytes: u64) -> ProgressBar {
