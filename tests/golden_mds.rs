@@ -377,7 +377,7 @@ fn write_and_compare(
         // The size and the hashes stand for the bytes where the file itself is not stored.
         theirs.raw_data.verify(bytes)?;
     }
-    for ((ours, theirs), RawShard { bytes, samples }) in
+    for ((ours, theirs), RawShard { bytes, samples, .. }) in
         ours.shards.iter().zip(&index.shards).zip(&shards)
     {
         ensure!(u64::from(*samples) == theirs.samples, "a shard has {samples} samples");

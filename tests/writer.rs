@@ -254,12 +254,14 @@ fn an_empty_first_shard_and_one_beyond_the_limit_are_resumed() {
     }
 }
 
+type Damage<'a> = (&'a str, &'a dyn Fn(&Path));
+
 #[test]
 fn what_cannot_be_used_is_written_again() {
     for compression in [None, Some("zstd")] {
         let expected = expected(compression);
         let suffix = if compression.is_some() { ".zstd" } else { "" };
-        let damages: [(&str, &dyn Fn(&Path)); 5] = [
+        let damages: [Damage<'_>; 5] = [
             ("cut", &|path| {
                 let bytes = std::fs::read(path).unwrap();
                 std::fs::write(path, &bytes[..bytes.len() - 3]).unwrap();

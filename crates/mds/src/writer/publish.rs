@@ -40,7 +40,7 @@ impl Stored {
 impl Publisher {
     /// Puts the files of shard `number` in place and returns its entry.
     pub(super) fn publish(&self, number: u64, shard: &RawShard) -> Result<ShardInfo> {
-        let data = self.publish_file(ShardName::numbered(number), &shard.bytes)?;
+        let data = self.publish_file(ShardName::numbered(number), shard.file())?;
         Ok(self.entry(data, shard.samples))
     }
 
