@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -154,7 +154,13 @@ fn a_failure_of_a_thread_surfaces_and_leaves_no_index() {
             let name =
                 if compression.is_some() { "shard.00003.mds.zstd" } else { "shard.00003.mds" };
             std::fs::create_dir(out.join(name)).unwrap();
-            let error = write_rest(&mut writer).and_then(|()| writer.write(&row(0))).unwrap_err();
+            // It shows at the next sample after the thread has failed.
+            let deadline = Instant::now() + Duration::from_secs(20);
+            let mut written = write_rest(&mut writer);
+            while written.is_ok() && Instant::now() < deadline {
+                written = writer.write(&row(0));
+            }
+            let error = written.unwrap_err();
             assert_eq!(error.position().shard.as_deref(), Some(name));
             assert_eq!(
                 error.to_string(),
@@ -255,12 +261,14 @@ fn an_empty_first_shard_and_one_beyond_the_limit_are_resumed() {
     }
 }
 
+type Damage<'a> = (&'a str, &'a dyn Fn(&Path));
+
 #[test]
 fn what_cannot_be_used_is_written_again() {
     for compression in [None, Some("zstd")] {
         let expected = expected(compression);
         let suffix = if compression.is_some() { ".zstd" } else { "" };
-        let damages: [(&str, &dyn Fn(&Path)); 5] = [
+        let damages: [Damage<'_>; 5] = [
             ("cut", &|path| {
                 let bytes = std::fs::read(path).unwrap();
                 std::fs::write(path, &bytes[..bytes.len() - 3]).unwrap();

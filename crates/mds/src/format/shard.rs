@@ -29,6 +29,22 @@ pub struct RawShard {
     pub meta: Option<Vec<u8>>,
     /// How many samples it holds.
     pub samples: u32,
+    /// Within this crate, how many bytes stand before the file in `bytes`; 0 in the public
+    /// interface.
+    pub(crate) skip: usize,
+}
+
+impl RawShard {
+    /// The file, wherever in the buffer it begins.
+    pub(crate) fn file(&self) -> &[u8] {
+        &self.bytes[self.skip..]
+    }
+
+    /// Moves the file to the start of its buffer.
+    fn aligned(mut self) -> Self {
+        self.bytes.drain(..std::mem::take(&mut self.skip));
+        self
+    }
 }
 
 /// Gathers samples into shards by the rule of the reference: a sample that would take the shard
@@ -42,14 +58,21 @@ pub struct ShardBuilder {
     /// For formats with a file of offsets, what stands before the first sample in the data file.
     text_header: Option<String>,
     size_limit: Option<u64>,
-    /// The end of each sample in `data`.
+    /// The end of each sample among the samples.
     ends: Vec<u32>,
-    /// The samples, back to back. [`take`](Self::take) makes room for the head before them, in
-    /// place: a shard is never in memory twice.
+    /// Room for the head, then the samples, back to back. [`take`](Self::take) puts the head before
+    /// them, in place: a shard is never in memory twice.
     data: Vec<u8>,
+    /// How many bytes at the start of `data` are kept for the head: what the last one took, and a
+    /// bit more. If that does not do, the samples are moved.
+    room: usize,
     /// Buffers for the next shards, given back by [`recycle`](Self::recycle).
     spares: Vec<Vec<u8>>,
 }
+
+/// At most this part of the size limit is kept for the head. Only samples below about 60 bytes have
+/// larger ones.
+const ROOM: u64 = 16;
 
 /// What a buffer without a size limit grows by at least, in bytes.
 const GROWTH: usize = 1 << 20;
@@ -63,6 +86,7 @@ impl ShardBuilder {
             size_limit: config.size_limit.filter(|&limit| limit > 0),
             ends: Vec::new(),
             data: Vec::new(),
+            room: 0,
             spares: Vec::new(),
         }
     }
@@ -74,8 +98,6 @@ impl ShardBuilder {
 
     /// Starts with the samples of a shard that was written before, as if they had just been added.
     pub(crate) fn restore(&mut self, bytes: &[u8], table: &ShardTable) -> Result<()> {
-        self.data.clear();
-        self.ends.clear();
         for i in 0..table.len() {
             // The table's offsets have 32 bits, so the size is in bounds.
             self.add(table.sample(bytes, i)?);
@@ -86,7 +108,13 @@ impl ShardBuilder {
     /// The size that counts against the limit: of the MDS file with the samples so far, or of the
     /// lines of text so far.
     pub fn size(&self) -> u64 {
-        self.empty_size() + (self.ends.len() * self.word()) as u64 + self.data.len() as u64
+        self.empty_size() + (self.ends.len() * self.word()) as u64 + self.samples_size() as u64
+    }
+
+    /// The size of the samples so far.
+    fn samples_size(&self) -> usize {
+        // `data` is empty, without any room, until there is a sample.
+        self.data.len().saturating_sub(self.room)
     }
 
     /// The size of the words and the config that go before the samples or into a file of their own.
@@ -118,7 +146,7 @@ impl ShardBuilder {
     /// shard at hand stays as it was.
     pub fn push(&mut self, sample: &[u8]) -> Result<Option<RawShard>> {
         self.check_size(sample.len())?;
-        let full = self.rolls_over(sample.len()).then(|| self.take());
+        let full = self.rolls_over(sample.len()).then(|| self.take().aligned());
         self.add(sample);
         Ok(full)
     }
@@ -143,11 +171,16 @@ impl ShardBuilder {
         self.make_room(sample.len());
         self.data.extend_from_slice(sample);
         // Below MAX_SHARD_BYTES.
-        self.ends.push(self.data.len() as u32);
+        self.ends.push(self.samples_size() as u32);
     }
 
     /// The last shard, if it holds any sample.
     pub fn finish(mut self) -> Option<RawShard> {
+        self.take_last().map(RawShard::aligned)
+    }
+
+    /// [`finish`](Self::finish) that leaves the file where it is.
+    pub(crate) fn take_last(&mut self) -> Option<RawShard> {
         (!self.ends.is_empty()).then(|| self.take())
     }
 
@@ -172,18 +205,20 @@ impl ShardBuilder {
             self.data = self.spares.pop().unwrap_or_default();
             self.data.clear();
         }
+        if self.ends.is_empty() {
+            self.data.resize(self.room, 0);
+        }
         let header = self.text_header.as_ref().map_or(0, String::len);
-        let needed = self.size() as usize + self.word() + header + length;
+        let needed = self.room + header + self.size() as usize + self.word() + length;
         if needed <= self.data.capacity() {
             return;
         }
         let size = self.data.len();
-        if let Some(limit) = self.size_limit.and_then(|limit| usize::try_from(limit).ok())
-            && needed <= limit
-        {
+        let usual = self.size_limit.and_then(|limit| usize::try_from(limit + limit / ROOM).ok());
+        if let Some(usual) = usual.filter(|&usual| needed <= usual) {
             // The whole shard at once: pages that stay unused cost no memory. If there is no room
             // for the limit, there may be for the data.
-            if self.data.try_reserve_exact(limit - size).is_ok() {
+            if self.data.try_reserve_exact(usual - size).is_ok() {
                 return;
             }
         }
@@ -195,22 +230,32 @@ impl ShardBuilder {
     /// Lays out the shard at hand and starts an empty one.
     pub(crate) fn take(&mut self) -> RawShard {
         let samples = self.samples();
+        let size = self.samples_size();
+        let head = self.text_header.as_ref().map_or_else(|| self.head_size(), String::len);
         let mut bytes = std::mem::take(&mut self.data);
+        let mut start = bytes.len() - size;
+        if start < head {
+            bytes.resize(head + size, 0);
+            bytes.copy_within(start..start + size, head);
+            start = head;
+        }
+        let skip = start - head;
         let meta = match &self.text_header {
-            Some(header) => {
-                insert_front(&mut bytes, header.len()).copy_from_slice(header.as_bytes());
-                let mut meta = vec![0; self.head_size()];
-                self.write_head(&mut meta, header.len());
-                Some(meta)
-            }
             None => {
-                let head = self.head_size();
-                self.write_head(insert_front(&mut bytes, head), head);
+                self.write_head(&mut bytes[skip..start], head);
                 None
+            }
+            Some(header) => {
+                bytes[skip..start].copy_from_slice(header.as_bytes());
+                let mut meta = vec![0; self.head_size()];
+                self.write_head(&mut meta, head);
+                Some(meta)
             }
         };
         self.ends.clear();
-        RawShard { bytes, meta, samples }
+        let most = self.size_limit.map_or(0, |limit| limit / ROOM);
+        self.room = (head + head / 8).min(most as usize);
+        RawShard { bytes, meta, samples, skip }
     }
 
     /// Fills `head` with the number of samples, their offsets, of which the first is `first`, and
@@ -225,14 +270,6 @@ impl ShardBuilder {
         }
         config.copy_from_slice(self.config.as_bytes());
     }
-}
-
-/// Moves the bytes back to make room for `count` more before them, in place.
-fn insert_front(bytes: &mut Vec<u8>, count: usize) -> &mut [u8] {
-    let data = bytes.len();
-    bytes.resize(count + data, 0);
-    bytes.copy_within(..data, count);
-    &mut bytes[..count]
 }
 
 #[cfg(test)]
@@ -279,7 +316,7 @@ mod tests {
         expected.extend_from_slice(config.as_bytes());
         expected.extend_from_slice(b"abc");
         let shard = builder.finish().unwrap();
-        assert_eq!(shard, RawShard { bytes: expected, meta: None, samples: 2 });
+        assert_eq!(shard, RawShard { bytes: expected, meta: None, samples: 2, skip: 0 });
     }
 
     #[test]
@@ -371,7 +408,7 @@ mod tests {
                 break shard;
             }
         };
-        assert_eq!(shard.bytes.capacity(), 1 << 16, "laid out in place");
+        assert_eq!(shard.bytes.capacity(), (1 << 16) + (1 << 12), "reserved at once");
         let address = shard.bytes.as_ptr();
         builder.recycle(shard);
         let second = loop {
@@ -386,5 +423,30 @@ mod tests {
             }
         };
         assert_eq!(third.bytes.as_ptr(), address);
+    }
+
+    /// The head is put before the samples whether the room that was kept for it does or not.
+    #[test]
+    fn heads_of_any_size_are_laid_out_in_place() {
+        let sizes = [300, 1, 1, 900, 2, 400, 60, 0, 0, 300];
+        let mut moved = builder(Some(8000));
+        let mut in_place = builder(Some(8000));
+        let (mut skips, mut shards) = (Vec::new(), Vec::new());
+        for i in 0..1000usize {
+            let sample = vec![i as u8; sizes[i / 100]];
+            if in_place.rolls_over(sample.len()) {
+                let shard = in_place.take();
+                skips.push(shard.skip);
+                shards.push((shard.file().to_vec(), shard.samples));
+                in_place.recycle(shard);
+            }
+            in_place.add(&sample);
+            if let Some(shard) = moved.push(&sample).unwrap() {
+                assert_eq!((&shard.bytes, shard.skip), (&shards.last().unwrap().0, 0));
+                ShardTable::parse(&shard.bytes, shard.samples.into()).unwrap();
+            }
+        }
+        assert!(skips.contains(&0) && skips.iter().any(|&skip| skip > 0), "{skips:?}");
+        assert_eq!(in_place.finish(), moved.finish());
     }
 }

@@ -345,7 +345,7 @@ impl Writer {
 
     fn complete(&mut self) -> Result<Index> {
         self.check_usable()?;
-        if let Some(shard) = self.builder.take().and_then(ShardBuilder::finish) {
+        if let Some(shard) = self.builder.take().and_then(|mut builder| builder.take_last()) {
             self.pool.submit(shard).inspect_err(|_| self.failed = true)?;
         }
         let shards = self.pool.finish().inspect_err(|_| self.failed = true)?;

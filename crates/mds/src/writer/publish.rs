@@ -44,7 +44,7 @@ impl Publisher {
         // The offsets first: where the data file is, the shard is complete.
         let meta = shard.meta.as_ref().map(|meta| self.publish_file(meta_name(&name), meta));
         let meta = meta.transpose()?;
-        let data = self.publish_file(name, &shard.bytes)?;
+        let data = self.publish_file(name, shard.file())?;
         Ok(self.entry(data, meta, shard.samples))
     }
 
