@@ -9,6 +9,7 @@
 //! - [`dataset`]: any sample by its number
 //! - [`loader`]: batches in the exact order, prepared by threads
 //! - [`order`]: which worker serves which samples, and when
+//! - [`arrow`]: shards as Arrow record batches and back
 //! - [`writer`]: samples to a directory of shards
 //! - [`durable`]: files that are complete or absent, for whoever writes beside a dataset
 //!
@@ -38,6 +39,7 @@
 //! # }
 //! ```
 
+pub mod arrow;
 mod cache;
 pub mod dataset;
 pub mod durable;
