@@ -88,9 +88,7 @@ pub(super) fn value(array: &dyn Array, row: usize) -> Result<Json> {
         DataType::UInt8 => integer!(UInt8Type),
         DataType::UInt16 => integer!(UInt16Type),
         DataType::UInt32 => integer!(UInt32Type),
-        DataType::UInt64 => {
-            Json::Int(Integer::from(array.as_primitive::<UInt64Type>().value(row)))
-        }
+        DataType::UInt64 => Json::Int(Integer::from(array.as_primitive::<UInt64Type>().value(row))),
         DataType::Float16 => Json::Float(array.as_primitive::<Float16Type>().value(row).into()),
         DataType::Float32 => Json::Float(array.as_primitive::<Float32Type>().value(row).into()),
         DataType::Float64 => Json::Float(array.as_primitive::<Float64Type>().value(row)),
@@ -109,9 +107,10 @@ pub(super) fn value(array: &dyn Array, row: usize) -> Result<Json> {
         }
         DataType::Struct(fields) => {
             let columns = array.as_struct().columns().iter();
-            let members = fields.iter().zip(columns).map(|(field, column)| {
-                Ok((field.name().clone(), value(column.as_ref(), row)?))
-            });
+            let members = fields
+                .iter()
+                .zip(columns)
+                .map(|(field, column)| Ok((field.name().clone(), value(column.as_ref(), row)?)));
             Json::Object(members.collect::<Result<_>>()?)
         }
         DataType::Map(..) => map(array, row)?,

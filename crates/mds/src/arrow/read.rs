@@ -155,7 +155,9 @@ impl<'s> Builder<'s> {
         if !kept {
             // Decoding says what is wrong.
             let error = decode(encoding, bytes).err();
-            return Err(error.unwrap_or_else(|| other_value(encoding)).in_column(&self.column.name));
+            return Err(error
+                .unwrap_or_else(|| other_value(encoding))
+                .in_column(&self.column.name));
         }
         self.rows += 1;
         Ok(())

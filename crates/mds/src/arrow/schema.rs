@@ -204,9 +204,10 @@ pub(super) fn takes(encoding: &Encoding, data_type: &DataType) -> bool {
         (Encoding::Json, _) => json::holds(value_type(data_type)),
         (_, Kind::Other | Kind::Nested) => false,
         (Encoding::Str, kind) => matches!(kind, Kind::Text | Kind::Binary),
-        (Encoding::StrInt | Encoding::StrFloat | Encoding::StrDecimal, Kind::Text | Kind::Binary) => {
-            true
-        }
+        (
+            Encoding::StrInt | Encoding::StrFloat | Encoding::StrDecimal,
+            Kind::Text | Kind::Binary,
+        ) => true,
         (Encoding::StrDecimal, Kind::Decimal) => true,
         (Encoding::StrInt | Encoding::StrDecimal, Kind::Number(from)) => !from.is_float(),
         (Encoding::StrFloat | Encoding::Float, Kind::Number(from)) => from.is_float(),

@@ -232,8 +232,9 @@ impl<'b> Lists<'b> {
         let mut data = Vec::with_capacity(range.len().saturating_mul(dtype.size()));
         for item in range.clone() {
             let Some(number) = self.numbers.get(item) else { continue };
-            let cast = exact(number, dtype)
-                .map_err(|error| error.within(format_args!("item {} of the list", item - range.start)))?;
+            let cast = exact(number, dtype).map_err(|error| {
+                error.within(format_args!("item {} of the list", item - range.start))
+            })?;
             cast.write_le(&mut data);
         }
         NdArray::new(dtype, shape, data)
@@ -249,7 +250,9 @@ pub(super) fn exact(number: Scalar, dtype: DType) -> Result<Scalar> {
         let from = number.dtype();
         let text = match number {
             Scalar::U64(number) => number.to_string(),
-            number => number.to_i64().map_or_else(|| number.to_f64().to_string(), |n| n.to_string()),
+            number => {
+                number.to_i64().map_or_else(|| number.to_f64().to_string(), |n| n.to_string())
+            }
         };
         Error::invalid(
             format!("the {from} {text} is no {dtype}"),
