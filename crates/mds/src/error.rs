@@ -153,6 +153,13 @@ impl Error {
         self
     }
 
+    /// Says of which part of the caller's data the error speaks, before what is wrong with it.
+    #[must_use]
+    pub(crate) fn within(mut self, part: impl fmt::Display) -> Self {
+        self.0.what = format!("{part}: {}", self.0.what);
+        self
+    }
+
     /// Says in which dataset, unless that is known already.
     #[must_use]
     pub fn in_dataset(mut self, dataset: impl fmt::Display) -> Self {

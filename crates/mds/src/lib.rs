@@ -10,6 +10,7 @@
 //! - [`loader`]: batches in the exact order, prepared by threads
 //! - [`order`]: which worker serves which samples, and when
 //! - [`writer`]: samples to shards in a folder, at a remote, or both; resumable
+//! - [`arrow`]: shards as Arrow record batches and back
 //! - [`durable`]: files that are complete or absent, for whoever writes beside a dataset
 //!
 //! # Example
@@ -38,6 +39,7 @@
 //! # }
 //! ```
 
+pub mod arrow;
 mod cache;
 pub mod dataset;
 pub mod durable;

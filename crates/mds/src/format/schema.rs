@@ -157,6 +157,22 @@ impl Schema {
         Ok(values)
     }
 
+    /// Calls `each` with the number and the stored bytes of every column of a sample, in one pass.
+    ///
+    /// # Errors
+    /// `Corrupt` if the bytes are not a sample of these columns, and the first error of `each`.
+    pub(crate) fn each_value<'a>(
+        &self,
+        sample: &'a [u8],
+        mut each: impl FnMut(usize, &'a [u8]) -> Result<()>,
+    ) -> Result<()> {
+        let mut cursor = Cursor::new(self, sample)?;
+        for index in 0..self.columns.len() {
+            each(index, cursor.next_value()?)?;
+        }
+        cursor.finish()
+    }
+
     /// The stored bytes of one column of a sample.
     ///
     /// # Errors
