@@ -2,77 +2,14 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+#[path = "support/inspect.rs"]
+mod program;
 mod support;
 
-use std::path::Path;
-use std::time::Duration;
-
-use assert_cmd::Command;
 use mds::format::{Encoding, Schema};
 use mds::{Writer, WriterOptions};
+use program::{inspect, path};
 use support::{HASHED, PLAIN, Server, ZIPPED, files, text, write};
-
-fn inspect(args: &[&str]) -> Run {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_mds-inspect"));
-    // A machine's own cloud settings and proxies must not decide a test.
-    for (name, _) in std::env::vars_os() {
-        let name = name.to_string_lossy().into_owned();
-        let foreign = ["AWS_", "GOOGLE_", "AZURE_", "S3_", "RUST_LOG"];
-        if foreign.iter().any(|prefix| name.starts_with(prefix))
-            || name.to_ascii_lowercase().ends_with("_proxy")
-        {
-            command.env_remove(name);
-        }
-    }
-    command.args(args).timeout(Duration::from_secs(60));
-    Run(command)
-}
-
-struct Run(Command);
-
-struct Output {
-    code: i32,
-    out: String,
-    err: String,
-}
-
-impl Run {
-    fn env(mut self, name: &str, value: &str) -> Self {
-        self.0.env(name, value);
-        self
-    }
-
-    fn output(mut self) -> Output {
-        let output = self.0.output().unwrap();
-        Output {
-            code: output.status.code().expect("the program was killed"),
-            out: String::from_utf8(output.stdout).unwrap(),
-            err: String::from_utf8(output.stderr).unwrap(),
-        }
-    }
-
-    /// What it prints when all is well.
-    #[track_caller]
-    fn succeeds(self) -> String {
-        let Output { code, out, err } = self.output();
-        assert_eq!((code, err.as_str()), (0, ""), "{out}");
-        out
-    }
-
-    /// The one line that it prints to standard error when the dataset cannot be read.
-    #[track_caller]
-    fn fails(self) -> String {
-        let Output { code, out, err } = self.output();
-        assert_eq!(code, 1, "{out}{err}");
-        let line = err.strip_suffix('\n').unwrap();
-        assert!(!line.contains('\n'), "{err}");
-        line.to_owned()
-    }
-}
-
-fn path(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
 
 #[test]
 fn a_root_and_a_split_are_streamed_alike() {

@@ -7,6 +7,8 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use tempfile::{NamedTempFile, TempPath};
+
 use crate::{Error, Result};
 
 /// [`replace`] with an error that names the path.
@@ -30,21 +32,74 @@ pub(crate) fn copy(from: &Path, to: &Path) -> io::Result<()> {
 }
 
 fn replace_with(path: &Path, fill: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
-    let directory = parent(path);
-    let mut options = tempfile::Builder::new();
-    options.prefix(PREFIX).suffix(SUFFIX);
-    #[cfg(unix)]
-    {
-        // Temporary files are private by default; a dataset is as readable as the umask allows.
-        use std::os::unix::fs::PermissionsExt;
-        options.permissions(std::fs::Permissions::from_mode(0o666));
+    let mut draft = Draft::create(path)?;
+    fill(draft.file.as_file_mut())?;
+    draft.seal()?.publish()
+}
+
+/// A file that is still being written, under a temporary name beside its final one. Removed when
+/// dropped.
+#[derive(Debug)]
+pub struct Draft {
+    file: NamedTempFile,
+    path: PathBuf,
+}
+
+impl Draft {
+    /// Begins the file that shall be called `path`, in a directory that exists.
+    ///
+    /// # Errors
+    /// As the file system fails.
+    pub fn create(path: impl Into<PathBuf>) -> io::Result<Self> {
+        let path = path.into();
+        let mut options = tempfile::Builder::new();
+        options.prefix(PREFIX).suffix(SUFFIX);
+        #[cfg(unix)]
+        {
+            // Temporary files are private by default; a dataset is as readable as the umask allows.
+            use std::os::unix::fs::PermissionsExt;
+            options.permissions(fs::Permissions::from_mode(0o666));
+        }
+        let file = options.tempfile_in(parent(&path))?;
+        Ok(Self { file, path })
     }
-    // Dropped, and so removed, if any step below fails.
-    let mut file = options.tempfile_in(directory)?;
-    fill(file.as_file_mut())?;
-    file.as_file().sync_all()?;
-    file.persist(path).map_err(|error| error.error)?;
-    sync_directory(directory)
+
+    /// Makes the contents last and closes the file, which keeps its temporary name.
+    ///
+    /// # Errors
+    /// As the file system fails; the file is then removed.
+    pub fn seal(self) -> io::Result<Sealed> {
+        self.file.as_file().sync_all()?;
+        Ok(Sealed { file: self.file.into_temp_path(), path: self.path })
+    }
+}
+
+impl Write for Draft {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+/// A complete file that still has its temporary name. Removed when dropped.
+#[derive(Debug)]
+pub struct Sealed {
+    file: TempPath,
+    path: PathBuf,
+}
+
+impl Sealed {
+    /// Gives the file its final name, replacing what is there.
+    ///
+    /// # Errors
+    /// As the file system fails; what had the name is then as it was.
+    pub fn publish(self) -> io::Result<()> {
+        self.file.persist(&self.path).map_err(|error| error.error)?;
+        sync_directory(parent(&self.path))
+    }
 }
 
 /// Temporary names begin and end so.
@@ -62,7 +117,10 @@ fn parent(path: &Path) -> &Path {
 }
 
 /// Creates `directory` with its parents. Returns the outermost one that was not there before.
-pub(crate) fn create_directory(directory: &Path) -> io::Result<Option<PathBuf>> {
+///
+/// # Errors
+/// As the file system fails.
+pub fn create_directory(directory: &Path) -> io::Result<Option<PathBuf>> {
     let missing = |path: &&Path| !path.as_os_str().is_empty() && !path.exists();
     let created = directory.ancestors().take_while(missing).last().map(Path::to_path_buf);
     fs::create_dir_all(directory)?;
@@ -70,7 +128,10 @@ pub(crate) fn create_directory(directory: &Path) -> io::Result<Option<PathBuf>> 
 }
 
 /// Makes `directory` and its parents last, up to `created`, as [`create_directory`] returned it.
-pub(crate) fn sync_created(directory: &Path, created: &Path) -> io::Result<()> {
+///
+/// # Errors
+/// As the file system fails.
+pub fn sync_created(directory: &Path, created: &Path) -> io::Result<()> {
     let new = directory.ancestors().take_while(|path| path.starts_with(created));
     new.map(parent).try_for_each(sync_directory)
 }
@@ -111,6 +172,27 @@ mod tests {
         assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 1);
         assert!(copy(&dir.path().join("none"), &folder.join("to")).is_err());
         assert_eq!(std::fs::read(folder.join("to")).unwrap(), b"one");
+    }
+
+    #[test]
+    fn drafts_appear_only_when_they_are_published() {
+        let dir = tempfile::tempdir().unwrap();
+        let names = || {
+            let entries = std::fs::read_dir(&dir).unwrap();
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+        };
+        let hidden = |names: Vec<String>| names.len() == 1 && is_leftover(&names[0]);
+        let mut draft = Draft::create(dir.path().join("a")).unwrap();
+        draft.write_all(b"one").unwrap();
+        assert!(hidden(names()));
+        let sealed = draft.seal().unwrap();
+        assert!(hidden(names()));
+        sealed.publish().unwrap();
+        assert_eq!(names(), ["a"]);
+        drop(Draft::create(dir.path().join("a")).unwrap());
+        drop(Draft::create(dir.path().join("b")).unwrap().seal().unwrap());
+        assert_eq!(names(), ["a"]);
+        assert_eq!(std::fs::read(dir.path().join("a")).unwrap(), b"one");
     }
 
     #[test]

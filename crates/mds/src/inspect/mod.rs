@@ -2,9 +2,13 @@
 //!
 //! One file per thing that it does; `show` turns values into lines of text.
 
+mod convert;
 mod info;
+mod merge;
+mod progress;
 mod sample;
 mod show;
+mod source;
 mod stream;
 mod verify;
 
@@ -14,9 +18,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
-use mds::format::IndexOptions;
-use mds::storage::{Remote, RemoteOptions};
-use mds::{ErrorKind, Stream};
+
+use source::Source;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -27,13 +30,22 @@ Examples:
   mds-inspect info ./c4                   columns, shards, sizes, compression, hashes
   mds-inspect sample ./c4 7               all columns of sample 7
   mds-inspect verify https://host/c4      read everything, check every hash and offset
+  mds-inspect merge ./parts               one index over the datasets in the folders below
+  mds-inspect convert ./c4 ./c4-parquet --to parquet
+                                          write it again: other formats, compression, hashes
+
+merge and convert say more in their own --help.
 
 A REMOTE that is called like a subcommand is written as a path: mds-inspect ./info
 
 Remotes: a path, file://, s3://, gs://, az://, http://, https://. Credentials and end points come
 from the environment variables of the clouds' own tools (AWS_*, GOOGLE_*, AZURE_*).
 
-Exit codes: 0 all is well; 1 the dataset is missing, damaged or cannot be read; 2 wrong usage.";
+Exit codes: 0 all is well; 1 the dataset is missing, damaged or cannot be read or written; 2 wrong
+usage; 130 Ctrl-C ended a conversion.";
+
+/// As shells report a program that Ctrl-C ended.
+const EXIT_INTERRUPTED: u8 = 130;
 
 /// Streams an MDS dataset as a training run would, and prints what comes out.
 ///
@@ -80,6 +92,7 @@ enum Command {
         remote: Option<String>,
     },
     /// Print all columns of one sample
+    #[command(override_usage = "mds-inspect sample [OPTIONS] REMOTE N")]
     Sample {
         /// The dataset and the number of the sample, from 0
         #[arg(value_names = ["REMOTE", "N"], num_args = 1..=2, required = true)]
@@ -90,6 +103,12 @@ enum Command {
         /// The dataset, as for streaming
         remote: Option<String>,
     },
+    /// Write one index over the datasets in the folders below a root
+    #[command(after_long_help = merge::EXAMPLES)]
+    Merge(merge::Flags),
+    /// Write a dataset again: MDS, JSON lines, CSV, Parquet; another compression, other hashes
+    #[command(after_long_help = convert::EXAMPLES)]
+    Convert(Box<convert::Flags>),
 }
 
 /// Why the program ends early.
@@ -97,6 +116,7 @@ enum Failure {
     Dataset(mds::Error),
     Output(io::Error),
     Usage(String),
+    Interrupted(String),
 }
 
 impl From<mds::Error> for Failure {
@@ -128,6 +148,10 @@ pub(crate) fn main() -> ExitCode {
         Err(Failure::Output(e)) if e.kind() == IoKind::BrokenPipe => ExitCode::SUCCESS,
         Err(Failure::Output(e)) => fail(&format!("cannot write the output: {e}")),
         Err(Failure::Dataset(e)) => fail(&sentence(&e)),
+        Err(Failure::Interrupted(what)) => {
+            fail(&what);
+            ExitCode::from(EXIT_INTERRUPTED)
+        }
         Err(Failure::Usage(what)) => {
             Cli::command().error(clap::error::ErrorKind::MissingRequiredArgument, what).exit()
         }
@@ -157,8 +181,24 @@ fn run(cli: Cli, out: &mut dyn Write) -> Result<ExitCode, Failure> {
         Some(Command::Verify { remote }) => {
             return verify::run(&dataset(remote, "verify")?, out);
         }
+        Some(Command::Merge(flags)) => {
+            refuse_remote_before(&cli.remote, "merge ROOT [PART]...")?;
+            merge::run(&flags, common.full, out)?;
+        }
+        Some(Command::Convert(flags)) => {
+            refuse_remote_before(&cli.remote, "convert SOURCE OUT")?;
+            convert::run(&flags, common.split.as_deref(), out)?;
+        }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What has two addresses takes both after its name.
+fn refuse_remote_before(remote: &Option<String>, usage: &str) -> Result<(), Failure> {
+    match remote {
+        None => Ok(()),
+        Some(_) => Err(Failure::Usage(format!("write mds-inspect {usage}, in this order"))),
+    }
 }
 
 /// `REMOTE N` or `N REMOTE`, or `N` alone if the dataset came before the subcommand.
@@ -170,77 +210,6 @@ fn remote_and_sample(mut given: Vec<String>) -> Result<(Option<String>, u64), Fa
     let text = given.remove(number);
     let number = text.parse().map_err(|e| Failure::Usage(format!("{text}: {e}")))?;
     Ok((given.pop(), number))
-}
-
-/// A dataset that was found: the address as given, the split below it, and what is there.
-struct Source {
-    address: String,
-    split: Option<String>,
-    remote: Remote,
-    index: mds::format::Index,
-}
-
-/// The largest `index.json` that is read.
-const MAX_INDEX_BYTES: u64 = 1 << 30;
-
-impl Source {
-    /// Looks for an index at `address` itself unless a split is named, then in the split.
-    fn find(address: String, split: Option<&str>) -> mds::Result<Self> {
-        let root = Remote::open(&address, RemoteOptions::default())?;
-        if split.is_none() {
-            match root.get("index.json", MAX_INDEX_BYTES) {
-                Ok(text) => return Self::new(address, None, root, &text),
-                Err(e) if e.kind() == ErrorKind::NotFound => {}
-                Err(e) => return Err(e),
-            }
-        }
-        let name = split.unwrap_or("val");
-        let below = root.below(name)?;
-        match below.get("index.json", MAX_INDEX_BYTES) {
-            Ok(text) => Self::new(address, Some(name.to_owned()), below, &text),
-            Err(e) if e.kind() == ErrorKind::NotFound => Err(no_dataset(&root, split, name)),
-            Err(e) => Err(e),
-        }
-    }
-
-    fn new(
-        address: String,
-        split: Option<String>,
-        remote: Remote,
-        text: &[u8],
-    ) -> mds::Result<Self> {
-        // What reads samples refuses pickles all the same.
-        let options = IndexOptions { pickle_bytes: true };
-        let index = mds::format::Index::parse_with(text, options)
-            .map_err(|e| e.in_dataset(remote.address()))?;
-        Ok(Self { address, split, remote, index })
-    }
-
-    /// The stream that a training run would open.
-    fn stream(&self, local: Option<PathBuf>) -> Stream {
-        Stream {
-            remote: Some(self.address.clone()),
-            local,
-            split: self.split.clone(),
-            ..Stream::default()
-        }
-    }
-}
-
-fn no_dataset(root: &Remote, given: Option<&str>, name: &str) -> mds::Error {
-    let address = root.address().trim_end_matches('/');
-    let what = match given {
-        Some(split) => format!("there is no dataset: {address}/{split}/index.json does not exist"),
-        None => format!(
-            "there is no dataset: neither {address}/index.json nor {address}/{name}/index.json exists"
-        ),
-    };
-    let splits = root.splits();
-    let remedy = match splits.as_slice() {
-        [] => "check the address, and the split if there is one".to_owned(),
-        splits => format!("choose a split that is there with --split: {}", splits.join(", ")),
-    };
-    mds::Error::new(ErrorKind::NotFound, what, remedy)
 }
 
 fn fail(what: &str) -> ExitCode {

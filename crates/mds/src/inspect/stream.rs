@@ -4,11 +4,10 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use indicatif::{ProgressBar, ProgressStyle};
 use mds::format::{Value, parse_size};
 use mds::{Batch, DatasetOptions, Loader, LoaderOptions, Sample, StreamingDataset};
 
-use super::{Failure, Source, is_watched, show};
+use super::{Failure, Source, progress, show};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Flags {
@@ -64,7 +63,7 @@ pub(super) fn run(
         show::count(dataset.num_samples(), "sample"),
         show::count(source.index.shards.len() as u64, "shard")
     )?;
-    let bar = progress(dataset.num_samples());
+    let bar = progress::samples(dataset.num_samples());
     let started = Instant::now();
     let workers = LoaderOptions { num_workers: flags.num_workers, prefetch_batches: 64 };
     let mut loader = Loader::new(dataset, workers, |sample: Sample| {
@@ -129,12 +128,4 @@ fn print_rate(totals: &Totals, seconds: f64, out: &mut dyn Write) -> Result<(), 
         per_second(totals.bytes) / 1e6,
     )?;
     Ok(())
-}
-
-fn progress(samples: u64) -> ProgressBar {
-    if !is_watched() {
-        return ProgressBar::hidden();
-    }
-    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} samples  {per_sec}  {eta} left");
-    ProgressBar::new(samples).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }

@@ -3,17 +3,15 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use indicatif::{ProgressBar, ProgressStyle};
-use mds::Shard;
-use mds::format::{ShardFile, ShardInfo};
+use mds::format::ShardInfo;
 use mds::storage::Remote;
 
-use super::{Failure, Source, fail, is_watched, sentence, show};
+use super::{Failure, Source, fail, is_watched, progress, sentence, show, source};
 
 pub(super) fn run(source: &Source, out: &mut dyn Write) -> Result<ExitCode, Failure> {
     let shards = &source.index.shards;
     let stored: u64 = shards.iter().map(ShardInfo::stored_bytes).sum();
-    let (bar, watched) = (progress(stored), is_watched());
+    let (bar, watched) = (progress::bytes(stored), is_watched());
     let mut bad = Vec::new();
     for shard in shards {
         let file = shard.stored();
@@ -47,6 +45,10 @@ pub(super) fn run(source: &Source, out: &mut dyn Write) -> Result<ExitCode, Fail
             bad.join(", ")
         )));
     }
+    if shards.is_empty() {
+        writeln!(out, "the index is sound and lists no shards: there is nothing to verify")?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let hashes = if shards.iter().any(|shard| shard.stored().hashes.is_empty()) {
         " (index.json has no hashes for all shards: where there is none, only sizes, offsets and values were checked)"
     } else {
@@ -64,29 +66,8 @@ pub(super) fn run(source: &Source, out: &mut dyn Write) -> Result<ExitCode, Fail
 
 /// Reads a shard and checks its sizes, hashes and offsets, and that every value can be decoded.
 fn check(remote: &Remote, shard: &ShardInfo) -> mds::Result<()> {
-    let data = read(remote, shard, shard.data())?;
-    let meta = shard.meta().map(|file| read(remote, shard, file)).transpose()?;
-    for sample in Shard::from_bytes(data, meta, shard)?.samples()? {
+    for sample in source::read_shard(remote, shard)?.samples()? {
         sample.decode()?;
     }
     Ok(())
-}
-
-/// A file of the shard, raw, with every size and hash checked.
-fn read(remote: &Remote, shard: &ShardInfo, file: ShardFile<'_>) -> mds::Result<Vec<u8>> {
-    let stored = remote.get(file.stored().basename.as_str(), file.stored().bytes)?;
-    file.stored().verify(&stored)?;
-    let (Some(_), Some(compression)) = (file.zip, shard.compression) else { return Ok(stored) };
-    let raw = compression.decompress(&stored, file.raw.bytes)?;
-    file.raw.verify(&raw)?;
-    Ok(raw)
-}
-
-fn progress(bytes: u64) -> ProgressBar {
-    if !is_watched() {
-        return ProgressBar::hidden();
-    }
-    let style =
-        ProgressStyle::with_template("{bar:30} {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left");
-    ProgressBar::new(bytes).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }

@@ -1,0 +1,302 @@
+//! Files of other programs as record batches: Parquet, and plain JSON lines, CSV and TSV.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow_array::RecordBatch;
+use arrow_schema::{ArrowError, DataType, Field, Schema, SchemaRef};
+use mds::{Error, ErrorKind, Result};
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
+
+use super::columns::positions;
+use super::input::{Piece, Unit};
+
+/// Rows of a text file that are in memory at once.
+const TEXT_ROWS: usize = 1024;
+
+/// About how many bytes of Parquet are in memory at once, and at most how many rows.
+const PARQUET_BYTES: u64 = 16 << 20;
+const PARQUET_ROWS: u64 = 8192;
+
+/// Files of one kind and with the same columns.
+pub(super) struct Files {
+    kind: Kind,
+    files: Vec<Unit>,
+    /// The columns that are read.
+    pub(super) schema: SchemaRef,
+    /// Their places in the files; all if empty.
+    projection: Vec<usize>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Parquet,
+    Json,
+    Separated { by: u8 },
+}
+
+impl Kind {
+    /// By the extension, one of a compression left aside.
+    fn of(path: &Path) -> Option<Self> {
+        let name = path.file_name()?.to_str()?.to_ascii_lowercase();
+        let plain = name.strip_suffix(".gz").or(name.strip_suffix(".zst")).unwrap_or(&name);
+        let (_, extension) = plain.rsplit_once('.')?;
+        match extension {
+            "parquet" if plain == name => Some(Self::Parquet),
+            "json" | "jsonl" | "ndjson" => Some(Self::Json),
+            "csv" => Some(Self::Separated { by: b',' }),
+            "tsv" => Some(Self::Separated { by: b'\t' }),
+            _ => None,
+        }
+    }
+}
+
+impl Files {
+    /// One file, of a kind that its name tells.
+    pub(super) fn of_file(path: &Path, columns: &[String]) -> Result<Self> {
+        let refuse =
+            |what: String, remedy: &str| Err(Error::new(ErrorKind::InvalidArgument, what, remedy));
+        if path.file_name().is_some_and(|name| name == "index.json") {
+            let what = format!("{} is the index of a dataset", path.display());
+            return refuse(what, "give its folder");
+        }
+        let Some(kind) = Kind::of(path) else {
+            return refuse(
+                format!("{} is a file of an unknown kind", path.display()),
+                "give a dataset, or a file called .parquet, .jsonl, .ndjson, .json, .csv or .tsv, \
+                 the text ones as they are or as .gz or .zst",
+            );
+        };
+        Self::open(kind, vec![path.to_path_buf()], columns)
+    }
+
+    /// The Parquet files in a folder, in the order of their names, if there are any.
+    pub(super) fn of_folder(folder: &Path, columns: &[String]) -> Result<Option<Self>> {
+        let Ok(entries) = fs::read_dir(folder) else { return Ok(None) };
+        let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
+        let mut paths: Vec<_> =
+            paths.filter(|path| Kind::of(path) == Some(Kind::Parquet) && path.is_file()).collect();
+        paths.sort();
+        if paths.is_empty() {
+            return Ok(None);
+        }
+        Self::open(Kind::Parquet, paths, columns).map(Some)
+    }
+
+    fn open(kind: Kind, paths: Vec<PathBuf>, columns: &[String]) -> Result<Self> {
+        let mut files = Vec::new();
+        let mut first: Option<(PathBuf, Schema)> = None;
+        for path in paths {
+            let (schema, samples) =
+                describe(kind, &path).map_err(|fault| fault.in_file(kind, &path))?;
+            let bytes = fs::metadata(&path).map_err(|e| Fault::Io(e).in_file(kind, &path))?.len();
+            files.push(Unit { name: path.display().to_string(), samples, bytes });
+            match &first {
+                None => first = Some((path, schema)),
+                Some((of, first)) if !same_columns(first, &schema) => {
+                    return Err(Error::new(
+                        ErrorKind::InvalidArgument,
+                        format!("{} has other columns than {}", path.display(), of.display()),
+                        "convert the files one by one",
+                    ));
+                }
+                Some(_) => {}
+            }
+        }
+        let (path, schema) = first.unwrap_or_else(|| (PathBuf::new(), Schema::empty()));
+        if columns.is_empty() {
+            return Ok(Self { kind, files, schema: Arc::new(schema), projection: Vec::new() });
+        }
+        let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+        let mut projection =
+            positions(&names, columns).map_err(|error| error.in_dataset(path.display()))?;
+        // Readers give the columns in the order of the file.
+        projection.sort_unstable();
+        let schema =
+            schema.project(&projection).map_err(|e| Fault::Arrow(e).in_file(kind, &path))?;
+        Ok(Self { kind, files, schema: Arc::new(schema), projection })
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.files.len()
+    }
+
+    pub(super) fn samples(&self) -> u64 {
+        self.files.iter().map(|file| file.samples).sum()
+    }
+
+    /// The file that told the columns.
+    pub(super) fn first(&self) -> &Path {
+        Path::new(self.files.first().map_or("", |file| file.name.as_str()))
+    }
+
+    /// Sends the batches of all files until `send` says that nobody takes them.
+    pub(super) fn read(&self, mut send: impl FnMut(Result<Piece>) -> bool) -> bool {
+        self.files.iter().all(|file| {
+            let path = Path::new(&file.name);
+            let batches = match self.batches(path, file) {
+                Ok(batches) => batches,
+                Err(fault) => return send(Err(fault.in_file(self.kind, path))),
+            };
+            for batch in batches {
+                let piece = batch.map(|batch| Piece::Batch(path.to_path_buf(), batch));
+                if !send(piece.map_err(|e| Fault::Arrow(e).in_file(self.kind, path))) {
+                    return false;
+                }
+            }
+            let Unit { name, samples, bytes } = file;
+            send(Ok(Piece::End(Unit { name: name.clone(), samples: *samples, bytes: *bytes })))
+        })
+    }
+
+    fn batches(&self, path: &Path, file: &Unit) -> Result<Batches, Fault> {
+        match self.kind {
+            Kind::Parquet => Ok(Box::new(self.parquet(path, file)?)),
+            Kind::Json => {
+                let reader = arrow_json::ReaderBuilder::new(Arc::clone(&self.schema))
+                    .with_batch_size(TEXT_ROWS)
+                    .with_coerce_primitive(true);
+                Ok(Box::new(reader.build(open_text(path)?)?))
+            }
+            Kind::Separated { by } => {
+                // Its reader takes all columns and leaves some out itself.
+                let (schema, _) = describe(self.kind, path)?;
+                let mut reader = arrow_csv::ReaderBuilder::new(Arc::new(schema))
+                    .with_format(separated(by)?)
+                    .with_batch_size(TEXT_ROWS);
+                if !self.projection.is_empty() {
+                    reader = reader.with_projection(self.projection.clone());
+                }
+                Ok(Box::new(reader.build(open_text(path)?)?))
+            }
+        }
+    }
+
+    fn parquet(&self, path: &Path, file: &Unit) -> Result<ParquetRecordBatchReader, Fault> {
+        let builder = ParquetRecordBatchReaderBuilder::try_new(File::open(path)?)?;
+        let groups = builder.metadata().row_groups();
+        let raw: u64 = groups.iter().map(|group| group.total_byte_size().unsigned_abs()).sum();
+        let rows = PARQUET_BYTES / (raw / file.samples.max(1)).max(1);
+        let mask = match self.projection.as_slice() {
+            [] => ProjectionMask::all(),
+            projection => {
+                ProjectionMask::roots(builder.parquet_schema(), projection.iter().copied())
+            }
+        };
+        let rows = rows.clamp(1, PARQUET_ROWS) as usize;
+        Ok(builder.with_projection(mask).with_batch_size(rows).build()?)
+    }
+}
+
+type Batches = Box<dyn Iterator<Item = Result<RecordBatch, ArrowError>>>;
+
+/// The columns of a file and the number of its rows. A text file is read to its end for them.
+fn describe(kind: Kind, path: &Path) -> Result<(Schema, u64), Fault> {
+    match kind {
+        Kind::Parquet => {
+            let builder = ParquetRecordBatchReaderBuilder::try_new(File::open(path)?)?;
+            let rows = builder.metadata().file_metadata().num_rows();
+            Ok((builder.schema().as_ref().clone(), rows.unsigned_abs()))
+        }
+        Kind::Json => {
+            let (schema, rows) = arrow_json::reader::infer_json_schema(open_text(path)?, None)?;
+            Ok((schema, rows as u64))
+        }
+        Kind::Separated { by } => {
+            let (schema, rows) = separated(by)?.infer_schema(open_text(path)?, None)?;
+            let fields = schema.fields().iter().map(|field| match field.data_type() {
+                DataType::Int64 | DataType::Float64 | DataType::Boolean => field.as_ref().clone(),
+                // Dates stay what they are in the file.
+                _ => Field::new(field.name(), DataType::Utf8, field.is_nullable()),
+            });
+            Ok((Schema::new(fields.collect::<Vec<_>>()), rows as u64))
+        }
+    }
+}
+
+/// Separated values with a line of names. An empty field is an empty text, not a null.
+fn separated(by: u8) -> Result<arrow_csv::reader::Format, Fault> {
+    let never = regex::Regex::new(r"[^\s\S]").map_err(|e| Fault::Io(std::io::Error::other(e)))?;
+    Ok(arrow_csv::reader::Format::default()
+        .with_header(true)
+        .with_delimiter(by)
+        .with_null_regex(never))
+}
+
+#[expect(
+    clippy::disallowed_types,
+    reason = "these files declare no size; they are read as a stream, some rows at a time"
+)]
+fn open_text(path: &Path) -> Result<BufReader<Box<dyn Read>>, Fault> {
+    let stored = File::open(path)?;
+    let extension = path.extension().map(|extension| extension.to_ascii_lowercase());
+    let plain: Box<dyn Read> = match extension.as_ref().and_then(|extension| extension.to_str()) {
+        Some("gz") => Box::new(flate2::bufread::MultiGzDecoder::new(BufReader::new(stored))),
+        Some("zst") => Box::new(zstd::stream::read::Decoder::new(stored)?),
+        _ => Box::new(stored),
+    };
+    let mut text = BufReader::with_capacity(1 << 16, plain);
+    // Some programs begin a text file with a mark of its byte order.
+    if text.fill_buf()?.starts_with(b"\xef\xbb\xbf") {
+        text.consume(3);
+    }
+    Ok(text)
+}
+
+/// Whether two files can be read as one: what else their schemas say does not matter.
+fn same_columns(a: &Schema, b: &Schema) -> bool {
+    let column = |field: &Field| {
+        let encoding = field.metadata().get(mds::arrow::ENCODING_KEY).cloned();
+        (field.name().clone(), field.data_type().clone(), encoding)
+    };
+    a.fields().iter().map(|f| column(f)).eq(b.fields().iter().map(|f| column(f)))
+}
+
+/// What is wrong with a file.
+enum Fault {
+    Io(std::io::Error),
+    Arrow(ArrowError),
+    Parquet(parquet::errors::ParquetError),
+}
+
+impl From<std::io::Error> for Fault {
+    fn from(error: std::io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl From<ArrowError> for Fault {
+    fn from(error: ArrowError) -> Self {
+        Self::Arrow(error)
+    }
+}
+
+impl From<parquet::errors::ParquetError> for Fault {
+    fn from(error: parquet::errors::ParquetError) -> Self {
+        Self::Parquet(error)
+    }
+}
+
+impl Fault {
+    fn in_file(self, kind: Kind, path: &Path) -> Error {
+        let (what, remedy) = match kind {
+            Kind::Parquet => ("Parquet", "check that the file is whole"),
+            Kind::Json => ("JSON lines", "give one JSON object in each line"),
+            Kind::Separated { .. } => {
+                ("separated values", "give a line of names, then the values of a row in each line")
+            }
+        };
+        let error: Box<dyn std::error::Error + Send + Sync> = match self {
+            Self::Io(error) => {
+                return Error::io(error, format!("cannot read {}", path.display()));
+            }
+            Self::Arrow(error) => error.into(),
+            Self::Parquet(error) => error.into(),
+        };
+        let what = format!("cannot read {} as {what}", path.display());
+        Error::new(ErrorKind::Corrupt, what, remedy).with_source(error)
+    }
+}

@@ -1,0 +1,219 @@
+//! Writing a dataset again: in another format, with another compression, other hashes, fewer
+//! columns.
+//!
+//! An [`Input`] gives shards or record batches, read ahead by a thread of its own; a [`Sink`] takes
+//! them. What keeps its columns and its format is copied sample by sample without being decoded.
+
+mod columns;
+mod files;
+mod input;
+mod options;
+mod parts;
+mod sink;
+mod stop;
+
+use std::io::Write;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Instant;
+
+use clap::ValueEnum;
+
+use super::{Failure, is_watched, progress, show};
+use input::{Input, Piece};
+use sink::Sink;
+use stop::StopSignal;
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  mds-inspect convert ./c4 ./c4-zstd --compression zstd:7 --hashes sha1,xxh64
+                                          the val split of ./c4, compressed and hashed
+  mds-inspect convert ./c4 ./c4-train --split train --size_limit 128mb
+  mds-inspect convert s3://bucket/c4 ./c4-json --to json --columns text,url
+  mds-inspect convert ./c4 ./c4-parquet --to parquet
+  mds-inspect convert ./c4-parquet s3://bucket/c4 --compression zstd
+  mds-inspect convert crawl.jsonl.gz ./crawl
+
+SOURCE is a dataset (mds, json, csv, tsv or xsv; a path or a URL), or on this machine a .parquet
+file, a folder of them, or a plain text file: .jsonl, .ndjson, .json (an object in each line),
+.csv, .tsv (with a line of names; quotes are understood), as it is or as .gz or .zst. The types of
+a text file are inferred from all of it. In CSV a column with an empty field is text, and so are
+dates; nulls are refused. An integer beyond 64 bits in a plain JSON file is read as a float.
+
+What is not given stays as it is in a dataset: format, compression, hashes, size limit. With all
+columns and the same format, samples are copied as they are, byte for byte. Other sources become
+mds, not compressed, without hashes, in shards of 64mb. `none` switches a thing off.
+
+Columns, from mds to json, csv, tsv and xsv, which hold texts, integers and floats alone:
+  str, json, str_decimal                                 the text
+  int, int8 ... uint64, str_int                          the integer
+  float16, float32, float64, str_float                   the float
+  bytes, arrays, images, pickles                         refused: leave them out with --columns
+From those formats to mds: str, int (64 bits) and float64. Separated values have no quotes: a text
+that contains the separator or the line end is refused.
+
+Parquet keeps the exact encoding of each column in its metadata, so that the way back gives the
+same dataset. OUT becomes a folder of part-00000.parquet and so on: one for each shard or file of
+SOURCE, or of about --size_limit bytes before compression. Its compressions are zstd (the default),
+snappy, gz, br and none.
+
+OUT must not exist or be empty. It gets its index, or its parts their names, when all is written.
+An error or Ctrl-C removes what is unfinished; at a URL the shards that were uploaded stay, without
+an index.";
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Flags {
+    /// What to convert: a dataset, or a file or folder of another kind
+    source: String,
+
+    /// Where to: a folder, or for datasets a URL
+    out: String,
+
+    /// The format to write [default: that of SOURCE if it is a dataset, else mds]
+    #[arg(long, value_enum)]
+    to: Option<Target>,
+
+    /// br, bz2, gz, snappy, zstd or none, with a level as in zstd:7 [default: as SOURCE]
+    #[arg(long, value_name = "CODE")]
+    compression: Option<String>,
+
+    /// Hashes to record of every file, such as sha1,xxh64, or none [default: as SOURCE]
+    #[arg(long, value_name = "HASH", value_delimiter = ',')]
+    hashes: Vec<String>,
+
+    /// Begin a new shard before this size, such as 64mb; 0 for no limit [default: as SOURCE]
+    #[arg(long = "size_limit", alias = "size-limit", value_name = "SIZE")]
+    size_limit: Option<String>,
+
+    /// Keep these columns only
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    columns: Vec<String>,
+
+    /// What stands between two values of xsv
+    #[arg(long, value_name = "TEXT")]
+    separator: Option<String>,
+
+    /// What ends a line of the text formats; \n, \r, \t and \\ are understood [default: \n]
+    #[arg(long, value_name = "TEXT")]
+    newline: Option<String>,
+
+    /// Threads that compress and hash; what is written does not depend on it [default: all cores]
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Target {
+    Mds,
+    Json,
+    Csv,
+    Tsv,
+    Xsv,
+    Parquet,
+}
+
+pub(super) fn run(flags: &Flags, split: Option<&str>, out: &mut dyn Write) -> Result<(), Failure> {
+    let stop = StopSignal::install()?;
+    let options = options::Options::check(flags)?;
+    let input = Input::find(&flags.source, split, &options.columns)?;
+    let started = Instant::now();
+    let converted = stop.while_converting(|| {
+        let sink = Sink::create(&flags.out, &input, &options)?;
+        convert(&input, sink, &stop, out)
+    });
+    let totals = converted.map_err(|failure| match failure {
+        Failure::Interrupted(_) if flags.out.contains("://") => Failure::Interrupted(format!(
+            "interrupted; {} has no index, and shards that were uploaded stay there",
+            flags.out
+        )),
+        other => other,
+    })?;
+    let seconds = started.elapsed().as_secs_f64();
+    let per_second = |n: u64| n as f64 / seconds.max(1e-9);
+    writeln!(
+        out,
+        "converted {} from {} ({}) to {} ({}) in {seconds:.2} s: {:.0} samples/s, {:.1} MB/s",
+        show::count(totals.samples, "sample"),
+        show::count(input.units(), input.noun()),
+        show::size(totals.bytes_in),
+        show::count(totals.units_out, totals.noun_out),
+        show::size(totals.bytes_out),
+        per_second(totals.samples),
+        per_second(totals.bytes_in) / 1e6,
+    )?;
+    Ok(())
+}
+
+/// What a conversion read and wrote.
+struct Totals {
+    samples: u64,
+    /// As they are stored.
+    bytes_in: u64,
+    /// Shards or files.
+    units_out: u64,
+    noun_out: &'static str,
+    /// As they are stored.
+    bytes_out: u64,
+}
+
+fn convert(
+    input: &Input,
+    sink: Sink,
+    stop: &StopSignal,
+    out: &mut dyn Write,
+) -> Result<Totals, Failure> {
+    thread::scope(|scope| {
+        // Without a queue: one piece is written while the next one is read.
+        let (sender, pieces) = mpsc::sync_channel(0);
+        scope.spawn(move || input.read(&sender));
+        // When this returns early the receiver is dropped, and the reader ends.
+        write(input, pieces, sink, stop, out)
+    })
+}
+
+fn write(
+    input: &Input,
+    pieces: mpsc::Receiver<mds::Result<Piece>>,
+    mut sink: Sink,
+    stop: &StopSignal,
+    out: &mut dyn Write,
+) -> Result<Totals, Failure> {
+    let bar = progress::samples(input.samples());
+    let watched = is_watched();
+    let (mut samples, mut bytes_in) = (0, 0);
+    for piece in pieces {
+        stop.check()?;
+        match piece? {
+            Piece::Shard(shard) => {
+                sink.write_shard(&shard, || {
+                    bar.inc(1);
+                    stop.check()
+                })
+                .map_err(|failure| input.located(failure))?;
+            }
+            Piece::Batch(file, batch) => {
+                sink.write_batch(&batch).map_err(|error| error.in_dataset(file.display()))?;
+                bar.inc(batch.num_rows() as u64);
+            }
+            Piece::End(unit) => {
+                sink.end_unit()?;
+                samples += unit.samples;
+                bytes_in += unit.bytes;
+                bar.set_message(format!("{} read  ", show::size(bytes_in)));
+                if !watched {
+                    writeln!(
+                        out,
+                        "read {}  {}, {}",
+                        unit.name,
+                        show::count(unit.samples, "sample"),
+                        show::count(unit.bytes, "byte")
+                    )?;
+                }
+            }
+        }
+    }
+    stop.check()?;
+    let (units_out, noun_out, bytes_out) = sink.finish()?;
+    bar.finish_and_clear();
+    Ok(Totals { samples, bytes_in, units_out, noun_out, bytes_out })
+}

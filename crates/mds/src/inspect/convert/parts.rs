@@ -1,0 +1,191 @@
+//! A folder of Parquet files, whose names appear when all of them are complete.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow_array::RecordBatch;
+use arrow_schema::{Schema, SchemaRef};
+use mds::durable::{self, Draft, Sealed};
+use mds::{Error, ErrorKind, Result};
+use parquet::arrow::ArrowWriter;
+use parquet::basic::Compression as Codec;
+use parquet::errors::ParquetError;
+use parquet::file::properties::WriterProperties;
+
+/// The size of a row group, as it is written: what a reader must hold, and this writer does.
+const ROW_GROUP_BYTES: usize = 64 << 20;
+
+/// Rows that are given to the writer at once, so that it can end a row group between them.
+const ROWS: usize = 1024;
+
+pub(super) struct Parts {
+    folder: PathBuf,
+    /// The outermost directory that was created, if any.
+    created: Option<PathBuf>,
+    schema: SchemaRef,
+    codec: Codec,
+    limit: Option<u64>,
+    open: Option<ArrowWriter<Draft>>,
+    /// The raw bytes in the open part.
+    raw: u64,
+    /// The complete parts, with their sizes.
+    sealed: Vec<(Sealed, u64)>,
+    /// Parts that have their names.
+    published: u64,
+    finished: bool,
+}
+
+impl Parts {
+    /// For a folder that is empty or does not exist.
+    pub(super) fn create(
+        folder: &Path,
+        schema: Schema,
+        codec: Codec,
+        limit: Option<u64>,
+    ) -> Result<Self> {
+        let cannot_use =
+            |e: io::Error| Error::io(e, format!("cannot use the directory {}", folder.display()));
+        if folder.exists() && fs::read_dir(folder).map_err(cannot_use)?.next().is_some() {
+            return Err(Error::new(
+                ErrorKind::AlreadyExists,
+                format!("the directory {} is not empty", folder.display()),
+                "choose another one, or delete it first if its data may go",
+            ));
+        }
+        let created = durable::create_directory(folder).map_err(cannot_use)?;
+        Ok(Self {
+            folder: folder.to_path_buf(),
+            created,
+            schema: Arc::new(schema),
+            codec,
+            limit,
+            open: None,
+            raw: 0,
+            sealed: Vec::new(),
+            published: 0,
+            finished: false,
+        })
+    }
+
+    /// Adds the rows of a batch, in parts of about the limit's size: rows count with the average
+    /// size of their batch.
+    pub(super) fn write(&mut self, batch: &RecordBatch) -> Result<()> {
+        let Some(limit) = self.limit else { return self.append(batch) };
+        let rows = batch.num_rows();
+        let size = (batch.get_array_memory_size() as u64 / (rows as u64).max(1)).max(1);
+        let mut start = 0;
+        while start < rows {
+            let room = limit.saturating_sub(self.raw) / size;
+            if room == 0 && self.open.is_some() {
+                self.seal()?;
+                continue;
+            }
+            // A row that is larger than the limit gets a part of its own.
+            let taken = usize::try_from(room.max(1)).unwrap_or(rows).min(rows - start);
+            self.append(&batch.slice(start, taken))?;
+            self.raw += taken as u64 * size;
+            start += taken;
+        }
+        Ok(())
+    }
+
+    fn append(&mut self, batch: &RecordBatch) -> Result<()> {
+        let name = self.path(self.sealed.len());
+        let mut writer = match self.open.take() {
+            Some(writer) => writer,
+            None => self.begin(&name)?,
+        };
+        for start in (0..batch.num_rows()).step_by(ROWS) {
+            let rows = batch.slice(start, ROWS.min(batch.num_rows() - start));
+            writer.write(&rows).map_err(|error| cannot_write(error, &name))?;
+        }
+        self.open = Some(writer);
+        Ok(())
+    }
+
+    fn begin(&self, path: &Path) -> Result<ArrowWriter<Draft>> {
+        let properties = WriterProperties::builder()
+            .set_compression(self.codec)
+            .set_max_row_group_bytes(Some(ROW_GROUP_BYTES))
+            .build();
+        let draft = Draft::create(path).map_err(|e| cannot_write(e.into(), path))?;
+        ArrowWriter::try_new(draft, Arc::clone(&self.schema), Some(properties))
+            .map_err(|error| cannot_write(error, path))
+    }
+
+    /// Without a limit, each shard or file of the source is a part.
+    pub(super) fn end_unit(&mut self) -> Result<()> {
+        if self.limit.is_none() { self.seal() } else { Ok(()) }
+    }
+
+    /// Completes the open part, under its temporary name.
+    fn seal(&mut self) -> Result<()> {
+        let Some(writer) = self.open.take() else { return Ok(()) };
+        self.raw = 0;
+        let path = self.path(self.sealed.len());
+        let failed = |error: ParquetError| cannot_write(error, &path);
+        let mut writer = writer;
+        writer.finish().map_err(failed)?;
+        let bytes = writer.bytes_written() as u64;
+        let draft = writer.into_inner().map_err(failed)?;
+        let sealed = draft.seal().map_err(|error| failed(error.into()))?;
+        self.sealed.push((sealed, bytes));
+        Ok(())
+    }
+
+    /// Gives all parts their names. Returns how many there are and their bytes.
+    pub(super) fn finish(mut self) -> Result<(u64, u64)> {
+        self.seal()?;
+        let bytes = self.sealed.iter().map(|(_, bytes)| bytes).sum();
+        for (number, (sealed, _)) in std::mem::take(&mut self.sealed).into_iter().enumerate() {
+            let path = self.path(number);
+            sealed.publish().map_err(|error| cannot_write(error.into(), &path))?;
+            self.published += 1;
+        }
+        let synced = self.created.as_ref().map(|c| durable::sync_created(&self.folder, c));
+        synced.unwrap_or(Ok(())).map_err(|error| cannot_write(error.into(), &self.folder))?;
+        self.finished = true;
+        Ok((self.published, bytes))
+    }
+
+    fn path(&self, number: usize) -> PathBuf {
+        self.folder.join(format!("part-{number:05}.parquet"))
+    }
+}
+
+impl Drop for Parts {
+    /// Removes what was not completed, and the directories that were created for it.
+    fn drop(&mut self) {
+        if self.finished {
+            return;
+        }
+        self.open = None;
+        self.sealed.clear();
+        for number in 0..self.published as usize {
+            let _ = fs::remove_file(self.path(number));
+        }
+        let Some(created) = &self.created else { return };
+        for directory in self.folder.ancestors() {
+            if fs::remove_dir(directory).is_err() || directory == created {
+                return;
+            }
+        }
+    }
+}
+
+fn cannot_write(error: ParquetError, path: &Path) -> Error {
+    let what = format!("cannot write {}", path.display());
+    match error {
+        ParquetError::External(cause) => match cause.downcast::<io::Error>() {
+            Ok(error) => Error::io(*error, what),
+            Err(cause) => {
+                Error::new(ErrorKind::Unsupported, what, "leave the column out").with_source(cause)
+            }
+        },
+        error => {
+            Error::new(ErrorKind::Unsupported, what, "leave the column out").with_source(error)
+        }
+    }
+}

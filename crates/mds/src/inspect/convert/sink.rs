@@ -1,0 +1,149 @@
+//! Where converted samples go: a new dataset, or Parquet files.
+
+use arrow_array::RecordBatch;
+use mds::format::{ShardInfo, Value};
+use mds::{Error, ErrorKind, Result, Shard, Writer, WriterOptions};
+
+use super::Failure;
+use super::columns::{Columns, positions};
+use super::input::Input;
+use super::options::Options;
+use super::parts::Parts;
+
+/// Shards of a dataset that is made of files, as the writer has it by default.
+const SIZE_LIMIT: u64 = 64 << 20;
+
+pub(super) enum Sink {
+    Dataset { writer: Box<Writer>, columns: Columns },
+    Parquet { parts: Box<Parts>, columns: Vec<String> },
+}
+
+impl Sink {
+    /// Begins to write. Everything that can be refused is refused here.
+    pub(super) fn create(out: &str, input: &Input, options: &Options) -> Result<Self, Failure> {
+        let shard = input.shard()?;
+        let Some(format) = options.format(shard.map(|shard| &shard.format))? else {
+            if out.contains("://") {
+                return Err(Failure::Dataset(Error::new(
+                    ErrorKind::InvalidArgument,
+                    format!("{out} is a URL, and Parquet is written to this machine"),
+                    "give a folder, and upload it when it is complete",
+                )));
+            }
+            let schema = input.arrow_schema(&options.columns)?;
+            let limit = options.size_limit.clone().or(None);
+            let parts = Parts::create(out.as_ref(), schema, options.codec()?, limit)?;
+            return Ok(Self::Parquet { parts: Box::new(parts), columns: options.columns.clone() });
+        };
+        let located = |error: Error| match input {
+            Input::Dataset(source) => error.in_dataset(source.remote.address()),
+            Input::Files(files) => error.in_dataset(files.first().display()),
+        };
+        let columns = Columns::new(&input.schema()?, &options.columns, &format).map_err(located)?;
+        let kept = match shard {
+            // A limit that this writer does not take is none.
+            Some(shard) => shard.size_limit.filter(|&limit| limit <= u64::from(u32::MAX)),
+            None => Some(SIZE_LIMIT),
+        };
+        let options = WriterOptions {
+            format,
+            compression: options.compression.clone().or(shard.and_then(|shard| shard.compression)),
+            hashes: options
+                .hashes
+                .clone()
+                .or(shard.map(|shard| shard.hashes.clone()).unwrap_or_default()),
+            size_limit: options.size_limit.clone().or(kept),
+            threads: options.threads,
+            ..WriterOptions::default()
+        };
+        let writer = Writer::create(out, columns.target.clone(), options)?;
+        Ok(Self::Dataset { writer: Box::new(writer), columns })
+    }
+
+    /// Writes all samples of a shard; `each` is called after every one.
+    pub(super) fn write_shard(
+        &mut self,
+        shard: &Shard,
+        mut each: impl FnMut() -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        match self {
+            Self::Dataset { writer, columns } => {
+                columns.check(shard)?;
+                if columns.copies(shard.schema(), shard.format()) {
+                    for sample in shard.samples()? {
+                        writer.write_encoded(sample.encoded())?;
+                        each()?;
+                    }
+                    return Ok(());
+                }
+                let mut values: Vec<Value<'_>> = Vec::new();
+                for sample in shard.samples()? {
+                    columns.of_sample(sample, shard.format(), &mut values)?;
+                    writer.write(&values)?;
+                    each()?;
+                }
+                Ok(())
+            }
+            Self::Parquet { parts, columns } => {
+                let batch = project(shard.to_record_batch()?, columns)?;
+                parts.write(&batch).map_err(|error| error.in_shard(shard.name()))?;
+                (0..batch.num_rows()).try_for_each(|_| each())
+            }
+        }
+    }
+
+    /// Writes all rows of a batch.
+    pub(super) fn write_batch(&mut self, batch: &RecordBatch) -> Result<()> {
+        match self {
+            Self::Dataset { writer, columns } if writer.schema() == columns.source() => {
+                writer.write_batch(batch)
+            }
+            Self::Dataset { writer, columns } => {
+                let rows = columns.rows(batch)?;
+                let mut values = Vec::new();
+                for row in 0..rows.len() {
+                    let sample = writer.samples();
+                    rows.read(row, &mut values).map_err(|error| error.at_sample(sample))?;
+                    columns.convert(&mut values);
+                    writer.write(&values)?;
+                }
+                Ok(())
+            }
+            Self::Parquet { parts, .. } => parts.write(batch),
+        }
+    }
+
+    /// A shard or a file of the source ends here.
+    pub(super) fn end_unit(&mut self) -> Result<()> {
+        match self {
+            Self::Dataset { .. } => Ok(()),
+            Self::Parquet { parts, .. } => parts.end_unit(),
+        }
+    }
+
+    /// Completes the output: how many shards or files, what they are, and their bytes.
+    pub(super) fn finish(self) -> Result<(u64, &'static str, u64)> {
+        match self {
+            Self::Dataset { writer, .. } => {
+                let index = writer.finish()?;
+                let bytes = index.shards.iter().map(ShardInfo::stored_bytes).sum();
+                Ok((index.shards.len() as u64, "shard", bytes))
+            }
+            Self::Parquet { parts, .. } => {
+                let (files, bytes) = parts.finish()?;
+                Ok((files, "file", bytes))
+            }
+        }
+    }
+}
+
+fn project(batch: RecordBatch, columns: &[String]) -> Result<RecordBatch> {
+    if columns.is_empty() {
+        return Ok(batch);
+    }
+    let schema = batch.schema();
+    let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+    batch.project(&positions(&names, columns)?).map_err(|error| {
+        Error::new(ErrorKind::Unsupported, error.to_string(), "name other columns")
+    })
+}

@@ -1,0 +1,94 @@
+//! Finding a dataset at an address.
+
+use std::path::PathBuf;
+
+use mds::format::{Index, IndexOptions, ShardFile, ShardInfo};
+use mds::storage::{Remote, RemoteOptions};
+use mds::{ErrorKind, Shard, Stream};
+
+/// A dataset that was found: the address as given, the split below it, and what is there.
+pub(super) struct Source {
+    address: String,
+    split: Option<String>,
+    pub(super) remote: Remote,
+    pub(super) index: Index,
+}
+
+/// The largest `index.json` that is read.
+const MAX_INDEX_BYTES: u64 = 1 << 30;
+
+impl Source {
+    /// Looks for an index at `address` itself unless a split is named, then in the split.
+    pub(super) fn find(address: String, split: Option<&str>) -> mds::Result<Self> {
+        let root = Remote::open(&address, RemoteOptions::default())?;
+        if split.is_none() {
+            match root.get("index.json", MAX_INDEX_BYTES) {
+                Ok(text) => return Self::new(address, None, root, &text),
+                Err(e) if e.kind() == ErrorKind::NotFound => {}
+                Err(e) => return Err(e),
+            }
+        }
+        let name = split.unwrap_or("val");
+        let below = root.below(name)?;
+        match below.get("index.json", MAX_INDEX_BYTES) {
+            Ok(text) => Self::new(address, Some(name.to_owned()), below, &text),
+            Err(e) if e.kind() == ErrorKind::NotFound => Err(no_dataset(&root, split, name)),
+            Err(e) => Err(e),
+        }
+    }
+
+    fn new(
+        address: String,
+        split: Option<String>,
+        remote: Remote,
+        text: &[u8],
+    ) -> mds::Result<Self> {
+        // What reads samples refuses pickles all the same.
+        let options = IndexOptions { pickle_bytes: true };
+        let index = Index::parse_with(text, options).map_err(|e| e.in_dataset(remote.address()))?;
+        Ok(Self { address, split, remote, index })
+    }
+
+    /// The stream that a training run would open.
+    pub(super) fn stream(&self, local: Option<PathBuf>) -> Stream {
+        Stream {
+            remote: Some(self.address.clone()),
+            local,
+            split: self.split.clone(),
+            ..Stream::default()
+        }
+    }
+}
+
+/// A whole shard in memory, with every size and every hash that the index records checked.
+pub(super) fn read_shard(remote: &Remote, shard: &ShardInfo) -> mds::Result<Shard> {
+    let data = read_file(remote, shard, shard.data())?;
+    let meta = shard.meta().map(|file| read_file(remote, shard, file)).transpose()?;
+    Shard::from_bytes(data, meta, shard)
+}
+
+/// The raw form of a file.
+fn read_file(remote: &Remote, shard: &ShardInfo, file: ShardFile<'_>) -> mds::Result<Vec<u8>> {
+    let stored = remote.get(file.stored().basename.as_str(), file.stored().bytes)?;
+    file.stored().verify(&stored)?;
+    let (Some(_), Some(compression)) = (file.zip, shard.compression) else { return Ok(stored) };
+    let raw = compression.decompress(&stored, file.raw.bytes)?;
+    file.raw.verify(&raw)?;
+    Ok(raw)
+}
+
+fn no_dataset(root: &Remote, given: Option<&str>, name: &str) -> mds::Error {
+    let address = root.address().trim_end_matches('/');
+    let what = match given {
+        Some(split) => format!("there is no dataset: {address}/{split}/index.json does not exist"),
+        None => format!(
+            "there is no dataset: neither {address}/index.json nor {address}/{name}/index.json exists"
+        ),
+    };
+    let splits = root.splits();
+    let remedy = match splits.as_slice() {
+        [] => "check the address, and the split if there is one".to_owned(),
+        splits => format!("choose a split that is there with --split: {}", splits.join(", ")),
+    };
+    mds::Error::new(ErrorKind::NotFound, what, remedy)
+}
