@@ -70,7 +70,8 @@ impl Draft {
     /// As the file system fails; the file is then removed.
     pub fn seal(self) -> io::Result<Sealed> {
         self.file.as_file().sync_all()?;
-        Ok(Sealed { file: self.file.into_temp_path(), path: self.path })
+        let bytes = self.file.as_file().metadata()?.len();
+        Ok(Sealed { file: self.file.into_temp_path(), path: self.path, bytes })
     }
 }
 
@@ -89,9 +90,15 @@ impl Write for Draft {
 pub struct Sealed {
     file: TempPath,
     path: PathBuf,
+    bytes: u64,
 }
 
 impl Sealed {
+    /// The size in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     /// Gives the file its final name, replacing what is there.
     ///
     /// # Errors
@@ -186,6 +193,7 @@ mod tests {
         draft.write_all(b"one").unwrap();
         assert!(hidden(names()));
         let sealed = draft.seal().unwrap();
+        assert_eq!(sealed.bytes(), 3);
         assert!(hidden(names()));
         sealed.publish().unwrap();
         assert_eq!(names(), ["a"]);

@@ -30,8 +30,8 @@ pub(super) struct Parts {
     open: Option<ArrowWriter<Draft>>,
     /// The raw bytes in the open part.
     raw: u64,
-    /// The complete parts, with their sizes.
-    sealed: Vec<(Sealed, u64)>,
+    /// The complete parts.
+    sealed: Vec<Sealed>,
     /// Parts that have their names.
     published: u64,
     finished: bool,
@@ -126,20 +126,17 @@ impl Parts {
         self.raw = 0;
         let path = self.path(self.sealed.len());
         let failed = |error: ParquetError| cannot_write(error, &path);
-        let mut writer = writer;
-        writer.finish().map_err(failed)?;
-        let bytes = writer.bytes_written() as u64;
+        // Writes the last row group and what readers begin with.
         let draft = writer.into_inner().map_err(failed)?;
-        let sealed = draft.seal().map_err(|error| failed(error.into()))?;
-        self.sealed.push((sealed, bytes));
+        self.sealed.push(draft.seal().map_err(|error| failed(error.into()))?);
         Ok(())
     }
 
     /// Gives all parts their names. Returns how many there are and their bytes.
     pub(super) fn finish(mut self) -> Result<(u64, u64)> {
         self.seal()?;
-        let bytes = self.sealed.iter().map(|(_, bytes)| bytes).sum();
-        for (number, (sealed, _)) in std::mem::take(&mut self.sealed).into_iter().enumerate() {
+        let bytes = self.sealed.iter().map(Sealed::bytes).sum();
+        for (number, sealed) in std::mem::take(&mut self.sealed).into_iter().enumerate() {
             let path = self.path(number);
             sealed.publish().map_err(|error| cannot_write(error.into(), &path))?;
             self.published += 1;
