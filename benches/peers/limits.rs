@@ -27,22 +27,35 @@ pub(crate) fn object(value: Value) -> Object {
     }
 }
 
-/// Seconds to copy a block with `copy_from_slice` and to sum its bytes, on one thread: the medians
-/// of seven rounds over memory that has been touched before.
+/// Seconds to copy 256 MiB with `copy_from_slice`, to sum their bytes, and to sum them in blocks of 8
+/// KiB in scattered order, on one thread: the medians of seven rounds over memory that has been
+/// touched before.
 pub(crate) fn memory() -> Object {
+    const SAMPLE: usize = 8192;
     let from: Vec<u8> = (0..BLOCK).map(|i| (i >> 3) as u8).collect();
     let mut to = vec![1; BLOCK];
-    let (mut copies, mut sums) = (Vec::new(), Vec::new());
+    let samples: Vec<&[u8]> = from.chunks(SAMPLE).collect();
+    // Steps of a number that is odd, and large: every block once, none beside the last one.
+    let scattered = || (0..samples.len()).map(|i| samples[i * 20_011 % samples.len()]);
+    let (mut copies, mut sums, mut scatters) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..7 {
-        let start = Instant::now();
-        to.copy_from_slice(black_box(&from));
+        copies.push(seconds(|| to.copy_from_slice(black_box(&from))));
         black_box(&mut to);
-        copies.push(start.elapsed().as_secs_f64());
-        let start = Instant::now();
-        black_box(sum_bytes(black_box(&from)));
-        sums.push(start.elapsed().as_secs_f64());
+        sums.push(seconds(|| _ = black_box(sum_bytes(black_box(&from)))));
+        scatters.push(seconds(|| _ = black_box(scattered().map(sum_bytes).sum::<u64>())));
     }
-    object(json!({ "bytes": BLOCK, "copy_seconds": median(copies), "sum_seconds": median(sums) }))
+    object(json!({
+        "bytes": BLOCK,
+        "copy_seconds": median(copies),
+        "sum_seconds": median(sums),
+        "scattered_seconds": median(scatters),
+    }))
+}
+
+fn seconds(work: impl FnOnce()) -> f64 {
+    let start = Instant::now();
+    work();
+    start.elapsed().as_secs_f64()
 }
 
 fn median(mut values: Vec<f64>) -> f64 {

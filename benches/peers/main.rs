@@ -27,7 +27,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Measure {
-    /// Copy and sum 256 MiB of memory.
+    /// Copy and sum 256 MiB of memory, in order and in scattered blocks.
     Memory,
     /// Write files of 64 MiB with nothing but write(2), and fsync each if asked to.
     Files {
@@ -76,6 +76,9 @@ enum Measure {
         /// A file of sample numbers, uint32 little-endian.
         #[arg(long)]
         order: PathBuf,
+        /// From open shards, not by the number in the dataset.
+        #[arg(long)]
+        shards: bool,
     },
     /// Read the tokens of all samples in order, without a copy, and sum their bytes.
     Iterate {
@@ -93,7 +96,8 @@ fn main() -> Result<()> {
             writing::write(&input, &out, compression, hashes, memory)?
         }
         Measure::Decode { data } => reading::decode(&data)?,
-        Measure::Random { data, order } => reading::random(data, &order)?,
+        Measure::Random { data, order, shards: false } => reading::random(data, &order)?,
+        Measure::Random { data, order, shards: true } => reading::random_in_shards(&data, &order)?,
         Measure::Iterate { data } => reading::iterate(&data)?,
     };
     println!("{}", Value::Object(result));

@@ -32,43 +32,73 @@ pub(crate) fn decode(data: &Path) -> Result<Object> {
     Ok(object(json!({ "seconds": seconds, "samples": samples, "sum": sum })))
 }
 
-/// The column `tokens` of the samples that the file `order` names.
+/// The column `tokens` of the samples that the file `order` names, by their number in the dataset.
 pub(crate) fn random(data: PathBuf, order: &Path) -> Result<Object> {
     let order = fs::read(order)?;
     let dataset = StreamingDataset::open(vec![Stream::local(data)], DatasetOptions::default())?;
     let start = Instant::now();
-    let (mut bytes, mut sum) = (0usize, 0u64);
-    let (ids, _) = order.as_chunks();
-    for &id in ids {
+    let mut total = Total::default();
+    for &id in order.as_chunks().0 {
         let sample = dataset.sample(u32::from_le_bytes(id).into())?;
-        let Value::NdArray(tokens) = sample.value("tokens")? else {
-            return Err("the tokens are no array".into());
-        };
-        bytes += tokens.data.len();
-        sum += sum_bytes(&tokens.data);
+        total.add(&sample.value("tokens")?)?;
     }
-    let seconds = start.elapsed().as_secs_f64();
-    Ok(object(json!({ "seconds": seconds, "samples": ids.len(), "bytes": bytes, "sum": sum })))
+    Ok(total.result(start))
+}
+
+/// The same from open shards, where each sample's shard and position are known before.
+pub(crate) fn random_in_shards(data: &Path, order: &Path) -> Result<Object> {
+    let order = fs::read(order)?;
+    let index = Index::parse(&fs::read(data.join("index.json"))?)?;
+    let mut places = Vec::new();
+    for (shard, info) in index.shards.iter().enumerate() {
+        places.extend((0..info.samples as usize).map(|position| (shard, position)));
+    }
+    let start = Instant::now();
+    let open = |info| Shard::open(data, info, ShardOptions::default());
+    let shards = index.shards.iter().map(open).collect::<mds::Result<Vec<_>>>()?;
+    let mut total = Total::default();
+    for &id in order.as_chunks().0 {
+        let (shard, position) = places[u32::from_le_bytes(id) as usize];
+        total.add(&shards[shard].sample(position)?.value("tokens")?)?;
+    }
+    Ok(total.result(start))
 }
 
 /// The column `tokens` of all samples, in place.
 pub(crate) fn iterate(data: &Path) -> Result<Object> {
     let index = Index::parse(&fs::read(data.join("index.json"))?)?;
     let start = Instant::now();
-    let (mut samples, mut bytes, mut sum) = (0u64, 0usize, 0u64);
+    let mut total = Total::default();
     for info in &index.shards {
         let shard = Shard::open(data, info, ShardOptions::default())?;
         for sample in shard.samples()? {
-            let Value::NdArray(tokens) = sample.value("tokens")? else {
-                return Err("the tokens are no array".into());
-            };
-            samples += 1;
-            bytes += tokens.data.len();
-            sum += sum_bytes(&tokens.data);
+            total.add(&sample.value("tokens")?)?;
         }
     }
-    let seconds = start.elapsed().as_secs_f64();
-    Ok(object(json!({ "seconds": seconds, "samples": samples, "bytes": bytes, "sum": sum })))
+    Ok(total.result(start))
+}
+
+/// What has been read.
+#[derive(Default)]
+struct Total {
+    samples: u64,
+    bytes: usize,
+    sum: u64,
+}
+
+impl Total {
+    fn add(&mut self, value: &Value<'_>) -> Result<()> {
+        let Value::NdArray(array) = value else { return Err("the value is no array".into()) };
+        self.samples += 1;
+        self.bytes += array.data.len();
+        self.sum += sum_bytes(&array.data);
+        Ok(())
+    }
+
+    fn result(self, start: Instant) -> Object {
+        let (seconds, Self { samples, bytes, sum }) = (start.elapsed().as_secs_f64(), self);
+        object(json!({ "seconds": seconds, "samples": samples, "bytes": bytes, "sum": sum }))
+    }
 }
 
 /// The sum of all bytes, with the vectors of the machine, as numpy's.

@@ -25,11 +25,8 @@ pub(crate) fn write(
     hashes: Vec<HashAlgorithm>,
     memory: bool,
 ) -> Result<Object> {
-    let schema = Schema::new([
-        ("id", Encoding::Int),
-        ("text", Encoding::Str),
-        ("url", Encoding::Str),
-    ])?;
+    let schema =
+        Schema::new([("id", Encoding::Int), ("text", Encoding::Str), ("url", Encoding::Str)])?;
     let options = WriterOptions { compression, hashes, ..WriterOptions::default() };
     let shard_bytes = options.size_limit;
     let mut documents = Documents::open(input)?;
