@@ -8,7 +8,6 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use flate2::read::MultiGzDecoder;
 use mds::format::{
     Compression, Encoding, HashAlgorithm, Index, NdArray, Schema, ShardBuilder, ShardConfig,
     ShardTable, Value,
@@ -97,18 +96,20 @@ fn shards(criterion: &mut Criterion) {
 }
 
 /// The documents of the repository's sample, several times over: about 30 MB.
+#[expect(clippy::disallowed_types, reason = "files of this repository, whose size is known")]
 fn documents() -> Vec<String> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../data/c4-sample/en");
     let mut documents = Vec::new();
     for name in ["c4-train.00000-of-00002.json.gz", "c4-train.00001-of-00002.json.gz"] {
         let file = File::open(folder.join(name)).expect("the sample is in the repository");
-        for line in BufReader::new(MultiGzDecoder::new(file)).lines() {
+        for line in BufReader::new(flate2::read::MultiGzDecoder::new(file)).lines() {
             let row: serde_json::Value =
                 serde_json::from_str(&line.expect("sound gzip")).expect("lines of JSON");
             documents.push(row["text"].as_str().expect("documents have a text").to_owned());
         }
     }
-    documents.repeat(8)
+    let count = documents.len() * 8;
+    documents.into_iter().cycle().take(count).collect()
 }
 
 /// Writes `documents` into a new folder.

@@ -65,7 +65,7 @@ fn median(mut values: Vec<f64>) -> f64 {
 
 /// Writes `bytes` bytes in files of the size of a shard.
 pub(crate) fn files(out: &Path, bytes: u64, fsync: bool) -> Result<Object> {
-    let block: Vec<u8> = (0..FILE.min(bytes)).map(|i| (i * 31 >> 3) as u8).collect();
+    let block: Vec<u8> = (0..FILE.min(bytes)).map(|i| (i >> 3) as u8).collect();
     fs::create_dir(out)?;
     let start = Instant::now();
     let (mut left, mut number) = (bytes, 0);

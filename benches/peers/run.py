@@ -298,8 +298,12 @@ def report(run, folder, arguments, made_of):
     summary = f"Medians of {arguments.rounds} rounds:\n\n{aligned(table(run, run.median))}\n"
     summary += f"The best of {arguments.rounds} rounds, of each side by itself:\n\n{aligned(table(run, run.best))}"
     others = statistics.mean(row["cores_of_others"] for row in run.raw)
-    notes = f"Other processes took {others:.2f} of {os.cpu_count()} cores on average"
-    notes += ": the figures are those of a busy machine.\n" if others > 0.15 else ".\n"
+    notes = f"Other processes took {others:.2f} of {os.cpu_count()} cores on average.\n"
+    if others > 0.15:
+        notes += (
+            "The machine was busy: no verdict counts. Least of all that on plain zstd, whose threads did not\n"
+            "have a core each, so that a writer with one thread seems to reach what it cannot.\n"
+        )
     folder.mkdir(parents=True)
     (folder / "raw.jsonl").write_text("".join(json.dumps(row) + "\n" for row in run.raw))
     (folder / "summary.txt").write_text(summary + "\n" + notes)
