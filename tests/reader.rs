@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use mds::format::{
-    Damage, DType, Encoding, Format, HashAlgorithm, Index, NdArray, Scalar, Schema, Value,
+    DType, Damage, Encoding, Format, HashAlgorithm, Index, NdArray, Scalar, Schema, Value,
 };
 use mds::{ErrorKind, Shard, ShardOptions, Writer, WriterOptions};
 
@@ -172,8 +172,7 @@ fn text_formats_are_read_too() {
             writer.write_rows(&rows).unwrap();
             let index = writer.finish().unwrap();
             assert_eq!(index.shards[0].files().count(), 2);
-            let shard =
-                Shard::open(dir.path(), &index.shards[0], ShardOptions::default()).unwrap();
+            let shard = Shard::open(dir.path(), &index.shards[0], ShardOptions::default()).unwrap();
             for (sample, row) in shard.samples().unwrap().zip(&rows) {
                 assert_eq!(sample.decode().unwrap(), row, "{format}");
                 assert_eq!(sample.value("s").unwrap(), row[2]);

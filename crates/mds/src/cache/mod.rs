@@ -156,7 +156,7 @@ impl ShardCache {
         let now = now();
         slot.last_used.store(now, Ordering::Relaxed);
         {
-            let started = Instant::now();
+            let mut started = None;
             let mut state = relock(&slot.state);
             loop {
                 if let Some(mapped) = state.kept.clone().or_else(|| state.seen.upgrade()) {
@@ -167,7 +167,7 @@ impl ShardCache {
                     break;
                 }
                 stop.check()?;
-                if started.elapsed() > lock_limit(&self.options) {
+                if started.get_or_insert_with(Instant::now).elapsed() > lock_limit(&self.options) {
                     return Err(self.waited_for_a_thread(shard));
                 }
                 let pause = Duration::from_millis(20);
