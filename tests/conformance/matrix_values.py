@@ -227,6 +227,7 @@ def text_value(values, encoding, forbidden):
         return values.of("text float", FLOATS, values.float)
     text = values.of("text str", TEXTS, values.text)
     for part in forbidden:
-        while part in text:
-            text = text.replace(part, "")
+        # What ends with the first half of a separator is cut too early by the reference's own reader.
+        while (text + part).find(part) < len(text):
+            text = text.replace(part, "") if part in text else text[:-1]
     return text

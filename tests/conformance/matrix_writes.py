@@ -75,9 +75,8 @@ class Matrix:
     def write_merged(self, out, number):
         """A dataset of parts in several folders, under one index that the reference merged."""
         case = out / "mds" / f"merged_{number}"
-        kinds = [self.values.draw.choice(list(WRITERS)) for _ in range(3)]
-        kind = kinds[0]  # a merged index has one format here, since expected.jsonl depends on it
-        all_samples, sizes, columns = [], [], None
+        kind = self.values.turn("merged", list(WRITERS))
+        all_samples, sizes, indexes = [], [], []
         for part in range(3):
             columns, samples, options = self.dataset(kind)
             options |= {"compression": self.values.draw.choice([None, "zstd:3", "gz", "br:1"]), "hashes": ["sha1"]}
@@ -85,10 +84,12 @@ class Matrix:
             with WRITERS[kind](out=str(folder), columns=columns, **options) as writer:
                 for sample in samples:
                     writer.write(sample)
-            index = json.loads((folder / "index.json").read_text())
+            indexes.append(str(folder / "index.json"))
+            index = json.loads(pathlib.Path(indexes[-1]).read_text())
             sizes += [shard["samples"] for shard in index["shards"]]
             all_samples += samples
-        merge_index(str(case / "data"), keep_local=True)
+        # Given a folder alone, it takes the shards of JSON lines for indexes.
+        merge_index(*([indexes] if kind == "json" else []), str(case / "data"), keep_local=True)
         write_expected(case, kind, columns, all_samples, sizes)
         write_json(case / "case.json", {"name": case.name, "format": kind, "num_samples": len(all_samples)})
         return len(all_samples), len(all_samples) * len(columns), len(sizes)
@@ -104,7 +105,7 @@ def main():
         which = hashes[0] if len(hashes) == 1 else "every" if hashes else "no"
         name = f"{kind}_{code or 'none'}_{which}"
         counts.append(matrix.write(arguments.out, name, kind, code, hashes))
-    merged = [matrix.write_merged(arguments.out, number) for number in range(8)]
+    merged = [matrix.write_merged(arguments.out, number) for number in range(10)]
     samples, values, shards = map(sum, zip(*counts, *merged))
     print(f"reference wrote {len(counts)} datasets and merged {len(merged)}: {shards} shards, {samples} samples, {values} values")
 
