@@ -71,7 +71,9 @@ fn level(values: &mut Values, code: &str) -> Compression {
 
 /// The format with each separator and line end in turn.
 fn format_of(values: &mut Values, name: &str) -> Format {
-    let newline = values.turn(name, &["\n", "\r\n", "\n\n", "\r", "\u{2028}"]).into();
+    // The reference parses JSON with the line end, which must be a space of JSON then.
+    let ends = ["\n", "\r\n", "\n\n", "\r", if name == "json" { " \t" } else { "\u{2028}" }];
+    let newline = values.turn(name, &ends).into();
     match name {
         "json" => Format::Json { newline },
         "csv" => Format::Csv { newline },

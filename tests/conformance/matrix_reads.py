@@ -173,7 +173,7 @@ def main():
             checks.check(folder)
         except Exception as error:  # noqa: BLE001 - every failure is reported, then the run fails
             failed.append(f"{folder.name}: {type(error).__name__}: {str(error)[:600]}")
-    # Merged indexes of ours belong here, once there is a merge: see write_merged in matrix_writes.py.
+    # Datasets that we merged belong here, as those of write_merged in matrix_writes.py are read by us.
     print("reference read " + ", ".join(f"{count} {what}" for what, count in checks.counts.items()))
     assert not failed, f"{len(failed)} datasets failed:\n" + "\n".join(failed)
     assert checks.counts["values"], "no values"
