@@ -133,6 +133,7 @@ impl Format {
         self.check_separators().map_err(|error| {
             Error::invalid(error.what(), "give texts that are not empty and not within each other")
         })?;
+        self.check_json_newline()?;
         for column in schema.columns() {
             if !self.takes(&column.encoding) {
                 return Err(Error::invalid(
@@ -147,6 +148,19 @@ impl Format {
             self.check_text(&column.name).map_err(|error| error.in_column(&column.name))?;
         }
         Ok(())
+    }
+
+    /// Refuses lines of JSON that the reference cannot read: it parses them with their line ends.
+    fn check_json_newline(&self) -> Result<()> {
+        match self {
+            Self::Json { newline } if !newline.bytes().all(|byte| b" \t\n\r".contains(&byte)) => {
+                Err(Error::invalid(
+                    format!("the line end {newline:?} is no space of JSON"),
+                    "end the lines with \\n or \\r\\n",
+                ))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn takes(&self, encoding: &Encoding) -> bool {
@@ -173,13 +187,27 @@ impl Format {
     fn check_text(&self, text: &str) -> Result<()> {
         let Some(separator) = self.separator() else { return Ok(()) };
         let newline = self.newline().unwrap_or_default();
+        let remedy = "write the dataset as json or mds, or choose another separator with xsv";
         for (part, what) in [(separator, "separator"), (newline, "line end")] {
             if text.contains(part) {
                 return Err(Error::invalid(
                     format!("the text contains the {what} {part:?}, and {self} has no quotes"),
-                    "write the dataset as json or mds, or choose another separator with xsv",
+                    remedy,
                 ));
             }
+        }
+        // `a:` and `b` around `::` are `a:::b`, which is read as `a` and `:b`.
+        let is_cut = |head: &str| {
+            text.ends_with(head) && format!("{head}{separator}").find(separator) != Some(head.len())
+        };
+        let mut heads = separator.char_indices().skip(1).map(|(at, _)| separator.split_at(at).0);
+        if heads.any(is_cut) {
+            return Err(Error::invalid(
+                format!(
+                    "the text ends as the separator {separator:?} begins, so it would be cut there"
+                ),
+                remedy,
+            ));
         }
         Ok(())
     }
@@ -399,4 +427,49 @@ fn json_value(encoding: &Encoding, json: Json) -> Result<Value<'static>> {
         (Encoding::Float, Json::Float(number)) => Value::Scalar(Scalar::F64(number)),
         (encoding, _) => return Err(Damage::JsonType { expected: encoding.to_string() }.into()),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn xsv(separator: &'static str) -> Format {
+        Format::Xsv { separator: separator.into(), newline: NEWLINE }
+    }
+
+    #[test]
+    fn what_a_separator_would_cut_is_refused() {
+        let schema = Schema::new([("a", Encoding::Str), ("b", Encoding::Str)]).unwrap();
+        let written = |separator, text: &str| {
+            let (format, mut line) = (xsv(separator), Vec::new());
+            format.encode_sample(&schema, &[text.into(), "x".into()], &mut line)?;
+            let values = format.decode_sample(&schema, &line)?;
+            assert_eq!(values, [text.into(), "x".into()], "{separator:?}");
+            Ok::<_, Error>(())
+        };
+        assert_eq!(
+            written("::", "a:").unwrap_err().to_string(),
+            "column a: the text ends as the separator \"::\" begins, so it would be cut \
+             there; write the dataset as json or mds, or choose another separator with xsv"
+        );
+        for (separator, text) in [("aba", "xab"), ("\t\t", "\t"), ("éé", "é"), (":::", "x::")] {
+            assert!(written(separator, text).is_err(), "{separator:?} {text:?}");
+        }
+        for (separator, text) in [("::", ":a"), ("ab", "xa"), ("<sep>", "<"), (":", ""), ("→", "a")]
+        {
+            written(separator, text).unwrap();
+        }
+    }
+
+    #[test]
+    fn lines_of_json_end_with_its_spaces() {
+        let schema = Schema::new([("a", Encoding::Str)]).unwrap();
+        for newline in ["\n", "\r\n", "\r", " \t"] {
+            Format::Json { newline: newline.into() }.check(&schema).unwrap();
+        }
+        assert_eq!(
+            Format::Json { newline: "\u{2028}".into() }.check(&schema).unwrap_err().to_string(),
+            "the line end \"\\u{2028}\" is no space of JSON; end the lines with \\n or \\r\\n"
+        );
+    }
 }
