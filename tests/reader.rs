@@ -88,7 +88,7 @@ fn fields_are_read_by_their_type() {
         let numbers = sample.get(ids).unwrap();
         assert_eq!(*numbers, (0..=i as i32).collect::<Vec<_>>());
         let start = sample.get(raw).unwrap().as_ptr() as usize + 2; // after the header of the array
-        assert_eq!(matches!(numbers, Cow::Borrowed(_)), start % 4 == 0, "sample {i}");
+        assert_eq!(matches!(numbers, Cow::Borrowed(_)), start.is_multiple_of(4), "sample {i}");
         borrowed += usize::from(matches!(numbers, Cow::Borrowed(_)));
     }
     assert!(borrowed > 0 && borrowed < 20, "{borrowed} of 20 happen to be aligned");

@@ -174,7 +174,7 @@ def mds_columns():
                "bytes str int str_int str_float str_decimal json pil jpeg png jpeg_array jpegarray pkl".split()}
     columns |= {f"list of {name}": f"list[{name}]" for name in ("pil", "jpeg", "png")}
     columns |= {f"one {dtype}": dtype for dtype in DTYPES}
-    columns["any array"] = "ndarray"  # "ndarray:" means the same, but we write the first name of the two
+    columns["any array"], columns["any array again"] = "ndarray", "ndarray:"  # two names of one encoding
     columns |= {f"array of {dtype}": f"ndarray:{dtype}" for dtype in DTYPES}
     shapes = ["1", "3", "2,3", "1,1,1", "2,1,2", ",".join(["1"] * 63), "4", "2,2", "5,1", "3,2,1", "1,7"]
     columns |= {f"fixed {dtype}": f"ndarray:{dtype}:{shape}" for dtype, shape in zip(DTYPES, shapes)}

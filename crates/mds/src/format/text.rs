@@ -424,6 +424,8 @@ fn json_value(encoding: &Encoding, json: Json) -> Result<Value<'static>> {
         (Encoding::Int, Json::Int(number)) => {
             number.to_i64().map_or(Value::Integer(number), Value::Int)
         }
+        // Python counts `True` and `False` among the integers.
+        (Encoding::Int, Json::Bool(flag)) => Value::Int(flag.into()),
         (Encoding::Float, Json::Float(number)) => Value::Scalar(Scalar::F64(number)),
         (encoding, _) => return Err(Damage::JsonType { expected: encoding.to_string() }.into()),
     })

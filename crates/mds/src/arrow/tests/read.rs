@@ -94,6 +94,7 @@ fn example(encoding: &Encoding, i: u8) -> Value<'static> {
             Value::List(vec![example(&Encoding::Image(*e), i), example(&Encoding::Image(*e), 1)])
         }
         Encoding::JpegArray | Encoding::Jpegarray => Value::List(vec![file(ImageFormat::Jpeg)]),
+        Encoding::NdArrayColon => NdArray::from_i32(&[i.into(), 2]).into(),
         Encoding::Float => 0.5.into(),
     }
 }
