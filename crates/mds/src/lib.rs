@@ -45,6 +45,7 @@ pub mod error;
 pub mod format;
 pub mod loader;
 pub mod order;
+mod regular;
 pub mod shard;
 pub mod storage;
 pub mod writer;

@@ -266,7 +266,7 @@ impl ShardCache {
             relock(&slot.state).verified = inode;
             if files.cached {
                 // The time of last use, for processes that share the cache.
-                let file = std::fs::File::open(&files.data);
+                let file = crate::regular::open(&files.data);
                 let _ = file.and_then(|file| file.set_modified(SystemTime::now()));
             }
         }

@@ -1,7 +1,7 @@
 //! Files that appear whole or not at all: written under a unique name beside their final one,
 //! synced, renamed, and the directory synced.
 
-use std::fs::{File, Permissions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -11,6 +11,7 @@ use tempfile::NamedTempFile;
 use super::lock::is_still_at;
 use crate::durable::sync_directory;
 use crate::error::{Error, Result};
+use crate::regular;
 
 /// A file under its temporary name, removed when dropped before [`publish`](Self::publish).
 ///
@@ -84,7 +85,8 @@ pub(crate) fn sweep(folder: &Path) {
         if !(name.starts_with('.') && (name.ends_with(".part") || name.ends_with(".lock"))) {
             continue;
         }
-        let abandoned = File::open(entry.path()).is_ok_and(|file| file.try_lock().is_ok());
+        let file = regular::open_own(OpenOptions::new().read(true), &entry.path());
+        let abandoned = file.is_ok_and(|file| file.try_lock().is_ok());
         if abandoned {
             tracing::info!(file = %entry.path().display(), "removing what a killed process left");
             let _ = std::fs::remove_file(entry.path());

@@ -101,6 +101,17 @@ pub enum Damage {
         /// The rule that it breaks.
         fault: NameFault,
     },
+    /// A symbolic link leads out of the dataset.
+    #[error("{path} is a symbolic link that leads out of {root}")]
+    LinkOut {
+        /// Where the link is.
+        path: String,
+        /// The folder that it leads out of.
+        root: String,
+    },
+    /// What stands at the name of a file is a folder, a pipe, a socket or a device.
+    #[error("it is not a regular file")]
+    NotAFile,
     /// The size of a file is not the declared one.
     #[error("the file has {found} bytes, but the index declares {declared}")]
     FileSize {
@@ -311,7 +322,7 @@ pub enum NameFault {
     /// It contains `\`, which separates folders elsewhere.
     #[error("contains a backslash")]
     Backslash,
-    /// It contains NUL, a line end or another control character.
+    /// It contains NUL, a line end, a mark of writing direction or another control character.
     #[error("contains a control character")]
     ControlCharacter,
     /// It leads up or nowhere.
@@ -343,6 +354,10 @@ impl Damage {
             | Self::DuplicateFile { .. }
             | Self::MetaFile { .. }
             | Self::Separators { .. } => "fetch index.json again, or write the dataset again",
+            Self::LinkOut { .. } => {
+                "copy what it points to into the dataset, or do not use this dataset"
+            }
+            Self::NotAFile => "remove it, or put the file there that belongs there",
             Self::Name { .. } => {
                 "do not use this dataset unless you trust it; correct its index.json"
             }

@@ -12,6 +12,7 @@
 //! the line end cannot be stored.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::fmt;
 
 use super::damage::Damage;
@@ -375,18 +376,21 @@ fn decode_object(schema: &Schema, line: &str) -> Result<Vec<Value<'static>>> {
     let json = Json::parse(line).map_err(|error| {
         Error::from(Damage::NotTheText { expected: "JSON", reason: error.to_string() })
     })?;
-    let Json::Object(mut members) = json else { return Err(Damage::NotAnObject.into()) };
+    let Json::Object(members) = json else { return Err(Damage::NotAnObject.into()) };
+    // A map, since both the columns and the keys may be many: comparing all pairs could take days.
+    let mut members: HashMap<String, Json> = members.into_iter().collect();
     let mut values = Vec::with_capacity(schema.columns().len());
     for column in schema.columns() {
-        let found = members.iter().position(|(key, _)| *key == column.name);
-        let value = found
+        let value = members
+            .remove(&column.name)
             .ok_or_else(|| Error::from(Damage::MissingKey))
-            .and_then(|at| json_value(&column.encoding, members.swap_remove(at).1))
+            .and_then(|json| json_value(&column.encoding, json))
             .map_err(|error| error.in_column(&column.name))?;
         values.push(value);
     }
-    match members.into_iter().next() {
-        Some((key, _)) => Err(Damage::UnknownKey { key }.into()),
+    // The same one whatever the order of the map.
+    match members.into_keys().min() {
+        Some(key) => Err(Damage::UnknownKey { key }.into()),
         None => Ok(values),
     }
 }

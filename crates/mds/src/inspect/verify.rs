@@ -11,7 +11,7 @@ use super::{Failure, Source, fail, is_watched, sentence, show};
 
 pub(super) fn run(source: &Source, out: &mut dyn Write) -> Result<ExitCode, Failure> {
     let shards = &source.index.shards;
-    let stored: u64 = shards.iter().map(|shard| shard.stored().bytes).sum();
+    let stored: u64 = shards.iter().map(|s| s.stored().bytes).fold(0, u64::saturating_add);
     let (bar, watched) = (progress(stored), is_watched());
     let mut bad = Vec::new();
     for shard in shards {

@@ -59,7 +59,7 @@ use crate::format::{Damage, Format, HashAlgorithm, Schema, ShardInfo, ShardName,
 
 pub use field::{Field, FieldType, Fields};
 use file::FileBytes;
-pub(crate) use file::{check_bytes, inside, map};
+pub(crate) use file::{check_bytes, inside, map, not_out_of};
 pub use sample::{Sample, SampleRef, Samples};
 
 /// How a shard is opened.
