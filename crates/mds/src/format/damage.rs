@@ -275,6 +275,12 @@ pub enum Damage {
         /// The declared line end.
         newline: String,
     },
+    /// A line of a separated format goes on after the line end, where the next one should begin.
+    #[error("the line contains the line end {newline:?}")]
+    NewlineInside {
+        /// The declared line end.
+        newline: String,
+    },
     /// A line of a separated format has other columns than declared.
     #[error("the line has {found} columns, but the index declares {declared}")]
     LineColumns {

@@ -255,7 +255,10 @@ impl Format {
         let Some(newline) = self.newline() else { return schema.decode_sample(sample) };
         let line = line(sample, newline)?;
         match self.separator() {
-            Some(separator) => decode_line(schema, line, separator),
+            Some(separator) => {
+                refuse_newline(line, newline)?;
+                decode_line(schema, line, separator)
+            }
             None => decode_object(schema, line),
         }
     }
@@ -278,7 +281,9 @@ impl Format {
                 "read the decoded value of the column",
             ));
         };
-        let fields = fields(schema, line(sample, newline)?, separator)?;
+        let line = line(sample, newline)?;
+        refuse_newline(line, newline)?;
+        let fields = fields(schema, line, separator)?;
         fields.get(column).map(|text| text.as_bytes()).ok_or_else(|| schema.no_column(column))
     }
 }
@@ -335,6 +340,15 @@ fn line<'a>(sample: &'a [u8], newline: &str) -> Result<&'a str> {
     std::str::from_utf8(line).map_err(|error| {
         Error::from(Damage::NotUtf8 { at: error.valid_up_to() }).with_source(error)
     })
+}
+
+/// Values cannot contain the line end, so what does is several lines behind one offset. A JSON line
+/// is whole if it can be parsed.
+fn refuse_newline(line: &str, newline: &str) -> Result<()> {
+    if !line.contains(newline) {
+        return Ok(());
+    }
+    Err(Damage::NewlineInside { newline: newline.to_owned() }.into())
 }
 
 fn fields<'a>(schema: &Schema, line: &'a str, separator: &str) -> Result<Vec<&'a str>> {
