@@ -131,7 +131,20 @@ fn run(target: &Target, input: &[u8], describe: impl Fn() -> String) -> Duration
 fn mutated(corpus: &[(String, Vec<u8>)], random: &mut Random) -> Vec<u8> {
     const BYTES: [u8; 12] = [0, 1, 4, 0x20, 0x22, 0x2e, 0x5c, 0x7f, 0x80, 0xc0, 0xfe, 0xff];
     const WORDS: [u32; 14] = [
-        0, 1, 2, 3, 4, 8, 12, 0xff, 0x100, 0xffff, 0x7fff_ffff, 0x8000_0000, 0xffff_fffe, u32::MAX,
+        0,
+        1,
+        2,
+        3,
+        4,
+        8,
+        12,
+        0xff,
+        0x100,
+        0xffff,
+        0x7fff_ffff,
+        0x8000_0000,
+        0xffff_fffe,
+        u32::MAX,
     ];
     let seed = |random: &mut Random| corpus[random.below(corpus.len())].1.clone();
     let mut data = seed(random);
@@ -150,8 +163,11 @@ fn mutated(corpus: &[(String, Vec<u8>)], random: &mut Random) -> Vec<u8> {
             }
             3 => {
                 // A number, or the one that is there a little larger or smaller, either way round.
-                if let Some(word) = data.get_mut(at..).and_then(|tail| tail.first_chunk_mut::<4>()) {
-                    let near = u32::from_le_bytes(*word).wrapping_add(random.below(5) as u32).wrapping_sub(2);
+                if let Some(word) = data.get_mut(at..).and_then(|tail| tail.first_chunk_mut::<4>())
+                {
+                    let near = u32::from_le_bytes(*word)
+                        .wrapping_add(random.below(5) as u32)
+                        .wrapping_sub(2);
                     let other = WORDS[random.below(WORDS.len())];
                     let number = if random.below(2) == 0 { near } else { other };
                     *word = if random.below(4) == 0 {

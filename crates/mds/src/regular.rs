@@ -54,7 +54,8 @@ mod tests {
         let pipe = dir.path().join("pipe");
         assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
         for path in [&pipe, dir.path(), Path::new("/dev/zero")] {
-            let error = Error::io(open(path).unwrap_err(), format!("cannot read {}", path.display()));
+            let error =
+                Error::io(open(path).unwrap_err(), format!("cannot read {}", path.display()));
             assert_eq!(error.kind(), ErrorKind::Corrupt);
             assert_eq!(
                 error.to_string(),

@@ -179,7 +179,7 @@ impl ShardCache {
         let bringing = Bringing(slot);
         let mapped = self
             .bring(shard, stop)
-            .map(Arc::new)
+            .map(|mapped| Arc::new(mapped.of_dataset(self.shown(shard))))
             .map_err(|e| e.in_shard(&slot.info.raw_data.basename).in_dataset(self.shown(shard)))?;
         {
             let mut state = relock(&slot.state);

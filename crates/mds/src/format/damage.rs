@@ -358,6 +358,7 @@ impl Damage {
             | Self::TooManySamples { .. }
             | Self::SamplesBeyondSize { .. }
             | Self::DuplicateFile { .. }
+            | Self::RawSize { .. }
             | Self::MetaFile { .. }
             | Self::Separators { .. } => "fetch index.json again, or write the dataset again",
             Self::LinkOut { .. } => {

@@ -36,7 +36,12 @@ impl ShardName {
         let name = name.into();
         match broken_rule(&name) {
             None => Ok(Self(name)),
-            Some(fault) => Err(Damage::Name { name, fault }.into()),
+            Some(fault) => {
+                let mut name = name;
+                // Room for what is wrong with it in a message of bounded length.
+                name.truncate(name.floor_char_boundary(2 * MAX_NAME_BYTES));
+                Err(Damage::Name { name, fault }.into())
+            }
         }
     }
 
