@@ -454,7 +454,13 @@ const FORMATS: [&str; 5] = ["mds", "json", "csv", "tsv", "xsv"];
 
 fn not_an_index(error: &serde_json::Error) -> Error {
     // The text of serde_json ends with the line and the column.
-    Damage::NotAnIndex { reason: error.to_string() }.into()
+    let mut reason = error.to_string();
+    // It repeats a text that stands in the wrong place, which may be all of the index.
+    if reason.len() > 1000 {
+        let (head, tail) = (reason.floor_char_boundary(500), reason.ceil_char_boundary(reason.len() - 200));
+        reason.replace_range(head..tail, " ... ");
+    }
+    Damage::NotAnIndex { reason }.into()
 }
 
 /// Refuses two entries for the same file: a cache would mix them up.
