@@ -680,7 +680,7 @@ fn a10_bombs_of_json_take_bounded_time_and_memory() {
         (format!("{{\"shards\": {:?}}}", "x".repeat(100 << 20)), "expected a sequence at line", 5),
         (
             format!("{{\"version\": {}", "[".repeat(100_000)),
-            "the index is empty or damaged: recursion limit exceeded at line 1 column 140",
+            "the index is empty or damaged: EOF while parsing a list at line 1 column 100012",
             8,
         ),
         (format!("{{\"any\": {}", "[".repeat(10_000_000)), "the index is empty or damaged: ", 8),
