@@ -12,6 +12,7 @@
 //! the line end cannot be stored.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::fmt;
 
 use super::damage::Damage;
@@ -283,7 +284,10 @@ impl Format {
         let Some(newline) = self.newline() else { return schema.decode_sample(sample) };
         let line = line(sample, newline)?;
         match self.separator() {
-            Some(separator) => decode_line(schema, line, separator),
+            Some(separator) => {
+                refuse_newline(line, newline)?;
+                decode_line(schema, line, separator)
+            }
             None => decode_object(schema, line),
         }
     }
@@ -306,7 +310,9 @@ impl Format {
                 "read the decoded value of the column",
             ));
         };
-        let fields = fields(schema, line(sample, newline)?, separator)?;
+        let line = line(sample, newline)?;
+        refuse_newline(line, newline)?;
+        let fields = fields(schema, line, separator)?;
         fields.get(column).map(|text| text.as_bytes()).ok_or_else(|| schema.no_column(column))
     }
 }
@@ -365,6 +371,15 @@ fn line<'a>(sample: &'a [u8], newline: &str) -> Result<&'a str> {
     })
 }
 
+/// Values cannot contain the line end, so what does is several lines behind one offset. A JSON line
+/// is whole if it can be parsed.
+fn refuse_newline(line: &str, newline: &str) -> Result<()> {
+    if !line.contains(newline) {
+        return Ok(());
+    }
+    Err(Damage::NewlineInside { newline: newline.to_owned() }.into())
+}
+
 fn fields<'a>(schema: &Schema, line: &'a str, separator: &str) -> Result<Vec<&'a str>> {
     let declared = schema.columns().len();
     // One more than declared is enough to see that there are too many.
@@ -402,18 +417,21 @@ fn decode_object(schema: &Schema, line: &str) -> Result<Vec<Value<'static>>> {
     let json = Json::parse(line).map_err(|error| {
         Error::from(Damage::NotTheText { expected: "JSON", reason: error.to_string() })
     })?;
-    let Json::Object(mut members) = json else { return Err(Damage::NotAnObject.into()) };
+    let Json::Object(members) = json else { return Err(Damage::NotAnObject.into()) };
+    // A map, since both the columns and the keys may be many: comparing all pairs could take days.
+    let mut members: HashMap<String, Json> = members.into_iter().collect();
     let mut values = Vec::with_capacity(schema.columns().len());
     for column in schema.columns() {
-        let found = members.iter().position(|(key, _)| *key == column.name);
-        let value = found
+        let value = members
+            .remove(&column.name)
             .ok_or_else(|| Error::from(Damage::MissingKey))
-            .and_then(|at| json_value(&column.encoding, members.swap_remove(at).1))
+            .and_then(|json| json_value(&column.encoding, json))
             .map_err(|error| error.in_column(&column.name))?;
         values.push(value);
     }
-    match members.into_iter().next() {
-        Some((key, _)) => Err(Damage::UnknownKey { key }.into()),
+    // The same one whatever the order of the map.
+    match members.into_keys().min() {
+        Some(key) => Err(Damage::UnknownKey { key }.into()),
         None => Ok(values),
     }
 }

@@ -59,7 +59,7 @@ use crate::format::{Damage, Format, HashAlgorithm, Schema, ShardInfo, ShardName,
 
 pub use field::{Field, FieldType, Fields};
 use file::FileBytes;
-pub(crate) use file::{check_bytes, inside, map};
+pub(crate) use file::{check_bytes, inside, map, not_out_of};
 pub use sample::{Sample, SampleRef, Samples};
 
 /// How a shard is opened.
@@ -105,6 +105,8 @@ pub struct Shard {
     schema: Arc<Schema>,
     format: Format,
     name: ShardName,
+    /// How messages call the dataset, if it is known.
+    dataset: Option<String>,
     declared_samples: u64,
     /// Set at first use, when it has been checked.
     table: OnceLock<ShardTable>,
@@ -171,8 +173,24 @@ impl Shard {
             schema: Arc::clone(info.schema()),
             format: info.format.clone(),
             name: info.raw_data.basename.clone(),
+            dataset: None,
             declared_samples: info.samples,
             table: OnceLock::new(),
+        }
+    }
+
+    /// The same shard, whose errors name the dataset that it belongs to.
+    pub(crate) fn of_dataset(mut self, shown: &str) -> Self {
+        self.dataset = Some(shown.to_owned());
+        self
+    }
+
+    /// Adds to an error where this shard is.
+    fn located(&self, error: Error) -> Error {
+        let error = error.in_shard(&self.name);
+        match &self.dataset {
+            Some(dataset) => error.in_dataset(dataset),
+            None => error,
         }
     }
 
@@ -221,7 +239,7 @@ impl Shard {
         if let Some(table) = self.table.get() {
             return Ok(table);
         }
-        let table = self.parse_table().map_err(|error| error.in_shard(&self.name))?;
+        let table = self.parse_table().map_err(|error| self.located(error))?;
         Ok(self.table.get_or_init(|| table))
     }
 
@@ -243,7 +261,7 @@ impl Shard {
     /// `NotFound` if there is no such sample, `Corrupt` if the table of offsets is damaged.
     pub fn sample(&self, position: usize) -> Result<SampleRef<'_>> {
         let bytes = self.table()?.sample(&self.data, position);
-        let bytes = bytes.map_err(|error| error.in_shard(&self.name))?;
+        let bytes = bytes.map_err(|error| self.located(error))?;
         prefetch(bytes);
         Ok(SampleRef::new(self, position, bytes))
     }
