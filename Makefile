@@ -4,6 +4,7 @@
 #   make test         every test that needs no server and no network
 #   make check        format, lints, documentation, licences
 #   make bench        micro-benchmarks (criterion)
+#   make bench-peers  measure this library and the reference side by side, into benches/runs/
 #   make conformance  exchange datasets with the reference implementation, both ways
 #   make cuda-check   lint the CUDA feature
 #   make cuda         build with CUDA into target-cuda/, print the device report, train two steps where there is a GPU
@@ -12,7 +13,7 @@ CARGO ?= cargo
 # One profile for programs, tests and benches: dependencies are built once, and what is tested is what runs.
 PROFILE := --release
 
-.PHONY: quickstart test check bench conformance cuda cuda-check
+.PHONY: quickstart test check bench bench-peers conformance cuda cuda-check
 
 quickstart:
 	@scripts/quickstart
@@ -35,6 +36,9 @@ check:
 
 bench:
 	$(CARGO) bench --workspace --benches
+
+bench-peers:
+	@scripts/bench-peers
 
 conformance:
 	@scripts/conformance

@@ -1,17 +1,18 @@
-//! The hot paths of the format: encoding a sample, filling a shard, checking a table of offsets,
-//! reading samples and making Arrow batches of them. Samples of 2 KiB: 512 tokens as int32, and an
-//! id; for Arrow also texts.
+//! The hot paths of the format: encoding a sample, filling a shard, checking a table of offsets and
+//! reading samples (of 2 KiB: 512 tokens as int32, and an id), then whole datasets: what
+//! `make bench-peers` compares with the reference, on less data.
 
+use std::fs::File;
 use std::hint::black_box;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use mds::arrow::BatchRows;
 use mds::format::{
-    Compression, Encoding, HashAlgorithm, NdArray, Schema, ShardBuilder, ShardConfig, ShardTable,
-    Value,
+    Compression, Encoding, HashAlgorithm, Index, NdArray, Schema, ShardBuilder, ShardConfig,
+    ShardTable, Value,
 };
-use mds::{Shard, ShardOptions, Writer, WriterOptions};
+use mds::{DatasetOptions, Shard, ShardOptions, Stream, StreamingDataset, Writer, WriterOptions};
 
 const SAMPLES: usize = 10_000;
 
@@ -94,60 +95,104 @@ fn shards(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// A dataset of one shard with one column.
-fn one_column(dir: &Path, encoding: &str, value: impl Fn(usize) -> Value<'static>) -> Shard {
-    let schema = Schema::new([("x", encoding.parse().expect("the name of an encoding"))]);
-    let schema = schema.expect("one column");
-    let options = WriterOptions { size_limit: None, ..WriterOptions::default() };
-    let mut writer = Writer::create(dir, schema, options).expect("a new directory");
-    for id in 0..SAMPLES {
-        writer.write(&[value(id)]).expect("the value fits");
+/// The documents of the repository's sample, several times over: about 30 MB.
+#[expect(clippy::disallowed_types, reason = "files of this repository, whose size is known")]
+fn documents() -> Vec<String> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../data/c4-sample/en");
+    let mut documents = Vec::new();
+    for name in ["c4-train.00000-of-00002.json.gz", "c4-train.00001-of-00002.json.gz"] {
+        let file = File::open(folder.join(name)).expect("the sample is in the repository");
+        for line in BufReader::new(flate2::read::MultiGzDecoder::new(file)).lines() {
+            let row: serde_json::Value =
+                serde_json::from_str(&line.expect("sound gzip")).expect("lines of JSON");
+            documents.push(row["text"].as_str().expect("documents have a text").to_owned());
+        }
     }
-    let index = writer.finish().expect("the disk has room");
-    let options = ShardOptions::default().copied().without_hashes();
-    Shard::open(dir, &index.shards[0], options).expect("it was just written")
+    let count = documents.len() * 8;
+    documents.into_iter().cycle().take(count).collect()
 }
 
-fn arrow(criterion: &mut Criterion) {
-    let dir = tempfile::tempdir().expect("a temporary directory");
-    let tokens = |id: usize| {
-        let tokens: Vec<i32> = (0..512).map(|i| (i * 37 + id as i32 * 11) % 50_257).collect();
-        Value::NdArray(NdArray::from_i32(&tokens))
+/// Writes `documents` into a new folder.
+fn write_text(out: &Path, documents: &[String], options: WriterOptions) -> Index {
+    let columns = [("id", Encoding::Int), ("text", Encoding::Str), ("url", Encoding::Str)];
+    let schema = Schema::new(columns).expect("three columns");
+    let mut writer = Writer::create(out, schema, options).expect("the folder is new");
+    for (id, text) in documents.iter().enumerate() {
+        let values = [Value::Int(id as i64), text.as_str().into(), "https://example.org/".into()];
+        writer.write(&values).expect("the values fit");
+    }
+    writer.finish().expect("there is room")
+}
+
+/// Writes samples of 2,048 tokens into a new folder: 64 MiB, more than fits the processor's caches.
+fn write_tokens(out: &Path, samples: i32) -> Index {
+    let encoding = "ndarray:int32".parse().expect("the name of an encoding");
+    let schema = Schema::new([("tokens", encoding)]).expect("one column");
+    let mut writer =
+        Writer::create(out, schema, WriterOptions::default()).expect("the folder is new");
+    for sample in 0..samples {
+        let tokens: Vec<i32> = (0..2048).map(|i| (i * 37 + sample * 11) % 50_257).collect();
+        writer.write(&[NdArray::from_i32(&tokens).into()]).expect("the values fit");
+    }
+    writer.finish().expect("there is room")
+}
+
+/// Adds the array as 64-bit words, so that every byte has been read.
+fn sum_words(value: &Value<'_>) -> u64 {
+    let Value::NdArray(array) = value else { return 0 };
+    let (words, _) = array.data.as_chunks();
+    words.iter().fold(0, |sum: u64, &word| sum.wrapping_add(u64::from_le_bytes(word)))
+}
+
+fn reading(criterion: &mut Criterion) {
+    const TOKEN_SAMPLES: u64 = 8192;
+    let parent = tempfile::tempdir().expect("a writable folder");
+    let (text, tokens) = (parent.path().join("text"), parent.path().join("tokens"));
+    let text_index = write_text(&text, &documents(), WriterOptions::default());
+    let token_index = write_tokens(&tokens, TOKEN_SAMPLES as i32);
+    let open = |folder: &Path, index: &Index| -> Vec<Shard> {
+        let open = |info| Shard::open(folder, info, ShardOptions::default());
+        index.shards.iter().map(open).collect::<Result<_, _>>().expect("just written")
     };
-    let ascii = |id: usize| Value::from(format!("sample {id} ").repeat(170));
-    let unicode = |id: usize| Value::from(format!("Muster für {id} ").repeat(130));
-    let cases = [
-        ("text, ascii", one_column(&dir.path().join("ascii"), "str", ascii)),
-        ("text, unicode", one_column(&dir.path().join("unicode"), "str", unicode)),
-        ("ndarray:int32", one_column(&dir.path().join("list"), "ndarray:int32", tokens)),
-        ("ndarray:int32:512", one_column(&dir.path().join("fixed"), "ndarray:int32:512", tokens)),
-    ];
-    let mut group = criterion.benchmark_group("to_record_batch");
+
+    let mut group = criterion.benchmark_group("read");
     group.sample_size(20);
-    for (name, shard) in &cases {
-        group.throughput(Throughput::Bytes(shard.bytes().len() as u64));
-        group.bench_function(*name, |b| b.iter(|| shard.to_record_batch()));
-    }
-    group.finish();
-    let mut group = criterion.benchmark_group("batch rows");
-    group.sample_size(20);
-    for (name, shard) in &cases {
-        let batch = shard.to_record_batch().expect("a sound shard");
-        let rows = BatchRows::new(shard.schema(), &batch).expect("the columns of the shard");
-        group.throughput(Throughput::Bytes(shard.bytes().len() as u64));
-        group.bench_function(*name, |b| {
-            let (mut values, mut sample) = (Vec::new(), Vec::new());
-            b.iter(|| {
-                for row in 0..rows.len() {
-                    rows.read(row, &mut values).expect("it came from a shard");
-                    shard.schema().encode_sample(&values, &mut sample).expect("as it came");
-                    black_box(&sample);
+    let bytes = |index: &Index| index.shards.iter().map(|shard| shard.raw_data.bytes).sum();
+    group.throughput(Throughput::Bytes(bytes(&text_index)));
+    group.bench_function("decode all columns", |b| {
+        b.iter(|| {
+            for shard in open(&text, &text_index) {
+                for sample in shard.samples().expect("just written") {
+                    black_box(sample.values().expect("just written"));
                 }
-            });
+            }
         });
-    }
+    });
+    group.throughput(Throughput::Bytes(bytes(&token_index)));
+    group.bench_function("zero-copy iteration, summed", |b| {
+        b.iter(|| {
+            let shards = open(&tokens, &token_index);
+            let samples = shards.iter().flat_map(|shard| shard.samples().expect("just written"));
+            let value = |sample: mds::SampleRef<'_>| {
+                sum_words(&sample.value("tokens").expect("just written"))
+            };
+            samples.map(value).fold(0, u64::wrapping_add)
+        });
+    });
+    group.sample_size(100);
+    group.throughput(Throughput::Bytes(8192));
+    let streams = vec![Stream::local(&tokens)];
+    let dataset = StreamingDataset::open(streams, DatasetOptions::default()).expect("just written");
+    let mut id = 0;
+    group.bench_function("random access to 2,048 tokens, summed", |b| {
+        b.iter(|| {
+            id = (id + 5003) % TOKEN_SAMPLES; // scattered, as a shuffled epoch reads
+            let sample = dataset.sample(id).expect("just written");
+            sum_words(&sample.value("tokens").expect("just written"))
+        });
+    });
     group.finish();
 }
 
-criterion_group!(benches, samples, shards, arrow);
+criterion_group!(benches, samples, shards, reading);
 criterion_main!(benches);

@@ -9,8 +9,6 @@ use std::path::Path;
 use std::thread;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-#[expect(clippy::disallowed_types, reason = "text of this repository, read line by line")]
-use flate2::read::MultiGzDecoder;
 use mds::format::{Encoding, HashAlgorithm, Schema, Value};
 use mds::{Writer, WriterOptions};
 use tempfile::TempDir;
@@ -20,12 +18,13 @@ const TOTAL: usize = 12 << 26;
 
 /// The documents of the sample corpus, repeated, each repetition from another offset so that no
 /// two are alike within the window of the compressor.
+#[expect(clippy::disallowed_types, reason = "text of this repository, read line by line")]
 fn documents() -> Vec<String> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../data/c4-sample/en");
     let mut texts: Vec<String> = Vec::new();
     for name in ["c4-train.00000-of-00002.json.gz", "c4-train.00001-of-00002.json.gz"] {
         let file = std::fs::File::open(folder.join(name)).expect("the sample corpus is committed");
-        for line in BufReader::new(MultiGzDecoder::new(file)).lines() {
+        for line in BufReader::new(flate2::read::MultiGzDecoder::new(file)).lines() {
             let line = line.expect("the file is sound");
             let document: serde_json::Value = serde_json::from_str(&line).expect("JSON lines");
             texts.push(document["text"].as_str().expect("a text").to_owned());

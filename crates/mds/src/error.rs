@@ -9,7 +9,7 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::io;
 
-use crate::format::Damage;
+use crate::format::{Damage, is_hostile_to_terminals};
 
 /// The result of every fallible function of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -100,17 +100,47 @@ fn prefix(position: &Position) -> String {
     if *position == Position::default() { String::new() } else { format!("{position}: ") }
 }
 
+/// Texts from strangers are part of messages, and may be as long as a whole index.
+const MAX_TEXT_BYTES: usize = 4096;
+
+fn shortened(mut text: String) -> String {
+    let bytes = text.len();
+    if bytes > MAX_TEXT_BYTES {
+        text.truncate(text.floor_char_boundary(MAX_TEXT_BYTES));
+        text.push_str(&format!("... ({bytes} bytes)"));
+    }
+    text
+}
+
+/// A name from a stranger as it may go to a terminal.
+fn shown(name: impl fmt::Display) -> String {
+    let name = shortened(name.to_string());
+    if !name.contains(is_hostile_to_terminals) {
+        return name;
+    }
+    let escaped = name.chars().map(|c| match is_hostile_to_terminals(c) {
+        true => c.escape_default().to_string(),
+        false => c.to_string(),
+    });
+    escaped.collect()
+}
+
 impl Error {
     /// An error that says what is wrong and what the reader of the message can do about it. Both
     /// are clauses without a capital letter or a full stop.
     pub fn new(kind: ErrorKind, what: impl Into<String>, remedy: impl Into<String>) -> Self {
-        let (what, remedy) = (what.into(), remedy.into());
+        let (what, remedy) = (shortened(what.into()), shortened(remedy.into()));
         let position = Position::default();
         Self(Box::new(Details { kind, position, what, remedy, damage: None, source: None }))
     }
 
     /// A failure of the local file system. The kind and the remedy follow from `source`.
     pub fn io(source: io::Error, what: impl Into<String>) -> Self {
+        if let Some(found) = source.get_ref().and_then(|inner| inner.downcast_ref::<Damage>()) {
+            let error = Self::from(found.clone());
+            let what = format!("{}: {found}", what.into());
+            return Self::new(ErrorKind::Corrupt, what, error.remedy()).with_damage(found.clone());
+        }
         let (kind, remedy) = match source.kind() {
             io::ErrorKind::NotFound => (ErrorKind::NotFound, "check the path"),
             io::ErrorKind::PermissionDenied => {
@@ -163,14 +193,14 @@ impl Error {
     /// Says in which dataset, unless that is known already.
     #[must_use]
     pub fn in_dataset(mut self, dataset: impl fmt::Display) -> Self {
-        self.0.position.dataset.get_or_insert_with(|| dataset.to_string());
+        self.0.position.dataset.get_or_insert_with(|| shown(dataset));
         self
     }
 
     /// Says in which shard, unless that is known already.
     #[must_use]
     pub fn in_shard(mut self, shard: impl fmt::Display) -> Self {
-        self.0.position.shard.get_or_insert_with(|| shard.to_string());
+        self.0.position.shard.get_or_insert_with(|| shown(shard));
         self
     }
 
@@ -191,7 +221,7 @@ impl Error {
     /// Says in which column, unless that is known already.
     #[must_use]
     pub fn in_column(mut self, column: impl fmt::Display) -> Self {
-        self.0.position.column.get_or_insert_with(|| column.to_string());
+        self.0.position.column.get_or_insert_with(|| shown(column));
         self
     }
 
@@ -269,6 +299,20 @@ mod tests {
             assert_eq!(error.to_string(), format!("cannot write x; {remedy}"));
             assert_eq!(error.source().map(ToString::to_string).as_deref(), Some("below"));
         }
+    }
+
+    #[test]
+    fn texts_from_strangers_are_short_and_harmless() {
+        let error = Error::invalid("x".repeat(5000), "y")
+            .in_shard("a\x1b[2J\u{202e}ü")
+            .in_column("z".repeat(4097));
+        let (x, z) = ("x".repeat(4096), "z".repeat(4096));
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "shard a\\u{{1b}}[2J\\u{{202e}}ü, column {z}... (4097 bytes): {x}... (5000 bytes); y"
+            )
+        );
     }
 
     #[test]

@@ -48,6 +48,7 @@ pub mod format;
 pub mod loader;
 mod merge;
 pub mod order;
+mod regular;
 pub mod shard;
 pub mod storage;
 pub mod writer;

@@ -61,7 +61,9 @@ impl Shard {
         for sample in self.samples()? {
             let counted = self.schema().each_value(sample.encoded(), |column, bytes| {
                 // The values are disjoint slices of the file.
-                sizes.get_mut(column).map(|size| *size += bytes.len());
+                if let Some(size) = sizes.get_mut(column) {
+                    *size += bytes.len();
+                }
                 Ok(())
             });
             counted.map_err(|e| e.at_sample(sample.position() as u64).in_shard(self.name()))?;

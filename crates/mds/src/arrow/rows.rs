@@ -194,6 +194,9 @@ fn value<'r>(encoding: &Encoding, source: &'r Source<'_>, row: usize) -> Result<
         (Source::Lists(lists), Encoding::NdArray { dtype, shape }) => {
             Value::NdArray(lists.get(row, *dtype, shape.as_deref())?)
         }
+        (Source::Lists(lists), Encoding::NdArrayColon) => {
+            Value::NdArray(lists.get(row, None, None)?)
+        }
         (Source::Nested(array), Encoding::Json) => Value::Json(json::value(*array, row)?),
         (Source::Lists(_) | Source::Nested(_), _) => return Err(mismatch(encoding)),
     })

@@ -70,6 +70,7 @@ impl Layout {
             }
             Encoding::Bytes
             | Encoding::NdArray { dtype: None, .. }
+            | Encoding::NdArrayColon
             | Encoding::Image(_)
             | Encoding::JpegArray
             | Encoding::Jpegarray
@@ -218,7 +219,7 @@ pub(super) fn takes(encoding: &Encoding, data_type: &DataType) -> bool {
             let sizes = size.zip(shape.as_deref().and_then(list_size));
             holds(*to, from) && sizes.is_none_or(|(size, declared)| size == declared)
         }
-        (Encoding::NdArray { dtype: None, .. }, Kind::Numbers(..)) => true,
+        (Encoding::NdArray { dtype: None, .. } | Encoding::NdArrayColon, Kind::Numbers(..)) => true,
         (encoding, Kind::Binary) => Layout::of(encoding) == Layout::Binary,
         _ => false,
     }

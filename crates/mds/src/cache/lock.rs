@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::regular;
 use crate::storage::Stop;
 
 /// An exclusive lock on a path, released and removed when dropped.
@@ -53,13 +54,8 @@ impl FileLock {
     pub(crate) fn try_acquire(path: &Path) -> Result<Option<Self>> {
         let failed = |e| Error::io(e, format!("cannot lock {}", path.display()));
         let mut options = OpenOptions::new();
-        let mut file = options
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(path)
-            .map_err(failed)?;
+        options.read(true).write(true).create(true).truncate(false);
+        let mut file = regular::open_own(&mut options, path).map_err(failed)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Ok(None),
@@ -100,8 +96,9 @@ pub(super) fn is_still_at(file: &File, path: &Path) -> bool {
 }
 
 fn holder(path: &Path) -> String {
-    match std::fs::read_to_string(path) {
-        Ok(note) if !note.is_empty() => note,
+    let note = regular::read_at_most(path, 200).ok().and_then(|note| String::from_utf8(note).ok());
+    match note {
+        Some(note) if !note.is_empty() => note,
         _ => "another process".to_owned(),
     }
 }

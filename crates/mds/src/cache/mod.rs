@@ -156,7 +156,7 @@ impl ShardCache {
         let now = now();
         slot.last_used.store(now, Ordering::Relaxed);
         {
-            let started = Instant::now();
+            let mut started = None;
             let mut state = relock(&slot.state);
             loop {
                 if let Some(mapped) = state.kept.clone().or_else(|| state.seen.upgrade()) {
@@ -167,7 +167,7 @@ impl ShardCache {
                     break;
                 }
                 stop.check()?;
-                if started.elapsed() > lock_limit(&self.options) {
+                if started.get_or_insert_with(Instant::now).elapsed() > lock_limit(&self.options) {
                     return Err(self.waited_for_a_thread(shard));
                 }
                 let pause = Duration::from_millis(20);
@@ -179,7 +179,7 @@ impl ShardCache {
         let bringing = Bringing(slot);
         let mapped = self
             .bring(shard, stop)
-            .map(Arc::new)
+            .map(|mapped| Arc::new(mapped.of_dataset(self.shown(shard))))
             .map_err(|e| e.in_shard(&slot.info.raw_data.basename).in_dataset(self.shown(shard)))?;
         {
             let mut state = relock(&slot.state);
@@ -267,7 +267,7 @@ impl ShardCache {
             relock(&slot.state).verified = inode;
             if files.cached {
                 // The time of last use, for processes that share the cache.
-                let file = std::fs::File::open(&files.data);
+                let file = crate::regular::open(&files.data);
                 let _ = file.and_then(|file| file.set_modified(SystemTime::now()));
             }
         }

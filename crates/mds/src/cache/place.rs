@@ -12,7 +12,8 @@ use super::publish::{PartFile, publish, sweep};
 use super::{CacheOptions, lock_limit, lock_path, relock};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{Damage, FileInfo, Index, IndexOptions, ShardInfo};
-use crate::shard::{check_bytes, inside, map};
+use crate::regular;
+use crate::shard::{check_bytes, inside, map, not_out_of};
 use crate::storage::{Location, Remote, RemoteOptions, Stop, check_split};
 
 /// The name of the list of shards.
@@ -169,7 +170,7 @@ impl Place {
         stop: &Stop,
     ) -> Result<(Vec<u8>, bool)> {
         let path = inside(&self.dir, &zip.basename)?;
-        match std::fs::read(&path) {
+        match regular::read_at_most(&path, zip.bytes) {
             Ok(bytes) => match check_bytes(&bytes, zip, options.validate_hash) {
                 Ok(()) => return Ok((bytes, false)),
                 Err(damage) if self.remote.is_none() => {
@@ -285,8 +286,12 @@ fn keep_index(
 }
 
 fn read_index(dir: &Path) -> Result<Option<Vec<u8>>> {
-    let path = dir.join(INDEX);
-    match std::fs::read(&path) {
+    let path = not_out_of(dir, dir.join(INDEX))?;
+    match regular::read_at_most(&path, MAX_INDEX_BYTES) {
+        Ok(text) if text.len() as u64 > MAX_INDEX_BYTES => Err(Error::corrupt(
+            format!("{} is longer than the {MAX_INDEX_BYTES} bytes it may have", path.display()),
+            "check that this is the index of a dataset",
+        )),
         Ok(text) => Ok(Some(text)),
         Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
             Ok(None)

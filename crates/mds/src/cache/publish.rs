@@ -1,7 +1,7 @@
 //! Files that appear whole or not at all: written under a unique name beside their final one,
 //! synced, renamed, and the directory synced.
 
-use std::fs::{File, Permissions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -11,6 +11,7 @@ use tempfile::NamedTempFile;
 use super::lock::is_still_at;
 use crate::durable::sync_directory;
 use crate::error::{Error, Result};
+use crate::regular;
 
 /// A file under its temporary name, removed when dropped before [`publish`](Self::publish).
 ///
@@ -84,10 +85,12 @@ pub(crate) fn sweep(folder: &Path) {
         if !(name.starts_with('.') && (name.ends_with(".part") || name.ends_with(".lock"))) {
             continue;
         }
-        let abandoned = File::open(entry.path()).is_ok_and(|file| file.try_lock().is_ok());
-        if abandoned {
-            tracing::info!(file = %entry.path().display(), "removing what a killed process left");
-            let _ = std::fs::remove_file(entry.path());
+        let path = entry.path();
+        let Ok(file) = regular::open_own(OpenOptions::new().read(true), &path) else { continue };
+        // Locked until it is gone: a writer that waits for the lock then sees that it is.
+        if file.try_lock().is_ok() && is_still_at(&file, &path) {
+            tracing::info!(file = %path.display(), "removing what a killed process left");
+            let _ = std::fs::remove_file(&path);
         }
     }
 }
@@ -153,10 +156,10 @@ mod tests {
                     sweep(dir.path());
                 }
             });
-            for i in 0..200 {
-                publish(&dir.path().join(format!("{i}")), b"x").unwrap();
-            }
+            let published =
+                (0..200).try_for_each(|i| publish(&dir.path().join(format!("{i}")), b"x"));
             done.store(true, std::sync::atomic::Ordering::Relaxed);
+            published.unwrap();
         });
         assert_eq!(names(dir.path()).len(), 200);
     }

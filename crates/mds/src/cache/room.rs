@@ -1,6 +1,5 @@
 //! Room for shards: what a limit allows, and which shards go.
 
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,6 +8,7 @@ use std::sync::atomic::Ordering;
 use super::lock::FileLock;
 use super::{ShardCache, Slot, lock_limit, nanoseconds, relock};
 use crate::error::{Error, Result};
+use crate::regular;
 use crate::storage::Stop;
 
 /// A cached shard that could go.
@@ -132,7 +132,7 @@ impl ShardCache {
         }
         state.kept = None;
         // Kept open until the end: closing it releases the lock.
-        let file = File::open(&paths[0]);
+        let file = regular::open(&paths[0]);
         if file.as_ref().is_ok_and(|file| file.try_lock().is_err()) {
             return Ok(false);
         }
@@ -170,7 +170,7 @@ impl ShardCache {
         match (self.places[slot.place].is_cache(), zip) {
             (false, None) => 0,
             (false, Some(_)) => raw,
-            (true, zip) => raw + zip.filter(|_| self.options.keep_zip).unwrap_or(0),
+            (true, zip) => raw.saturating_add(zip.filter(|_| self.options.keep_zip).unwrap_or(0)),
         }
     }
 }

@@ -31,6 +31,8 @@ pub struct StreamingDataset {
     plan: Plan,
     rank: usize,
     predownload: Option<usize>,
+    /// Ends no wait: for those who ask for a sample and have no flag of their own.
+    never: Stop,
 }
 
 impl fmt::Debug for StreamingDataset {
@@ -111,6 +113,7 @@ impl StreamingDataset {
             plan,
             rank: options.rank,
             predownload: options.predownload,
+            never: Stop::new(),
         }))
     }
 
@@ -157,7 +160,7 @@ impl StreamingDataset {
     /// [`NotFound`](ErrorKind::NotFound) if there is no such sample; otherwise as the shard cannot
     /// be fetched or is damaged: the error names it.
     pub fn sample(&self, id: u64) -> Result<Sample> {
-        self.sample_until(id, &Stop::new())
+        self.sample_until(id, &self.never)
     }
 
     /// [`sample`](Self::sample) that gives up when `stop` goes up.

@@ -29,13 +29,8 @@ pub(crate) fn encode(encoding: &Encoding, value: &Value<'_>, out: &mut Vec<u8>) 
         Encoding::StrFloat => encode_str_float(value, out)?,
         Encoding::StrDecimal => encode_str_decimal(value, out)?,
         Encoding::Json => encode_json(value, out)?,
-        Encoding::NdArray { dtype, shape } => match value {
-            Value::NdArray(array) => {
-                ndarray::encode(array, *dtype, shape.as_deref(), out)?;
-                true
-            }
-            _ => false,
-        },
+        Encoding::NdArray { dtype, shape } => encode_array(*dtype, shape.as_deref(), value, out)?,
+        Encoding::NdArrayColon => encode_array(None, None, value, out)?,
         Encoding::Image(image) => encode_image(*image, value, out)?,
         Encoding::JpegArray | Encoding::Jpegarray => {
             encode_list(ListKind::JpegArray, ImageEncoding::Jpeg, value, out)?
@@ -63,7 +58,7 @@ fn wanted(encoding: &Encoding) -> String {
         Encoding::Float | Encoding::StrFloat => "a float".to_owned(),
         Encoding::StrDecimal => "a decimal number".to_owned(),
         Encoding::Json => "a JSON value, or the text of one".to_owned(),
-        Encoding::NdArray { .. } => "an array".to_owned(),
+        Encoding::NdArray { .. } | Encoding::NdArrayColon => "an array".to_owned(),
         Encoding::Image(ImageEncoding::Pil) => "an image, or a file of one".to_owned(),
         Encoding::Image(image) => format!("a {} file, or an image", image.name()),
         Encoding::JpegArray | Encoding::Jpegarray => "a list of jpeg files".to_owned(),
@@ -93,6 +88,17 @@ fn encode_scalar(dtype: DType, value: &Value<'_>, out: &mut Vec<u8>) -> bool {
         _ => None,
     };
     number.map(|number| number.write_le(out)).is_some()
+}
+
+fn encode_array(
+    dtype: Option<DType>,
+    shape: Option<&[u64]>,
+    value: &Value<'_>,
+    out: &mut Vec<u8>,
+) -> Result<bool> {
+    let Value::NdArray(array) = value else { return Ok(false) };
+    ndarray::encode(array, dtype, shape, out)?;
+    Ok(true)
 }
 
 fn encode_str_int(value: &Value<'_>, out: &mut Vec<u8>) -> Result<bool> {
@@ -253,6 +259,7 @@ pub(crate) fn decode<'a>(encoding: &Encoding, bytes: &'a [u8]) -> Result<Value<'
         Encoding::NdArray { dtype, shape } => {
             Value::NdArray(ndarray::decode(bytes, *dtype, shape.as_deref())?)
         }
+        Encoding::NdArrayColon => Value::NdArray(ndarray::decode(bytes, None, None)?),
         Encoding::Image(image) => decode_image(*image, bytes)?,
         Encoding::JpegArray | Encoding::Jpegarray => {
             decode_list(ListKind::JpegArray, ImageEncoding::Jpeg, bytes)?
@@ -275,12 +282,103 @@ fn not_the_text(expected: &'static str, error: &TextError) -> Damage {
 fn decode_image(encoding: ImageEncoding, bytes: &[u8]) -> Result<Value<'_>> {
     Ok(match encoding {
         ImageEncoding::Pil => Value::Image(Image::decode_pil(bytes).map_err(Damage::Image)?),
-        file => Value::ImageFile(ImageFile::new(format_of(file), bytes).map_err(Damage::Image)?),
+        declared => Value::ImageFile(open_file(format_of(declared), bytes)?),
     })
+}
+
+/// The reference opens whatever image file it finds, so a PNG file in a `jpeg` column is one.
+fn open_file(declared: ImageFormat, bytes: &[u8]) -> Result<ImageFile<'_>> {
+    let other = match declared {
+        ImageFormat::Jpeg => ImageFormat::Png,
+        ImageFormat::Png => ImageFormat::Jpeg,
+    };
+    let file = ImageFile::new(declared, bytes);
+    Ok(file.or_else(|fault| ImageFile::new(other, bytes).map_err(|_| Damage::Image(fault)))?)
 }
 
 fn decode_list(kind: ListKind, encoding: ImageEncoding, bytes: &[u8]) -> Result<Value<'_>> {
     let elements = image::decode_list(kind, bytes).map_err(Damage::Image)?;
     let values = elements.into_iter().map(|element| decode_image(encoding, element));
     values.collect::<Result<_>>().map(Value::List)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::NdArray;
+    use super::*;
+
+    fn encoded(encoding: &str, value: &Value<'_>) -> Result<Vec<u8>> {
+        let mut out = Vec::new();
+        encode(&encoding.parse()?, value, &mut out)?;
+        Ok(out)
+    }
+
+    #[test]
+    fn texts_of_numbers_and_json_become_those_of_python() {
+        let cases: [(&str, Value<'_>, &str); 12] = [
+            ("str_int", 7.into(), "7"),
+            ("str_int", Scalar::U64(u64::MAX).into(), "18446744073709551615"),
+            ("str_int", " +1_000 ".into(), "1000"),
+            ("str_float", 1e16.into(), "1e+16"),
+            ("str_float", Scalar::F32(0.5).into(), "0.5"),
+            ("str_float", "1E-5".into(), "1e-05"),
+            ("str_decimal", "1e-7".into(), "1E-7"),
+            ("str_decimal", (-3).into(), "-3"),
+            ("json", Json::parse("[1.0,null,\"é\"]").unwrap().into(), "[1.0, null, \"\\u00e9\"]"),
+            ("json", "{\"b\":1}".into(), "{\"b\":1}"),
+            ("json", Json::Float(f64::NAN).into(), "NaN"),
+            ("str", "é".into(), "é"),
+        ];
+        for (encoding, value, text) in cases {
+            let bytes = encoded(encoding, &value).unwrap();
+            assert_eq!(String::from_utf8(bytes).unwrap(), text, "{encoding} {value:?}");
+        }
+    }
+
+    #[test]
+    fn texts_that_are_no_such_value_are_refused_and_corrupt() {
+        let cases = [
+            ("str_int", "1.5", "an integer"),
+            ("str_float", "x", "a float"),
+            ("str_decimal", "", "a decimal number"),
+            ("json", "{", "JSON"),
+        ];
+        for (encoding, text, what) in cases {
+            let refused = encoded(encoding, &text.into()).unwrap_err();
+            assert_eq!(refused.kind(), crate::ErrorKind::InvalidArgument);
+            assert!(refused.to_string().contains(&format!("is not {what}")), "{refused}");
+            let error = decode(&encoding.parse().unwrap(), text.as_bytes()).unwrap_err();
+            assert!(
+                matches!(error.damage(), Some(Damage::NotTheText { expected, .. }) if *expected == what),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_image_file_of_another_format_is_one_all_the_same() {
+        let image = Image::new(1, 1, image::ImageMode::Rgb, &[9, 8, 7][..]).unwrap();
+        let png = ImageFile::from_image(&image, ImageFormat::Png).unwrap();
+        let Value::ImageFile(file) = decode(&"jpeg".parse().unwrap(), png.bytes()).unwrap() else {
+            panic!("an image file");
+        };
+        assert_eq!((file.format(), file.decode().unwrap()), (ImageFormat::Png, image.clone()));
+        // Written to a column of the other format, it becomes one of those.
+        let jpeg = encoded("jpeg", &Value::ImageFile(png.clone())).unwrap();
+        assert!(ImageFile::new(ImageFormat::Jpeg, jpeg.as_slice()).is_ok());
+        assert_eq!(encoded("png", &Value::ImageFile(png.clone())).unwrap(), png.bytes());
+        assert_eq!(encoded("png", &Value::Image(image.clone())).unwrap(), png.bytes());
+        let pil = encoded("pil", &Value::ImageFile(png)).unwrap();
+        assert_eq!(decode(&"pil".parse().unwrap(), &pil).unwrap(), Value::Image(image));
+        let error = decode(&"jpeg".parse().unwrap(), b"GIF89a").unwrap_err();
+        assert!(matches!(error.damage(), Some(Damage::Image(ImageFault::Signature { .. }))));
+    }
+
+    #[test]
+    fn arrays_under_both_names_of_the_encoding_are_the_same() {
+        let array = Value::NdArray(NdArray::from_i32(&[1, -2]));
+        let bytes = encoded("ndarray", &array).unwrap();
+        assert_eq!(encoded("ndarray:", &array).unwrap(), bytes);
+        assert_eq!(decode(&"ndarray:".parse().unwrap(), &bytes).unwrap(), array);
+    }
 }

@@ -101,6 +101,17 @@ pub enum Damage {
         /// The rule that it breaks.
         fault: NameFault,
     },
+    /// A symbolic link leads out of the dataset.
+    #[error("{path} is a symbolic link that leads out of {root}")]
+    LinkOut {
+        /// Where the link is.
+        path: String,
+        /// The folder that it leads out of.
+        root: String,
+    },
+    /// What stands at the name of a file is a folder, a pipe, a socket or a device.
+    #[error("it is not a regular file")]
+    NotAFile,
     /// The size of a file is not the declared one.
     #[error("the file has {found} bytes, but the index declares {declared}")]
     FileSize {
@@ -262,6 +273,12 @@ pub enum Damage {
         /// The declared line end.
         newline: String,
     },
+    /// A line of a separated format goes on after the line end, where the next one should begin.
+    #[error("the line contains the line end {newline:?}")]
+    NewlineInside {
+        /// The declared line end.
+        newline: String,
+    },
     /// A line of a separated format has other columns than declared.
     #[error("the line has {found} columns, but the index declares {declared}")]
     LineColumns {
@@ -309,7 +326,7 @@ pub enum NameFault {
     /// It contains `\`, which separates folders elsewhere.
     #[error("contains a backslash")]
     Backslash,
-    /// It contains NUL, a line end or another control character.
+    /// It contains NUL, a line end, a mark of writing direction or another control character.
     #[error("contains a control character")]
     ControlCharacter,
     /// It leads up or nowhere.
@@ -339,8 +356,13 @@ impl Damage {
             | Self::TooManySamples { .. }
             | Self::SamplesBeyondSize { .. }
             | Self::DuplicateFile { .. }
+            | Self::RawSize { .. }
             | Self::MetaFile { .. }
             | Self::Separators { .. } => "fetch index.json again, or write the dataset again",
+            Self::LinkOut { .. } => {
+                "copy what it points to into the dataset, or do not use this dataset"
+            }
+            Self::NotAFile => "remove it, or put the file there that belongs there",
             Self::Name { .. } => {
                 "do not use this dataset unless you trust it; correct its index.json"
             }

@@ -54,6 +54,8 @@ pub enum Encoding {
         /// The fixed shape, if any; never without a fixed type.
         shape: Option<Vec<u64>>,
     },
+    /// The same as an array of which nothing is fixed, under the name `ndarray:`.
+    NdArrayColon,
     /// An image.
     Image(ImageEncoding),
     /// A list of JPEG files, with at least one.
@@ -128,6 +130,7 @@ impl fmt::Display for Encoding {
             Self::StrDecimal => f.write_str("str_decimal"),
             Self::Json => f.write_str("json"),
             Self::Float => f.write_str("float"),
+            Self::NdArrayColon => f.write_str("ndarray:"),
             Self::Image(image) => f.write_str(image.name()),
             Self::ImageList(image) => write!(f, "list[{}]", image.name()),
             Self::JpegArray => f.write_str("jpeg_array"),
@@ -206,7 +209,7 @@ impl Encoding {
 /// Parses what follows `ndarray:`, `<type>` or `<type>:<d0>,<d1>,...`. An empty tail fixes nothing.
 fn parse_ndarray(name: &str, tail: &str) -> Result<Encoding> {
     if tail.is_empty() {
-        return Ok(Encoding::NdArray { dtype: None, shape: None });
+        return Ok(Encoding::NdArrayColon);
     }
     let (dtype, dims) = match tail.split_once(':') {
         Some((dtype, dims)) => (dtype, Some(dims)),
@@ -266,6 +269,7 @@ mod tests {
             ("str_decimal", None),
             ("json", None),
             ("ndarray", None),
+            ("ndarray:", None),
             ("ndarray:uint16", None),
             ("ndarray:uint16:128", Some(256)),
             ("ndarray:float32:2,3", Some(24)),
@@ -283,7 +287,6 @@ mod tests {
             assert_eq!(encoding.to_string(), name);
             assert_eq!(encoding.size(), size, "{name}");
         }
-        assert_eq!("ndarray:".parse::<Encoding>().unwrap().to_string(), "ndarray");
     }
 
     #[test]

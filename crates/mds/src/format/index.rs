@@ -4,12 +4,14 @@
 //! outside may be hostile; nothing in a parsed [`Index`] can lead out of the dataset's directory.
 
 use std::collections::{BTreeMap, HashSet};
+use std::fmt;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value as Json;
 
-use super::compression::Compression;
+use super::compression::{Compression, MAX_SHARD_BYTES};
 use super::config::{ColumnsText, ShardConfig};
 use super::damage::Damage;
 use super::encoding::Encoding;
@@ -323,46 +325,143 @@ fn check_versions(text: &[u8]) -> Result<()> {
     #[derive(Deserialize)]
     struct Probe {
         #[serde(default)]
-        version: Json,
+        version: Word,
         #[serde(default)]
-        shards: Vec<ShardProbe>,
-    }
-    #[derive(Deserialize)]
-    struct ShardProbe {
-        #[serde(default)]
-        version: Json,
-        #[serde(default)]
-        format: Json,
+        shards: Entries,
     }
     let probe: Probe = serde_json::from_slice(text).map_err(|e| not_an_index(&e))?;
-    let check = |version: &Json, what: &str| {
-        if version.as_u64() == Some(VERSION) {
-            return Ok(());
-        }
-        Err(Error::unsupported(
-            format!("{what} has version {version}, but only version 2 is supported"),
-            "write the dataset with a writer of MDS version 2",
-        ))
-    };
-    check(&probe.version, "the index")?;
-    for (number, shard) in probe.shards.iter().enumerate() {
-        check(&shard.version, "the entry of the shard").map_err(|error| error.in_shard(number))?;
-        if !FORMATS.iter().any(|name| shard.format == *name) {
-            return Err(Error::unsupported(
-                format!("the shard has the format {}, which does not exist", shard.format),
-                format!("write the dataset as one of {}", FORMATS.join(", ")),
-            )
-            .in_shard(number));
-        }
+    check_version(&probe.version, "the index")?;
+    match probe.shards.0 {
+        Some((number, error)) => Err(error.in_shard(number)),
+        None => Ok(()),
     }
-    Ok(())
+}
+
+fn check_version(version: &Word, what: &str) -> Result<()> {
+    if version.0.as_u64() == Some(VERSION) {
+        return Ok(());
+    }
+    Err(Error::unsupported(
+        format!("{what} has version {}, but only version 2 is supported", version.0),
+        "write the dataset with a writer of MDS version 2",
+    ))
+}
+
+/// The first entry at fault and what is wrong with it. The entries are looked at one by one: a list
+/// of millions of empty ones would take many times the memory of its text.
+#[derive(Default)]
+struct Entries(Option<(usize, Error)>);
+
+impl<'de> Deserialize<'de> for Entries {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct Entry {
+            #[serde(default)]
+            version: Word,
+            #[serde(default)]
+            format: Word,
+        }
+        struct OneByOne;
+        impl<'de> Visitor<'de> for OneByOne {
+            type Value = Entries;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a sequence")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Entries, A::Error> {
+                let mut first = None;
+                let mut number = 0;
+                while let Some(entry) = list.next_element::<Entry>()? {
+                    if first.is_none() {
+                        let checked = check_version(&entry.version, "the entry of the shard")
+                            .and_then(|()| check_format(&entry.format));
+                        first = checked.err().map(|error| (number, error));
+                    }
+                    number += 1;
+                }
+                Ok(Entries(first))
+            }
+        }
+        deserializer.deserialize_seq(OneByOne)
+    }
+}
+
+fn check_format(format: &Word) -> Result<()> {
+    if FORMATS.iter().any(|name| format.0 == *name) {
+        return Ok(());
+    }
+    Err(Error::unsupported(
+        format!("the shard has the format {}, which does not exist", format.0),
+        format!("write the dataset as one of {}", FORMATS.join(", ")),
+    ))
+}
+
+/// A number or a word, as far as it is needed to compare and to show it: lists and objects are
+/// passed over, whatever their size, and texts are kept only if they are short.
+#[derive(Default)]
+struct Word(Json);
+
+impl<'de> Deserialize<'de> for Word {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Any;
+        impl<'de> Visitor<'de> for Any {
+            type Value = Word;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a value")
+            }
+
+            fn visit_unit<E>(self) -> Result<Word, E> {
+                Ok(Word(Json::Null))
+            }
+
+            fn visit_bool<E>(self, value: bool) -> Result<Word, E> {
+                Ok(Word(value.into()))
+            }
+
+            fn visit_u64<E>(self, value: u64) -> Result<Word, E> {
+                Ok(Word(value.into()))
+            }
+
+            fn visit_i64<E>(self, value: i64) -> Result<Word, E> {
+                Ok(Word(value.into()))
+            }
+
+            fn visit_f64<E>(self, value: f64) -> Result<Word, E> {
+                Ok(Word(value.into()))
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Word, E> {
+                Ok(Word(if text.len() > 100 { "...".into() } else { text.into() }))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Word, A::Error> {
+                while list.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(Word("[...]".into()))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Word, A::Error> {
+                while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+                Ok(Word("{...}".into()))
+            }
+        }
+        deserializer.deserialize_any(Any)
+    }
 }
 
 const FORMATS: [&str; 5] = ["mds", "json", "csv", "tsv", "xsv"];
 
 fn not_an_index(error: &serde_json::Error) -> Error {
     // The text of serde_json ends with the line and the column.
-    Damage::NotAnIndex { reason: error.to_string() }.into()
+    let mut reason = error.to_string();
+    // It repeats a text that stands in the wrong place, which may be all of the index.
+    if reason.len() > 1000 {
+        let (head, tail) =
+            (reason.floor_char_boundary(500), reason.ceil_char_boundary(reason.len() - 200));
+        reason.replace_range(head..tail, " ... ");
+    }
+    Damage::NotAnIndex { reason }.into()
 }
 
 /// Refuses two entries for the same file: a cache would mix them up.
@@ -493,6 +592,11 @@ impl ShardInfo {
         let samples = self.samples;
         if samples > u64::from(u32::MAX) {
             return Err(Damage::TooManySamples { samples }.into());
+        }
+        for ShardFile { raw, .. } in self.files() {
+            if raw.bytes > MAX_SHARD_BYTES {
+                return Err(Damage::RawSize { declared: raw.bytes }.into());
+            }
         }
         // The count, and one offset more than there are samples.
         let bytes = self.raw_meta.as_ref().unwrap_or(&self.raw_data).bytes;

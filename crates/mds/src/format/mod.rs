@@ -117,6 +117,7 @@ pub use hash::HashAlgorithm;
 pub use image::{Image, ImageFile};
 pub use index::{FileInfo, Index, IndexOptions, ShardFile, ShardInfo};
 pub use name::ShardName;
+pub(crate) use name::is_hostile_to_terminals;
 pub use python::{Decimal, Integer, Json};
 pub use schema::{Column, Schema};
 pub use shard::{RawShard, ShardBuilder};

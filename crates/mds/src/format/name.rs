@@ -12,10 +12,17 @@ use crate::{Error, Result};
 ///
 /// Names come from index files, which may be hostile, and are joined to local directories. So a
 /// name is never absolute; no segment is empty, `.` or `..`; there is no backslash, no NUL or other
-/// control character, no drive letter; each segment has at most 240 bytes, which leaves room for
+/// control character (those that turn the direction of writing among them), no drive letter; each segment has at most 240 bytes, which leaves room for
 /// the suffix of a temporary name; all of it has at most 1024; and it is not `index.json`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ShardName(String);
+
+/// Whether a character changes how the text around it is shown: control characters, and those that
+/// reverse the direction of writing.
+pub(crate) fn is_hostile_to_terminals(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
 
 /// File systems take 255 bytes.
 const MAX_SEGMENT_BYTES: usize = 240;
@@ -30,7 +37,12 @@ impl ShardName {
         let name = name.into();
         match broken_rule(&name) {
             None => Ok(Self(name)),
-            Some(fault) => Err(Damage::Name { name, fault }.into()),
+            Some(fault) => {
+                let mut name = name;
+                // Room for what is wrong with it in a message of bounded length.
+                name.truncate(name.floor_char_boundary(2 * MAX_NAME_BYTES));
+                Err(Damage::Name { name, fault }.into())
+            }
         }
     }
 
@@ -71,7 +83,7 @@ fn broken_rule(name: &str) -> Option<NameFault> {
     if name.contains('\\') {
         return Some(NameFault::Backslash);
     }
-    if name.chars().any(char::is_control) {
+    if name.contains(is_hostile_to_terminals) {
         return Some(NameFault::ControlCharacter);
     }
     if name.split('/').any(|segment| matches!(segment, "" | "." | "..")) {
@@ -127,6 +139,8 @@ mod tests {
             ("a\\b", "contains a backslash"),
             ("a\0b", "contains a control character"),
             ("a\nb", "contains a control character"),
+            ("a\u{202e}sdm.b", "contains a control character"),
+            ("\u{2067}a", "contains a control character"),
             ("..", "has an empty, `.` or `..` segment"),
             ("a/../../b", "has an empty, `.` or `..` segment"),
             ("./a", "has an empty, `.` or `..` segment"),

@@ -12,6 +12,7 @@
 //! the line end cannot be stored.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::fmt;
 
 use super::damage::Damage;
@@ -133,6 +134,7 @@ impl Format {
         self.check_separators().map_err(|error| {
             Error::invalid(error.what(), "give texts that are not empty and not within each other")
         })?;
+        self.check_json_newline()?;
         for column in schema.columns() {
             if !self.takes(&column.encoding) {
                 return Err(Error::invalid(
@@ -147,6 +149,19 @@ impl Format {
             self.check_text(&column.name).map_err(|error| error.in_column(&column.name))?;
         }
         Ok(())
+    }
+
+    /// Refuses lines of JSON that the reference cannot read: it parses them with their line ends.
+    fn check_json_newline(&self) -> Result<()> {
+        match self {
+            Self::Json { newline } if !newline.bytes().all(|byte| b" \t\n\r".contains(&byte)) => {
+                Err(Error::invalid(
+                    format!("the line end {newline:?} is no space of JSON"),
+                    "end the lines with \\n or \\r\\n",
+                ))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn takes(&self, encoding: &Encoding) -> bool {
@@ -173,13 +188,27 @@ impl Format {
     fn check_text(&self, text: &str) -> Result<()> {
         let Some(separator) = self.separator() else { return Ok(()) };
         let newline = self.newline().unwrap_or_default();
+        let remedy = "write the dataset as json or mds, or choose another separator with xsv";
         for (part, what) in [(separator, "separator"), (newline, "line end")] {
             if text.contains(part) {
                 return Err(Error::invalid(
                     format!("the text contains the {what} {part:?}, and {self} has no quotes"),
-                    "write the dataset as json or mds, or choose another separator with xsv",
+                    remedy,
                 ));
             }
+        }
+        // `a:` and `b` around `::` are `a:::b`, which is read as `a` and `:b`.
+        let is_cut = |head: &str| {
+            text.ends_with(head) && format!("{head}{separator}").find(separator) != Some(head.len())
+        };
+        let mut heads = separator.char_indices().skip(1).map(|(at, _)| separator.split_at(at).0);
+        if heads.any(is_cut) {
+            return Err(Error::invalid(
+                format!(
+                    "the text ends as the separator {separator:?} begins, so it would be cut there"
+                ),
+                remedy,
+            ));
         }
         Ok(())
     }
@@ -255,7 +284,10 @@ impl Format {
         let Some(newline) = self.newline() else { return schema.decode_sample(sample) };
         let line = line(sample, newline)?;
         match self.separator() {
-            Some(separator) => decode_line(schema, line, separator),
+            Some(separator) => {
+                refuse_newline(line, newline)?;
+                decode_line(schema, line, separator)
+            }
             None => decode_object(schema, line),
         }
     }
@@ -278,7 +310,9 @@ impl Format {
                 "read the decoded value of the column",
             ));
         };
-        let fields = fields(schema, line(sample, newline)?, separator)?;
+        let line = line(sample, newline)?;
+        refuse_newline(line, newline)?;
+        let fields = fields(schema, line, separator)?;
         fields.get(column).map(|text| text.as_bytes()).ok_or_else(|| schema.no_column(column))
     }
 }
@@ -337,6 +371,15 @@ fn line<'a>(sample: &'a [u8], newline: &str) -> Result<&'a str> {
     })
 }
 
+/// Values cannot contain the line end, so what does is several lines behind one offset. A JSON line
+/// is whole if it can be parsed.
+fn refuse_newline(line: &str, newline: &str) -> Result<()> {
+    if !line.contains(newline) {
+        return Ok(());
+    }
+    Err(Damage::NewlineInside { newline: newline.to_owned() }.into())
+}
+
 fn fields<'a>(schema: &Schema, line: &'a str, separator: &str) -> Result<Vec<&'a str>> {
     let declared = schema.columns().len();
     // One more than declared is enough to see that there are too many.
@@ -374,18 +417,21 @@ fn decode_object(schema: &Schema, line: &str) -> Result<Vec<Value<'static>>> {
     let json = Json::parse(line).map_err(|error| {
         Error::from(Damage::NotTheText { expected: "JSON", reason: error.to_string() })
     })?;
-    let Json::Object(mut members) = json else { return Err(Damage::NotAnObject.into()) };
+    let Json::Object(members) = json else { return Err(Damage::NotAnObject.into()) };
+    // A map, since both the columns and the keys may be many: comparing all pairs could take days.
+    let mut members: HashMap<String, Json> = members.into_iter().collect();
     let mut values = Vec::with_capacity(schema.columns().len());
     for column in schema.columns() {
-        let found = members.iter().position(|(key, _)| *key == column.name);
-        let value = found
+        let value = members
+            .remove(&column.name)
             .ok_or_else(|| Error::from(Damage::MissingKey))
-            .and_then(|at| json_value(&column.encoding, members.swap_remove(at).1))
+            .and_then(|json| json_value(&column.encoding, json))
             .map_err(|error| error.in_column(&column.name))?;
         values.push(value);
     }
-    match members.into_iter().next() {
-        Some((key, _)) => Err(Damage::UnknownKey { key }.into()),
+    // The same one whatever the order of the map.
+    match members.into_keys().min() {
+        Some(key) => Err(Damage::UnknownKey { key }.into()),
         None => Ok(values),
     }
 }
@@ -396,7 +442,54 @@ fn json_value(encoding: &Encoding, json: Json) -> Result<Value<'static>> {
         (Encoding::Int, Json::Int(number)) => {
             number.to_i64().map_or(Value::Integer(number), Value::Int)
         }
+        // Python counts `True` and `False` among the integers.
+        (Encoding::Int, Json::Bool(flag)) => Value::Int(flag.into()),
         (Encoding::Float, Json::Float(number)) => Value::Scalar(Scalar::F64(number)),
         (encoding, _) => return Err(Damage::JsonType { expected: encoding.to_string() }.into()),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn xsv(separator: &'static str) -> Format {
+        Format::Xsv { separator: separator.into(), newline: NEWLINE }
+    }
+
+    #[test]
+    fn what_a_separator_would_cut_is_refused() {
+        let schema = Schema::new([("a", Encoding::Str), ("b", Encoding::Str)]).unwrap();
+        let written = |separator, text: &str| {
+            let (format, mut line) = (xsv(separator), Vec::new());
+            format.encode_sample(&schema, &[text.into(), "x".into()], &mut line)?;
+            let values = format.decode_sample(&schema, &line)?;
+            assert_eq!(values, [text.into(), "x".into()], "{separator:?}");
+            Ok::<_, Error>(())
+        };
+        assert_eq!(
+            written("::", "a:").unwrap_err().to_string(),
+            "column a: the text ends as the separator \"::\" begins, so it would be cut \
+             there; write the dataset as json or mds, or choose another separator with xsv"
+        );
+        for (separator, text) in [("aba", "xab"), ("\t\t", "\t"), ("éé", "é"), (":::", "x::")] {
+            assert!(written(separator, text).is_err(), "{separator:?} {text:?}");
+        }
+        for (separator, text) in [("::", ":a"), ("ab", "xa"), ("<sep>", "<"), (":", ""), ("→", "a")]
+        {
+            written(separator, text).unwrap();
+        }
+    }
+
+    #[test]
+    fn lines_of_json_end_with_its_spaces() {
+        let schema = Schema::new([("a", Encoding::Str)]).unwrap();
+        for newline in ["\n", "\r\n", "\r", " \t"] {
+            Format::Json { newline: newline.into() }.check(&schema).unwrap();
+        }
+        assert_eq!(
+            Format::Json { newline: "\u{2028}".into() }.check(&schema).unwrap_err().to_string(),
+            "the line end \"\\u{2028}\" is no space of JSON; end the lines with \\n or \\r\\n"
+        );
+    }
 }

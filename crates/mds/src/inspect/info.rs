@@ -12,8 +12,8 @@ const LISTED: usize = 20;
 
 pub(super) fn run(source: &Source, full: bool, out: &mut dyn Write) -> Result<(), Failure> {
     let shards = &source.index.shards;
-    let raw: u64 = shards.iter().map(ShardInfo::raw_bytes).sum();
-    let stored: u64 = shards.iter().map(ShardInfo::stored_bytes).sum();
+    let raw: u64 = shards.iter().map(ShardInfo::raw_bytes).fold(0, u64::saturating_add);
+    let stored: u64 = shards.iter().map(ShardInfo::stored_bytes).fold(0, u64::saturating_add);
     let largest = shards.iter().map(ShardInfo::raw_bytes).max().unwrap_or(0);
     let all = |name: &dyn Fn(&ShardInfo) -> Vec<String>| -> String {
         let names: BTreeSet<String> = shards.iter().flat_map(name).collect();

@@ -10,7 +10,7 @@ use super::{Failure, Source, fail, is_watched, progress, sentence, show, source}
 
 pub(super) fn run(source: &Source, out: &mut dyn Write) -> Result<ExitCode, Failure> {
     let shards = &source.index.shards;
-    let stored: u64 = shards.iter().map(ShardInfo::stored_bytes).sum();
+    let stored: u64 = shards.iter().map(ShardInfo::stored_bytes).fold(0, u64::saturating_add);
     let (bar, watched) = (progress::bytes(stored), is_watched());
     let mut bad = Vec::new();
     for shard in shards {

@@ -199,6 +199,7 @@ macro_rules! slices {
             fn reads(encoding: &Encoding) -> bool {
                 match encoding {
                     Encoding::NdArray { dtype, .. } => dtype.is_none_or(|d| d == DType::$dtype),
+                    Encoding::NdArrayColon => true,
                     _ => false,
                 }
             }

@@ -1,7 +1,7 @@
 //! The bytes of one file of a shard, mapped or owned, compared with the index.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
@@ -10,6 +10,7 @@ use memmap2::Mmap;
 use super::{ShardOptions, missing, quickest_hash};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{Compression, Damage, FileInfo, ShardFile, ShardName};
+use crate::regular;
 
 /// The bytes of a raw file.
 #[derive(Debug)]
@@ -62,7 +63,7 @@ impl FileBytes {
         hold: bool,
     ) -> Result<Option<Self>> {
         let unreadable = |e| Error::io(e, format!("cannot read {}", path.display()));
-        let file = match File::open(path) {
+        let file = match regular::open(path) {
             Ok(file) => file,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(unreadable(e)),
@@ -116,18 +117,19 @@ pub(crate) fn check_bytes(bytes: &[u8], info: &FileInfo, hash: bool) -> Result<(
 /// # Errors
 /// `Corrupt` if it does. A file that does not exist yet is fine if its folder is inside.
 pub(crate) fn inside(root: &Path, name: &ShardName) -> Result<PathBuf> {
-    let path = name.join_to(root);
+    not_out_of(root, name.join_to(root))
+}
+
+/// As [`inside`], for a path that is below `root` by its text.
+pub(crate) fn not_out_of(root: &Path, path: PathBuf) -> Result<PathBuf> {
     let Ok(real_root) = root.canonicalize() else { return Ok(path) };
     // The deepest part that exists decides: what is below it will be made there.
     let existing = path.ancestors().find_map(|part| part.canonicalize().ok());
     if existing.is_none_or(|real| real.starts_with(&real_root)) {
         return Ok(path);
     }
-    Err(Error::new(
-        ErrorKind::Corrupt,
-        format!("{} is a symbolic link that leads out of {}", path.display(), root.display()),
-        "copy what it points to into the dataset, or do not use this dataset",
-    ))
+    let (path, root) = (path.display().to_string(), root.display().to_string());
+    Err(Damage::LinkOut { path, root }.into())
 }
 
 fn read_at_most(path: &Path, bytes: u64) -> Result<Vec<u8>> {
@@ -135,12 +137,7 @@ fn read_at_most(path: &Path, bytes: u64) -> Result<Vec<u8>> {
         io::ErrorKind::NotFound => missing(path),
         _ => Error::io(e, format!("cannot read {}", path.display())),
     };
-    let file = File::open(path).map_err(unreadable)?;
-    let size = file.metadata().map_err(unreadable)?.len();
-    let mut contents = Vec::with_capacity(usize::try_from(size.min(bytes)).unwrap_or(0));
-    // One byte more shows that the file is longer than it may be.
-    file.take(bytes.saturating_add(1)).read_to_end(&mut contents).map_err(unreadable)?;
-    Ok(contents)
+    regular::read_at_most(path, bytes).map_err(unreadable)
 }
 
 /// Maps a whole file for reading.

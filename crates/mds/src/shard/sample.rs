@@ -135,7 +135,7 @@ impl<'a> SampleRef<'a> {
     }
 
     fn located(&self, error: Error) -> Error {
-        error.at_sample(self.position as u64).in_shard(self.shard.name())
+        self.shard.located(error.at_sample(self.position as u64))
     }
 }
 

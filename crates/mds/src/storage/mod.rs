@@ -35,6 +35,8 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::regular;
+use crate::shard::not_out_of;
 pub(crate) use location::{Location, check_split, redact};
 pub(crate) use stop::Stop;
 
@@ -174,7 +176,10 @@ impl Remote {
     fn copy(&self, name: &str, sink: &mut impl Sink, max_bytes: u64, stop: &Stop) -> Result<u64> {
         stop.check()?;
         match &self.root {
-            Root::Folder(folder) => self.copy_file(&folder.join(name), sink, max_bytes, stop),
+            Root::Folder(folder) => {
+                let path = not_out_of(folder, folder.join(name))?;
+                self.copy_file(&path, sink, max_bytes, stop)
+            }
             Root::Store { store, prefix } => {
                 let path = prefix.parts().chain(ObjectPath::from(name).parts()).collect();
                 self.copy_object(store, &path, name, sink, max_bytes, stop)
@@ -190,7 +195,7 @@ impl Remote {
         stop: &Stop,
     ) -> Result<u64> {
         let unreadable = |e| Error::io(e, format!("cannot read {}", path.display()));
-        let mut file = File::open(path).map_err(unreadable)?;
+        let mut file = regular::open(path).map_err(unreadable)?;
         let mut buffer = vec![0; 1 << 20];
         let mut total = 0u64;
         loop {

@@ -200,6 +200,7 @@ fn dataset_options(
         download_timeout: Duration::try_from_secs_f64(config.download_timeout)
             .unwrap_or(Duration::from_secs(60)),
         download_retry: config.download_retry,
+        ..DatasetOptions::default()
     })
 }
 

@@ -94,6 +94,7 @@ fn example(encoding: &Encoding, i: u8) -> Value<'static> {
             Value::List(vec![example(&Encoding::Image(*e), i), example(&Encoding::Image(*e), 1)])
         }
         Encoding::JpegArray | Encoding::Jpegarray => Value::List(vec![file(ImageFormat::Jpeg)]),
+        Encoding::NdArrayColon => NdArray::from_i32(&[i.into(), 2]).into(),
         Encoding::Float => 0.5.into(),
     }
 }
@@ -165,7 +166,7 @@ fn empty_shards_make_empty_batches() {
     let columns = [&columns[..], &[("l", "ndarray:int8"), ("t", "ndarray:int8:2"), ("s", "str")]];
     let schema = Arc::new(schema(&columns.concat()));
     let (config, text) = (ShardConfig::default(), [0, 0, 0, 0, 8, 0, 0, 0]);
-    let info = FileInfo::of(ShardName::numbered(0), &text, &[]);
+    let info = FileInfo::of(ShardName::numbered(0, &Format::Mds), &text, &[]);
     let info = ShardInfo::new(Arc::clone(&schema), &config, (info, None), None, 0);
     let shard = Shard::from_bytes(text.to_vec(), None, &info).unwrap();
     let batch = shard.to_record_batch().unwrap();
@@ -316,7 +317,7 @@ fn damage_is_located_as_by_the_samples() {
         }
         bytes.extend((at as u32).to_le_bytes());
         bytes.extend(samples.concat());
-        let info = FileInfo::of(ShardName::numbered(0), &bytes, &[]);
+        let info = FileInfo::of(ShardName::numbered(0, &Format::Mds), &bytes, &[]);
         let count = samples.len() as u32;
         let info =
             ShardInfo::new(Arc::clone(&schema), &ShardConfig::default(), (info, None), None, count);

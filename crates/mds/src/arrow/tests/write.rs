@@ -10,8 +10,9 @@ use arrow_array::builder::{
 use arrow_array::types::{Int8Type, Int32Type};
 use arrow_array::{
     Array, ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal128Array, DictionaryArray,
-    FixedSizeListArray, Float32Array, Float64Array, Int32Array, Int64Array, LargeBinaryArray,
-    ListArray, RecordBatch, StringArray, StringViewArray, StructArray, UInt64Array,
+    FixedSizeListArray, Float32Array, Float64Array, Int8Array, Int32Array, Int64Array,
+    LargeBinaryArray, ListArray, NullArray, RecordBatch, StringArray, StringViewArray, StructArray,
+    UInt64Array,
 };
 use arrow_buffer::i256;
 use arrow_schema::{DataType, Field};
@@ -228,7 +229,7 @@ fn nulls_are_refused_before_any_row() {
     assert_eq!(refusal(&[("x", "int")], &one(plain)), (text.clone(), 0));
     // The key is there, but the value that it names is null.
     let values = StringArray::from(vec![Some("a"), None]);
-    let keys = arrow_array::Int8Array::from(vec![0, 1]);
+    let keys = Int8Array::from(vec![0, 1]);
     let dictionary = DictionaryArray::<Int8Type>::new(keys, Arc::new(values));
     assert_eq!(refusal(&[("x", "str")], &one(dictionary)), (text, 0));
 }
@@ -349,6 +350,17 @@ fn maps_with_a_key_twice_are_refused() {
         "sample 0, column x: row 0 of the batch: the map has the key \"k\" twice; keep one value \
          for each key"
     );
+}
+
+#[test]
+fn json_beyond_its_memory_is_refused() {
+    let text = "sample 0, column x: row 0 of the batch: the value takes more than 1073741824 bytes \
+                of memory as JSON; split it over several rows or columns";
+    // Arrow takes no memory for them.
+    let items = 1 << 26;
+    let field = Arc::new(Field::new("item", DataType::Null, true));
+    let nulls = FixedSizeListArray::new(field, items, Arc::new(NullArray::new(1 << 26)), None);
+    assert_eq!(refusal(&[("x", "json")], &one(nulls)).0, text);
 }
 
 #[test]

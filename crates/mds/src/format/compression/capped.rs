@@ -20,12 +20,15 @@ use crate::{Error, Result};
 /// of 64 bytes in 3.
 const SNAPPY_MAX_RATIO: usize = 22;
 
+/// More members of bzip2 than this are taken only if each holds a kilobyte.
+const MANY_MEMBERS: u64 = 1000;
+
 /// See [`Compression::decompress`].
 pub(super) fn decompress(compression: Compression, zip: &[u8], declared: u64) -> Result<Vec<u8>> {
     let mut raw = reserve(declared)?;
     let held = match compression {
         Compression::Br(_) => fill(BrotliReader::new(zip), declared, &mut raw),
-        Compression::Bz2(_) => fill(bzip2::bufread::MultiBzDecoder::new(zip), declared, &mut raw),
+        Compression::Bz2(_) => fill_bzip2(zip, declared, &mut raw),
         Compression::Gz(_) => fill(flate2::bufread::MultiGzDecoder::new(zip), declared, &mut raw),
         Compression::Snappy => fill_snappy(zip, declared, &mut raw),
         Compression::Zstd(_) => fill_zstd(zip, &mut raw),
@@ -91,6 +94,21 @@ fn fill(mut decoder: impl Read, declared: u64, raw: &mut Vec<u8>) -> io::Result<
     // At the end, this is also what makes the decoder check sums and look for trailing bytes.
     let beyond = decoder.read(&mut [0])? as u64;
     Ok(held + beyond)
+}
+
+/// As [`fill`]. Each member costs its decoder some megabytes of fresh memory, however little it
+/// holds: a file of many tiny ones, which no compressor writes, would take hours.
+fn fill_bzip2(zip: &[u8], declared: u64, raw: &mut Vec<u8>) -> io::Result<u64> {
+    const BLOCK: &[u8] = b"1AY&SY";
+    const END: &[u8] = b"\x17rE8P\x90";
+    let begins_member = |bytes: &&[u8]| {
+        bytes.starts_with(b"BZh") && bytes.get(4..).is_some_and(|b| b == BLOCK || b == END)
+    };
+    let members = zip.windows(10).filter(begins_member).count() as u64;
+    if members > MANY_MEMBERS + declared / 1024 {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "too many members"));
+    }
+    fill(bzip2::bufread::MultiBzDecoder::new(zip), declared, raw)
 }
 
 /// As [`fill`]. A block says up front how large it is.

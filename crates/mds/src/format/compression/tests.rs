@@ -216,7 +216,7 @@ fn wrong_sizes_are_corrupt() {
                 corrupt_text(compression, &zip, declared),
                 format!(
                     "the index declares a raw size of {declared} bytes, more than any shard can \
-                     have; {REMEDY}"
+                     have; fetch index.json again, or write the dataset again"
                 )
             );
         }

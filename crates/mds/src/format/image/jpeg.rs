@@ -82,6 +82,11 @@ impl Header {
     }
 }
 
+/// Usual progressive files have about ten scans, and none needs more than 64 for each of four
+/// components. The bound keeps a file of some kilobytes from taking hours; libjpeg-turbo's own
+/// fuzzers use it.
+const MAX_SCANS: usize = 500;
+
 const HUFFMAN_TABLES: u8 = 0xc4;
 const ARITHMETIC_TABLES: u8 = 0xcc;
 const START_OF_SCAN: u8 = 0xda;
@@ -144,6 +149,10 @@ pub(super) fn decode(bytes: &[u8], limit: u64) -> Result<Image<'static>, ImageFa
     if needed > limit {
         let Header { width, height, .. } = header;
         return Err(ImageFault::TooLarge { width, height, needed, limit });
+    }
+    let count = bytes.windows(2).filter(|pair| *pair == [0xff, START_OF_SCAN]).count();
+    if count > MAX_SCANS {
+        return Err(ImageFault::Scans { count, limit: MAX_SCANS });
     }
     let ended = Cell::new(false);
     let mut pixels = None;

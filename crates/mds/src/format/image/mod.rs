@@ -138,6 +138,14 @@ pub enum ImageFault {
         /// The limit in bytes.
         limit: u64,
     },
+    /// Each scan of a JPEG file goes over the whole image, and takes a few bytes only.
+    #[error("the JPEG file has {count} scans, more than the limit of {limit}")]
+    Scans {
+        /// How many there are, at most.
+        count: usize,
+        /// The limit.
+        limit: usize,
+    },
     /// The decoder refuses the file.
     #[error("the {format} file cannot be decoded: {reason}")]
     Decode {

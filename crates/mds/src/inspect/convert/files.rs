@@ -125,7 +125,7 @@ impl Files {
     }
 
     pub(super) fn samples(&self) -> u64 {
-        self.files.iter().map(|file| file.samples).sum()
+        self.files.iter().map(|file| file.samples).fold(0, u64::saturating_add)
     }
 
     /// The file that told the columns.
@@ -178,7 +178,8 @@ impl Files {
     fn parquet(&self, path: &Path, file: &Unit) -> Result<ParquetRecordBatchReader, Fault> {
         let builder = ParquetRecordBatchReaderBuilder::try_new(File::open(path)?)?;
         let groups = builder.metadata().row_groups();
-        let raw: u64 = groups.iter().map(|group| group.total_byte_size().unsigned_abs()).sum();
+        let sizes = groups.iter().map(|group| group.total_byte_size().unsigned_abs());
+        let raw = sizes.fold(0, u64::saturating_add);
         let rows = PARQUET_BYTES / (raw / file.samples.max(1)).max(1);
         let mask = match self.projection.as_slice() {
             [] => ProjectionMask::all(),

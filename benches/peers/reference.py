@@ -1,0 +1,144 @@
+"""The reference's side of `make bench-peers`: mosaicml-streaming at its best documented settings.
+
+One process serves the whole run, so that its imports and the preparation of its input are outside of
+every measurement. It reads one JSON object per line, {"name": ..., arguments}, and answers each with one
+line. Reading is measured in each documented way (`LocalDataset`, the `MDSReader`s of its shards,
+`StreamingDataset`); run.py takes the fastest.
+"""
+
+import functools
+import json
+import logging
+import os
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from streaming import LocalDataset, MDSWriter, StreamingDataset
+
+COLUMNS = {"id": "int", "text": "str", "url": "str"}
+_documents = None
+
+
+def documents(path):
+    """The samples to write, as dictionaries; read once."""
+    global _documents
+    if _documents is None:
+        data = Path(path).read_bytes()
+        _documents, at = [], 0
+
+        def text():
+            nonlocal at
+            end = at + 4 + int.from_bytes(data[at : at + 4], "little")
+            value = data[at + 4 : end].decode()
+            at = end
+            return value
+
+        while at < len(data):
+            _documents.append({"id": len(_documents), "text": text(), "url": text()})
+    return _documents
+
+
+def write(input, out, compression=None, hashes=None, fsync=False):
+    samples = documents(input)
+    start = time.perf_counter()
+    with MDSWriter(columns=COLUMNS, out=out, compression=compression, hashes=hashes) as writer:
+        for sample in samples:
+            writer.write(sample)
+    if fsync:  # not a thing that the reference does: for a fair look at the disk
+        for path in Path(out).iterdir():
+            with open(path, "rb") as file:
+                os.fsync(file.fileno())
+    return {"seconds": time.perf_counter() - start, "samples": len(samples)}
+
+
+def write_tokens(out, samples, length, seed):
+    """Makes the token data: random ids of GPT-2's vocabulary."""
+    random = np.random.default_rng(seed)
+    with MDSWriter(columns={"tokens": "ndarray:int32"}, out=out) as writer:
+        for _ in range(samples):
+            writer.write({"tokens": random.integers(0, 50257, length, dtype=np.int32)})
+    return {"samples": samples}
+
+
+@functools.cache
+def opened(way, data):
+    """The samples of a dataset by their number, and the same in order."""
+    if way == "StreamingDataset":
+        dataset = StreamingDataset(local=data, shuffle=False, batch_size=1)
+        return dataset, lambda: iter(dataset)
+    dataset = LocalDataset(data)
+    if way == "LocalDataset":
+        return dataset, lambda: map(dataset.__getitem__, range(len(dataset)))
+    if way == "MDSReader":
+        return _Shards(dataset.shards), lambda: (s for shard in dataset.shards for s in shard)
+    raise ValueError(way)
+
+
+class _Shards:
+    """Samples by number from the readers of the shards, found as quickly as Python can."""
+
+    def __init__(self, shards):
+        self.find = [(shard, i) for shard in shards for i in range(len(shard))]
+
+    def __getitem__(self, sample):
+        shard, position = self.find[sample]
+        return shard.get_item(position)
+
+
+def decode(way, data):
+    _, samples = opened(way, data)
+    count = total = 0
+    start = time.perf_counter()
+    for sample in samples():
+        total += sample["id"]
+        count += 1
+    return {"seconds": time.perf_counter() - start, "samples": count, "sum": total}
+
+
+def byte_sum(tokens):
+    # The quickest sum of bytes that numpy has: 32 bits cannot overflow, and 64 take longer.
+    return int(np.add.reduce(tokens.view(np.uint8), dtype=np.uint32))
+
+
+def random(way, data, order):
+    samples, _ = opened(way, data)
+    order = np.fromfile(order, "<u4").tolist()
+    size = total = 0
+    start = time.perf_counter()
+    for number in order:
+        tokens = samples[number]["tokens"]
+        total += byte_sum(tokens)
+        size += tokens.nbytes
+    seconds = time.perf_counter() - start
+    return {"seconds": seconds, "samples": len(order), "bytes": size, "sum": total}
+
+
+def iterate(way, data):
+    _, samples = opened(way, data)
+    count = size = total = 0
+    start = time.perf_counter()
+    for sample in samples():
+        tokens = sample["tokens"]
+        total += byte_sum(tokens)
+        size += tokens.nbytes
+        count += 1
+    return {"seconds": time.perf_counter() - start, "samples": count, "bytes": size, "sum": total}
+
+
+MEASURES = {f.__name__: f for f in (write, write_tokens, decode, random, iterate)}
+
+
+def main():
+    logging.disable(logging.WARNING)
+    # Answers have the original stdout for themselves.
+    answers, sys.stdout = sys.stdout, sys.stderr
+    for line in sys.stdin:
+        request = json.loads(line)
+        result = MEASURES[request.pop("name")](**request)
+        print(json.dumps(result), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main()
