@@ -89,7 +89,9 @@ fn shards(criterion: &mut Criterion) {
     group.bench_function("zstd decompress", |b| {
         b.iter(|| zstd.decompress(black_box(&zip), bytes.len() as u64));
     });
-    for hash in [HashAlgorithm::Sha256, HashAlgorithm::Xxh3_64] {
+    for hash in
+        [HashAlgorithm::Sha1, HashAlgorithm::Sha256, HashAlgorithm::Xxh64, HashAlgorithm::Xxh3_64]
+    {
         group.bench_function(hash.name(), |b| b.iter(|| hash.hex(black_box(&bytes))));
     }
     group.finish();

@@ -18,26 +18,24 @@ import numpy as np
 from streaming import LocalDataset, MDSWriter, StreamingDataset
 
 COLUMNS = {"id": "int", "text": "str", "url": "str"}
-_documents = None
 
 
+@functools.cache
 def documents(path):
     """The samples to write, as dictionaries; read once."""
-    global _documents
-    if _documents is None:
-        data = Path(path).read_bytes()
-        _documents, at = [], 0
+    data = Path(path).read_bytes()
+    made, at = [], 0
 
-        def text():
-            nonlocal at
-            end = at + 4 + int.from_bytes(data[at : at + 4], "little")
-            value = data[at + 4 : end].decode()
-            at = end
-            return value
+    def text():
+        nonlocal at
+        end = at + 4 + int.from_bytes(data[at : at + 4], "little")
+        value = data[at + 4 : end].decode()
+        at = end
+        return value
 
-        while at < len(data):
-            _documents.append({"id": len(_documents), "text": text(), "url": text()})
-    return _documents
+    while at < len(data):
+        made.append({"id": len(made), "text": text(), "url": text()})
+    return made
 
 
 def write(input, out, compression=None, hashes=None, fsync=False):

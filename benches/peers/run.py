@@ -26,6 +26,7 @@ import text
 
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parent.parent
+SHORT = 2  # so many times less of the short text
 HASHES = ["sha1", "xxh64"]  # those of the reference's own examples
 SHARD = 64 << 20  # the default of both
 TOKENS = 2048
@@ -134,20 +135,28 @@ class Run:
 def measure_round(run, data):
     """Every measurement once on each side; which side begins changes from round to round."""
     both = ["ours", "reference"][:: 1 if run.round % 2 == 0 else -1]
-    source = data / "text.bin"
+    text, short = {"input": data / "text.bin"}, {"input": data / "short.bin"}
     zstd = {"compression": "zstd", "hashes": HASHES}
+    quick = {"compression": "zstd", "hashes": ["xxh64"]}
     size = sum(path.stat().st_size for path in (data / "text").glob("*.mds"))
 
     run.call("ours", "memory", "memory")
     run.write("ours", "files tmpfs", "tmpfs", name="files", bytes=size)
     run.write("ours", "files disk fsync", "disk", name="files", bytes=size, fsync=True)
-    for label, medium, options in [("text tmpfs", "tmpfs", {}), ("text disk", "disk", {}), ("text zstd", "tmpfs", zstd)]:
-        outs = [run.write(s, label, medium, keep=run.round == 0, name="write", input=source, **options) for s in both]
+    written = [
+        ("text tmpfs", "tmpfs", text),
+        ("text disk", "disk", text),
+        ("text zstd", "tmpfs", text | zstd),
+        ("text zstd xxh64", "tmpfs", text | quick),
+        ("short zstd", "tmpfs", short | zstd),
+    ]
+    for label, medium, options in written:
+        outs = [run.write(s, label, medium, keep=run.round == 0, name="write", **options) for s in both]
         if run.round == 0:
             check_same(*outs)
             for out in outs:
                 shutil.rmtree(out)
-    run.write("reference", "text disk fsync", "disk", name="write", input=source, fsync=True)
+    run.write("reference", "text disk fsync", "disk", name="write", **text, fsync=True)
     run.call("ours", "plain zstd", "zstd", data=data / "text", level=3, threads=os.cpu_count())
 
     for label, ways in WAYS.items():
@@ -215,7 +224,7 @@ def table(run, of):
         return min(of("reference", f"{measure} {way}") for way in WAYS[measure])
 
     tmpfs, fsync, zstd = of("ours", "text tmpfs"), of("ours", "text disk"), of("ours", "text zstd")
-    plain = of("ours", "plain zstd")
+    plain, quick = of("ours", "plain zstd"), of("ours", "text zstd xxh64")
     tmpfs_limit = f"plain write {size / of('ours', 'files tmpfs') / 1e9:.2f} GB/s"
     disk_limit = f"plain write + fsync {size / of('ours', 'files disk fsync') / 1e9:.2f} GB/s"
     zstd_limit = f"plain zstd-3, {os.cpu_count()} threads {size / plain / 1e9:.2f} GB/s"
@@ -225,8 +234,14 @@ def table(run, of):
         row("write text, tmpfs", tmpfs, of("reference", "text tmpfs"), 4, tmpfs_limit),
         row("write text, disk, ours with fsync", fsync, of("reference", "text disk"), None, disk_limit),
         row("write text, disk, both with fsync", fsync, of("reference", "text disk fsync"), None, disk_limit),
-        row("write text, zstd + hashes", zstd, of("reference", "text zstd"), 3, zstd_limit),
+        row("write text, zstd, sha1, xxh64", zstd, of("reference", "text zstd"), 3, zstd_limit),
         share("  of plain zstd-3 on all cores", rate(zstd), rate(plain), plain, zstd, 0.85, zstd_limit),
+        row("write text, zstd, xxh64", quick, of("reference", "text zstd xxh64"), 3, zstd_limit),
+        share("  of plain zstd-3 on all cores", rate(quick), rate(plain), plain, quick, 0.85, zstd_limit),
+        row(
+            "write short text, zstd, sha1, xxh64",
+            of("ours", "short zstd"), of("reference", "short zstd"), 3, zstd_limit, size / SHORT,
+        ),
         row("decode every column", of("ours", "decode"), fastest("decode"), 20, in_order),
         row("random tokens, by dataset", of("ours", "random"), fastest("random"), 20, scattered, tokens),
         row(
@@ -262,6 +277,7 @@ def make_data(data, size, samples, reference):
     shutil.rmtree(data, ignore_errors=True)
     data.mkdir(parents=True)
     text.make(REPOSITORY, data / "text.bin", size)
+    text.make(REPOSITORY, data / "short.bin", size // SHORT, text.SHORT_MEDIAN)
     reference.measure("write", input=data / "text.bin", out=data / "text")
     reference.measure("write_tokens", out=data / "tokens", samples=samples, length=TOKENS, seed=text.SEED)
     order = array("I", range(samples))

@@ -103,17 +103,20 @@ impl Schema {
     /// empty.
     pub fn encode_sample(&self, values: &[Value<'_>], out: &mut Vec<u8>) -> Result<()> {
         out.clear();
-        let result = self.encode_values(values, out);
-        if result.is_err() {
-            out.clear();
-        }
-        result
+        self.append_sample(values, out)
     }
 
-    fn encode_values(&self, values: &[Value<'_>], out: &mut Vec<u8>) -> Result<()> {
+    /// [`encode_sample`](Self::encode_sample) after what `out` holds, which stays as it is if a
+    /// value does not fit.
+    pub(super) fn append_sample(&self, values: &[Value<'_>], out: &mut Vec<u8>) -> Result<()> {
+        let start = out.len();
+        self.append_values(values, out).inspect_err(|_| out.truncate(start))
+    }
+
+    fn append_values(&self, values: &[Value<'_>], out: &mut Vec<u8>) -> Result<()> {
         self.check_count(values)?;
-        out.resize(self.variable * LENGTH_SIZE, 0);
-        let mut length_at = 0;
+        let mut length_at = out.len();
+        out.resize(length_at + self.variable * LENGTH_SIZE, 0);
         for ((column, size), value) in self.columns.iter().zip(&self.sizes).zip(values) {
             let start = out.len();
             let length = codec::encode(&column.encoding, value, out)

@@ -113,8 +113,7 @@ impl ShardBuilder {
 
     /// The size of the samples so far.
     fn samples_size(&self) -> usize {
-        // `data` is empty, without any room, until there is a sample.
-        self.data.len().saturating_sub(self.room)
+        self.ends.last().map_or(0, |&end| end as usize)
     }
 
     /// The size of the words and the config that go before the samples or into a file of their own.
@@ -170,8 +169,31 @@ impl ShardBuilder {
     pub(crate) fn add(&mut self, sample: &[u8]) {
         self.make_room(sample.len());
         self.data.extend_from_slice(sample);
-        // Below MAX_SHARD_BYTES.
-        self.ends.push(self.samples_size() as u32);
+        self.count(sample.len());
+    }
+
+    /// Has `encode` put a sample behind those of the shard at hand, where it saves a copy, and
+    /// returns its length. It is not one of them before it is [counted](Self::count); until then,
+    /// nothing but [`tail`](Self::tail) may follow.
+    pub(crate) fn encode(
+        &mut self,
+        encode: impl FnOnce(&mut Vec<u8>) -> Result<()>,
+    ) -> Result<usize> {
+        self.make_room(0);
+        let start = self.data.len();
+        encode(&mut self.data)?;
+        Ok(self.data.len() - start)
+    }
+
+    /// Makes the encoded sample of this length one of the shard at hand.
+    pub(crate) fn count(&mut self, length: usize) {
+        // Below MAX_SHARD_BYTES, as `check_size` has found.
+        self.ends.push((self.samples_size() + length) as u32);
+    }
+
+    /// Takes the encoded sample of this length, which is not counted, off the shard at hand.
+    pub(crate) fn tail(&mut self, length: usize) -> Vec<u8> {
+        self.data.split_off(self.data.len() - length)
     }
 
     /// The last shard, if it holds any sample.
@@ -205,7 +227,7 @@ impl ShardBuilder {
             self.data = self.spares.pop().unwrap_or_default();
             self.data.clear();
         }
-        if self.ends.is_empty() {
+        if self.ends.is_empty() && self.data.is_empty() {
             self.data.resize(self.room, 0);
         }
         let header = self.text_header.as_ref().map_or(0, String::len);
@@ -219,6 +241,7 @@ impl ShardBuilder {
             // The whole shard at once: pages that stay unused cost no memory. If there is no room
             // for the limit, there may be for the data.
             if self.data.try_reserve_exact(usual - size).is_ok() {
+                ask_for_huge_pages(&mut self.data);
                 return;
             }
         }
@@ -270,6 +293,25 @@ impl ShardBuilder {
         }
         config.copy_from_slice(self.config.as_bytes());
     }
+}
+
+/// Asks for pages of 2 MiB under an empty buffer of many: a shard is written once from end to end,
+/// and the kernel hands out small pages more slowly than the samples are copied. Where there are
+/// none, nothing changes.
+fn ask_for_huge_pages(buffer: &mut Vec<u8>) {
+    const HUGE: usize = 2 << 20;
+    #[cfg(target_os = "linux")]
+    {
+        let start = buffer.as_mut_ptr() as usize;
+        let (first, last) = (start.next_multiple_of(HUGE), start + buffer.capacity());
+        if let Some(length) = last.checked_sub(first).filter(|&length| length >= HUGE) {
+            // SAFETY: the range lies within the allocation of the buffer, and the advice changes no
+            // contents.
+            let _ = unsafe { libc::madvise(first as *mut _, length, libc::MADV_HUGEPAGE) };
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = (buffer, HUGE);
 }
 
 #[cfg(test)]

@@ -235,16 +235,28 @@ impl Format {
         values: &[Value<'_>],
         out: &mut Vec<u8>,
     ) -> Result<()> {
-        let Some(newline) = self.newline() else { return schema.encode_sample(values, out) };
         out.clear();
+        self.append_sample(schema, values, out)
+    }
+
+    /// [`encode_sample`](Self::encode_sample) after what `out` holds, which stays as it is if a
+    /// value does not fit.
+    pub(crate) fn append_sample(
+        &self,
+        schema: &Schema,
+        values: &[Value<'_>],
+        out: &mut Vec<u8>,
+    ) -> Result<()> {
+        let Some(newline) = self.newline() else { return schema.append_sample(values, out) };
         schema.check_count(values)?;
+        let start = out.len();
         let encoded = match self.separator() {
             Some(separator) => self.encode_line(schema, values, separator, out),
             None => encode_object(schema, values, out),
         };
         match encoded {
             Ok(()) => out.extend_from_slice(newline.as_bytes()),
-            Err(_) => out.clear(),
+            Err(_) => out.truncate(start),
         }
         encoded
     }

@@ -294,13 +294,13 @@ impl Shard {
 fn prefetch(bytes: &[u8]) {
     #[cfg(target_arch = "x86_64")]
     {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
         const LINE: usize = 64;
-        const LINES: usize = 16;
+        const LINES: usize = 128;
         for line in bytes.chunks(LINE).take(LINES) {
             // SAFETY: SSE, which has the instruction, is part of x86-64. It is a hint that reads
             // nothing, and the address is inside of a slice anyway.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast()) };
         }
     }
     #[cfg(not(target_arch = "x86_64"))]

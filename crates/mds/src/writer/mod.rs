@@ -135,8 +135,6 @@ pub struct Writer {
     threads: usize,
     /// `None` once the last shard has been taken.
     builder: Option<ShardBuilder>,
-    /// The encoded sample at hand; kept to reuse its memory.
-    sample: Vec<u8>,
     samples: u64,
     bytes: u64,
     /// Set when a shard could not be published: its samples are lost, so the dataset must not be
@@ -201,7 +199,6 @@ impl Writer {
             schema,
             threads,
             builder: Some(builder),
-            sample: Vec::new(),
             samples: 0,
             bytes: 0,
             failed: false,
@@ -241,16 +238,26 @@ impl Writer {
     /// without this sample. As the file system or the remote fails, if a shard, be it an earlier
     /// one, cannot be published; the writer then refuses to go on.
     pub fn write(&mut self, values: &[Value<'_>]) -> Result<()> {
-        let mut sample = std::mem::take(&mut self.sample);
-        let result = self.check_usable().and_then(|()| {
-            let format = &self.pool.publisher.config.format;
-            format
-                .encode_sample(&self.schema, values, &mut sample)
-                .map_err(|e| e.at_sample(self.samples))?;
-            self.append(&sample)
-        });
-        self.sample = sample;
+        let result = self.check_usable().and_then(|()| self.encode(values));
         result.map_err(|error| error.in_dataset(self.place.shown()))
+    }
+
+    /// Encodes a sample right behind those of the shard at hand, and moves it if it belongs to the
+    /// next one.
+    fn encode(&mut self, values: &[Value<'_>]) -> Result<()> {
+        let Some(builder) = self.builder.as_mut() else { return Err(unusable()) };
+        let format = &self.pool.publisher.config.format;
+        let length = builder
+            .encode(|out| format.append_sample(&self.schema, values, out))
+            .map_err(|error| error.at_sample(self.samples))?;
+        if builder.rolls_over(length) || builder.check_size(length).is_err() {
+            let sample = builder.tail(length);
+            return self.append(&sample);
+        }
+        builder.count(length);
+        self.samples += 1;
+        self.bytes += length as u64;
+        Ok(())
     }
 
     /// Adds several samples, encoded on as many threads as the writer has. This pays where
