@@ -157,7 +157,7 @@ impl Writer {
     }
 
     /// Goes on with a dataset whose writer died or was [abandoned](Self::abandon), with the same
-    /// schema and options ([`threads`](WriterOptions::threads) and
+    /// schema and options ([`threads`](WriterOptions#structfield.threads) and
     /// [`remote`](WriterOptions::remote) may differ). A folder that is empty or missing begins a
     /// new one.
     ///
