@@ -1,10 +1,11 @@
 """Lets mosaicml-streaming read the datasets of tests/cross_write.rs, and compares every value.
 
-usage: matrix_reads.py CROSS_DIR
+usage: matrix_reads.py CROSS_DIR MDS_INSPECT
 
 Each dataset goes through a Stream with one of its hashes validated; those without compression are read in place by
 LocalDataset too, and one of each format and compression by StreamingDataset. Sizes and hashes of every file, before
 compression and after, are computed again by Python's own libraries, and every index is what json.dumps makes of it.
+At last MDS_INSPECT, our program, merges a dozen of them, and so does the reference.
 """
 
 import argparse
@@ -13,7 +14,9 @@ import hashlib
 import json
 import logging
 import pathlib
+import shutil
 import struct
+import subprocess
 import tempfile
 import warnings
 from decimal import Decimal
@@ -22,6 +25,7 @@ import numpy as np
 import xxhash
 from golden_layout import raw_files, value_entry
 from streaming import LocalDataset, Stream, StreamingDataset
+from streaming.base.util import merge_index
 from streaming.base.world import World
 
 warnings.filterwarnings("ignore")
@@ -164,16 +168,37 @@ class Checks:
         self.counts["samples"] += len(expected)
 
 
+def check_merged(cross_dir, mds_inspect, checks):
+    """Datasets of all compressions as the parts of one: our merged index is the reference's, and it reads them."""
+    whole = sorted(path for path in cross_dir.iterdir() if path.name.startswith("mds_"))
+    with tempfile.TemporaryDirectory() as scratch:
+        ours, theirs = pathlib.Path(scratch, "ours"), pathlib.Path(scratch, "theirs")
+        parts = whole[:: max(1, len(whole) // 12)]
+        for root in (ours, theirs):
+            for number, part in enumerate(parts):
+                shutil.copytree(part / "data", root / f"{number:05}")
+        subprocess.run([mds_inspect, "merge", ours], check=True, stdout=subprocess.DEVNULL)
+        merge_index([str(theirs / f"{number:05}" / "index.json") for number in range(len(parts))], str(theirs))
+        assert (ours / "index.json").read_bytes() == (theirs / "index.json").read_bytes(), "the merged indexes differ"
+        expected = [json.loads(line) for part in parts for line in open(part / "expected.jsonl")]
+        columns = json.loads((parts[0] / "case.json").read_text())["columns"]
+        samples = stream_samples(ours, scratch + "/cache", None)
+        checks.counts["values"] += check_samples(samples, columns, expected, "merged")
+        checks.counts["merged parts"] += len(parts)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cross_dir", type=pathlib.Path)
+    parser.add_argument("mds_inspect", help="our program, for the merged index")
+    arguments = parser.parse_args()
     checks, failed = Checks(), []
-    for folder in sorted(path for path in parser.parse_args().cross_dir.iterdir() if path.is_dir()):
+    for folder in sorted(path for path in arguments.cross_dir.iterdir() if path.is_dir()):
         try:
             checks.check(folder)
         except Exception as error:  # noqa: BLE001 - every failure is reported, then the run fails
             failed.append(f"{folder.name}: {type(error).__name__}: {str(error)[:600]}")
-    # Datasets that we merged belong here, as those of write_merged in matrix_writes.py are read by us.
+    check_merged(arguments.cross_dir, arguments.mds_inspect, checks)
     print("reference read " + ", ".join(f"{count} {what}" for what, count in checks.counts.items()))
     assert not failed, f"{len(failed)} datasets failed:\n" + "\n".join(failed)
     assert checks.counts["values"], "no values"
