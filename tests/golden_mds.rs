@@ -254,7 +254,10 @@ fn check_value(encoding: &Encoding, value: &Value<'_>, expected: &Json) -> Outco
                 _ => scalar.to_i64().ok_or("not an integer")?.to_string() == field("int")?,
             }
         }
-        (Encoding::NdArray { .. }, Value::NdArray(NdArray { dtype, shape, data })) => {
+        (
+            Encoding::NdArray { .. } | Encoding::NdArrayColon,
+            Value::NdArray(NdArray { dtype, shape, data }),
+        ) => {
             let numbers = match (expected.get("b64"), expected.get("sha256")) {
                 (Some(base64), _) => BASE64_STANDARD.encode(data) == *base64,
                 (None, Some(sha256)) => HashAlgorithm::Sha256.hex(data) == *sha256,

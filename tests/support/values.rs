@@ -13,7 +13,7 @@ use serde_json::{Value as Entry, json};
 /// The columns of an MDS dataset: every encoding, some under names that try sorting and escapes.
 pub(crate) fn mds_columns() -> Vec<(String, Encoding)> {
     let plain = "bytes str int str_int str_float str_decimal json pil jpeg png jpeg_array \
-                 jpegarray list[pil] list[jpeg] list[png] ndarray";
+                 jpegarray list[pil] list[jpeg] list[png] ndarray ndarray:";
     let mut columns: Vec<(String, Encoding)> =
         plain.split_whitespace().map(|name| (name.to_owned(), name.parse().unwrap())).collect();
     columns.push(("pkl".to_owned(), Encoding::Pickle));
@@ -301,6 +301,10 @@ impl Values {
             Encoding::NdArray { dtype, shape } => {
                 let dtype = dtype.unwrap_or_else(|| self.turn("dtype", &DType::ALL));
                 let shape = shape.clone().unwrap_or_else(|| self.shape());
+                self.array(dtype, shape)
+            }
+            Encoding::NdArrayColon => {
+                let (dtype, shape) = (self.turn("dtype", &DType::ALL), self.shape());
                 self.array(dtype, shape)
             }
             Encoding::Image(ImageEncoding::Pil) => self.pil(),
