@@ -31,6 +31,8 @@ pub(super) struct Pool {
     submitted: u64,
     in_work: usize,
     entries: BTreeMap<u64, ShardInfo>,
+    /// Memory for compressed files, where the caller's thread makes them.
+    zip: Vec<u8>,
     /// Shards whose memory is free again.
     spares: Vec<RawShard>,
 }
@@ -65,6 +67,7 @@ impl Pool {
             submitted: 0,
             in_work: 0,
             entries: BTreeMap::new(),
+            zip: Vec::new(),
             spares: Vec::new(),
         }
     }
@@ -113,7 +116,7 @@ impl Pool {
         let number = self.submitted;
         self.submitted += 1;
         if self.limit <= 1 {
-            let entry = self.publisher.publish(number, &shard)?;
+            let entry = self.publisher.publish(number, &shard, &mut self.zip)?;
             self.entries.insert(number, entry);
             self.spares.push(shard);
             return Ok(());
@@ -164,11 +167,12 @@ impl Pool {
         let report = self.report.clone();
         let failed = Arc::clone(&self.failed);
         let work = move || {
+            let mut zip = Vec::new();
             loop {
                 // Only one thread waits at a time; the others wait for it.
                 let job = waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
                 let Ok(Job { number, shard }) = job else { return };
-                let publish = AssertUnwindSafe(|| publisher.publish(number, &shard));
+                let publish = AssertUnwindSafe(|| publisher.publish(number, &shard, &mut zip));
                 let result = catch_unwind(publish).unwrap_or_else(|_| Err(threads_are_gone()));
                 let is_err = result.is_err();
                 let reported = report.send(Done { number, shard, result });

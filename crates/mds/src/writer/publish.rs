@@ -38,13 +38,19 @@ impl Stored {
 }
 
 impl Publisher {
-    /// Puts the files of shard `number` in place and returns its entry.
-    pub(super) fn publish(&self, number: u64, shard: &RawShard) -> Result<ShardInfo> {
+    /// Puts the files of shard `number` in place and returns its entry. `zip` is memory for the
+    /// compressed form, to be used again.
+    pub(super) fn publish(
+        &self,
+        number: u64,
+        shard: &RawShard,
+        zip: &mut Vec<u8>,
+    ) -> Result<ShardInfo> {
         let name = self.name(number);
         // The offsets first: where the data file is, the shard is complete.
-        let meta = shard.meta.as_ref().map(|meta| self.publish_file(meta_name(&name), meta));
+        let meta = shard.meta.as_ref().map(|meta| self.publish_file(meta_name(&name), meta, zip));
         let meta = meta.transpose()?;
-        let data = self.publish_file(name, shard.file())?;
+        let data = self.publish_file(name, shard.file(), zip)?;
         Ok(self.entry(data, meta, shard.samples))
     }
 
@@ -77,17 +83,20 @@ impl Publisher {
     }
 
     /// Compresses, hashes, writes and uploads one file of a shard.
-    fn publish_file(&self, name: ShardName, bytes: &[u8]) -> Result<Stored> {
+    fn publish_file(&self, name: ShardName, bytes: &[u8], zip: &mut Vec<u8>) -> Result<Stored> {
         self.stop.check()?;
-        let zip = self.config.compression.map(|compression| compression.compress(bytes));
-        let zip = zip.transpose().map_err(|error| error.in_shard(&name))?;
+        let zip = match self.config.compression {
+            None => None,
+            Some(compression) => {
+                let compressed = compression.compress_into(bytes, zip);
+                compressed.map_err(|error| error.in_shard(&name))?;
+                Some(zip.as_slice())
+            }
+        };
         self.stop.check()?;
-        let files = self.describe(name, bytes, zip.as_deref());
+        let files = self.describe(name, bytes, zip);
         let stored = &files.stored().basename;
-        self.write(stored, zip.as_deref().unwrap_or(bytes))
-            .map_err(|error| error.in_shard(stored))?;
-        // An upload may take long: it reads the file, not this memory.
-        drop(zip);
+        self.write(stored, zip.unwrap_or(bytes)).map_err(|error| error.in_shard(stored))?;
         self.upload(stored).map_err(|error| error.in_shard(stored))?;
         Ok(files)
     }

@@ -70,7 +70,18 @@ impl Compression {
     /// `InvalidArgument` if the code has no such level, `Io` if the compressor runs out of memory
     /// or cannot take so many bytes.
     pub fn compress(self, raw: &[u8]) -> Result<Vec<u8>> {
-        let zip = match self {
+        let mut zip = Vec::new();
+        self.compress_into(raw, &mut zip)?;
+        Ok(zip)
+    }
+
+    /// [`compress`](Self::compress) that replaces the contents of `zip`, whose memory zstd uses
+    /// again.
+    ///
+    /// # Errors
+    /// As [`compress`](Self::compress).
+    pub(crate) fn compress_into(self, raw: &[u8], zip: &mut Vec<u8>) -> Result<()> {
+        let compressed = match self {
             Self::Br(level) => brotli(raw, self.checked(level, &BR_LEVELS)?),
             Self::Bz2(level) => bzip2(raw, self.checked(level, &BZ2_LEVELS)?),
             Self::Gz(level) => gzip(raw, self.checked(level, &GZ_LEVELS)?),
@@ -79,12 +90,13 @@ impl Compression {
                 // A negative level is as wrong as one that is too high.
                 let level = level.map(|level| u32::try_from(level).unwrap_or(u32::MAX));
                 let level = self.checked(level, &ZSTD_LEVELS)?;
-                zstd::bulk::compress(raw, level.cast_signed())
+                zstandard(raw, level.cast_signed(), std::mem::take(zip))
             }
         };
-        zip.map_err(|error| {
+        *zip = compressed.map_err(|error| {
             Error::io(error, format!("cannot compress {} bytes with {self}", raw.len()))
-        })
+        })?;
+        Ok(())
     }
 
     /// The raw form of a compressed file that holds exactly `declared` bytes. Never writes more
@@ -125,6 +137,13 @@ impl Levels {
     fn advice(&self, code: &str) -> String {
         format!("use {code}:{} to {code}:{}", self.range.start(), self.range.end())
     }
+}
+
+fn zstandard(raw: &[u8], level: i32, mut zip: Vec<u8>) -> io::Result<Vec<u8>> {
+    zip.clear();
+    zip.reserve(zstd::zstd_safe::compress_bound(raw.len()));
+    zstd::bulk::Compressor::new(level)?.compress_to_buffer(raw, &mut zip)?;
+    Ok(zip)
 }
 
 fn brotli(raw: &[u8], level: u32) -> io::Result<Vec<u8>> {
