@@ -667,13 +667,14 @@ fn a10_bombs_of_json_take_bounded_time_and_memory() {
             r#"{{"shards": [{{"column_encodings": ["int"], "column_names": ["x"], "column_sizes": [8], "compression": null, "format": "mds", "hashes": [], "raw_data": {{"basename": {text}, "bytes": 100, "hashes": {{}}}}, "samples": 1, "size_limit": null, "version": 2, "zip_data": null}}], "version": 2}}"#
         )
     };
-    let columns = 1_000_000;
-    let list =
-        |item: &dyn Fn(usize) -> String| (0..columns).map(item).collect::<Vec<_>>().join(", ");
-    let wide = entry("shard.00000.mds".to_owned())
-        .replace(r#"["int"]"#, &format!("[{}]", list(&|_| r#""int""#.to_owned())))
-        .replace(r#"["x"]"#, &format!("[{}]", list(&|i| format!("\"{i}\""))))
-        .replace("[8]", &format!("[{}]", list(&|_| "8".to_owned())));
+    let wide = |columns: usize| {
+        let list =
+            |item: &dyn Fn(usize) -> String| (0..columns).map(item).collect::<Vec<_>>().join(", ");
+        entry("shard.00000.mds".to_owned())
+            .replace(r#"["int"]"#, &format!("[{}]", list(&|_| r#""int""#.to_owned())))
+            .replace(r#"["x"]"#, &format!("[{}]", list(&|i| format!("\"{i}\""))))
+            .replace("[8]", &format!("[{}]", list(&|_| "8".to_owned())))
+    };
     // The text, what comes of it, and the bytes that may be taken for each of its own.
     let cases = [
         (entry("x".repeat(100 << 20)), " is too long; do not use", 5),
@@ -689,7 +690,12 @@ fn a10_bombs_of_json_take_bounded_time_and_memory() {
             "shard 0: the entry of the shard has version null, but only version 2",
             1,
         ),
-        (wide, "read", 25),
+        (wide(1_000_000), "read", 25),
+        (
+            wide(10_000_000),
+            "shard 0: the shard has 10000000 columns, more than the 1048576 that there may be",
+            2,
+        ),
     ];
     for (number, (text, words, factor)) in cases.into_iter().enumerate() {
         let path = dir.path().join("bomb.json");

@@ -189,6 +189,14 @@ fn the_index(seen: &mut Seen) {
     seen.error(&read(dir.path()).unwrap_err(), &text);
 
     let here = "dataset {D}, shard s.mds";
+    let many: Vec<String> = (0..(1 << 20) + 1).map(|i: u32| i.to_string()).collect();
+    seen.dataset(
+        plain().entry(|entry| entry["column_names"] = many.into()),
+        &format!(
+            "dataset {{D}}, shard 0: the shard has 1048577 columns, more than the 1048576 that \
+             there may be; {INDEX}"
+        ),
+    );
     let mut entry = |change: fn(&mut Json), place: &str, what: &str| {
         seen.dataset(plain().entry(change), &format!("{here}{place}: {what}; {INDEX}"));
     };

@@ -113,7 +113,7 @@ fn shortened(mut text: String) -> String {
 }
 
 /// A name from a stranger as it may go to a terminal.
-fn shown(name: impl fmt::Display) -> String {
+pub(crate) fn shown(name: impl fmt::Display) -> String {
     let name = shortened(name.to_string());
     if !name.contains(is_hostile_to_terminals) {
         return name;

@@ -6,6 +6,7 @@
 //! - [`mod@format`]: pure bytes: samples, shards, `index.json`, encodings, compression, hashes
 //! - [`shard`]: one shard mapped into memory, its samples as slices of it
 //! - `storage`, `cache`: shards from a path or a URL into a folder that processes share
+//! - [`merge_index`]: one index over the datasets in the folders below
 //! - [`dataset`]: any sample by its number
 //! - [`loader`]: batches in the exact order, prepared by threads
 //! - [`order`]: which worker serves which samples, and when
@@ -16,8 +17,8 @@
 //! # Example
 //!
 //! ```
-//! use mds::format::{Encoding, Index, Schema, ShardTable, Value};
-//! use mds::{Writer, WriterOptions};
+//! use mds::format::{Encoding, Schema};
+//! use mds::{Shard, ShardOptions, Writer, WriterOptions};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let parent = tempfile::tempdir()?;
@@ -27,14 +28,16 @@
 //! let mut writer = Writer::create(&dir, schema, WriterOptions::default())?;
 //! writer.write(&[0.into(), "The first sample.".into()])?; // columns in the order of their names
 //! writer.write(&[1.into(), "The second sample.".into()])?;
-//! writer.finish()?; // without this there is no index, and so no dataset
+//! let index = writer.finish()?; // without this there is no index, and so no dataset
 //!
-//! let index = Index::parse(&std::fs::read(dir.join("index.json"))?)?;
-//! let shard = &index.shards[0];
-//! let bytes = std::fs::read(shard.stored().basename.join_to(&dir))?;
-//! let table = ShardTable::parse(&bytes, shard.samples)?;
-//! let values = shard.schema().decode_sample(table.sample(&bytes, 1)?)?;
-//! assert_eq!(values, [Value::Int(1), "The second sample.".into()]);
+//! let shard = Shard::open(&dir, &index.shards[0], ShardOptions::default())?;
+//! for sample in shard.samples()? {
+//!     println!("{}: {}", sample.position(), sample.str("text")?); // slices of the mapped file
+//! }
+//! assert_eq!(shard.sample(1)?.value("id")?, 1.into());
+//!
+//! let dataset = mds::StreamingDataset::open(vec![mds::Stream::local(&dir)], Default::default())?;
+//! assert_eq!(dataset.sample(1)?.str("text")?, "The second sample.");
 //! # Ok(())
 //! # }
 //! ```

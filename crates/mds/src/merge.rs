@@ -90,6 +90,13 @@ fn merge(remote: &Remote, parts: &[String]) -> Result<Index> {
             index.shards.push(shard.below(part).map_err(located)?);
         }
     }
+    if index.shards.is_empty() {
+        return Err(Error::new(
+            ErrorKind::NotFound,
+            format!("the folders below {} hold no shards", remote.address()),
+            "write samples to them first, or choose other folders",
+        ));
+    }
     // Parsing it again finds what only the whole can have wrong, such as the same part twice.
     let text = index.to_merged_json();
     let index = Index::parse_with(text.as_bytes(), OPTIONS)
@@ -171,6 +178,14 @@ mod tests {
             format!(
                 "no folder below {shown} has an index.json; give the folder that holds the parts \
                  of the dataset, each in a folder of its own"
+            )
+        );
+        write(&root.path().join("empty"), 0..0);
+        assert_eq!(
+            merged(root.path()).unwrap_err().to_string(),
+            format!(
+                "the folders below {shown} hold no shards; write samples to them first, or choose \
+                 other folders"
             )
         );
         write(&root.path().join("a"), 0..2);

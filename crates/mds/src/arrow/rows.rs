@@ -5,6 +5,7 @@ use arrow_array::{Array, RecordBatch};
 use super::json;
 use super::schema::takes;
 use super::source::{Source, decimal, exact};
+use crate::error::shown;
 use crate::format::{Column, DType, Decimal, Encoding, Scalar, Schema, Value, utf8};
 use crate::{Error, Result};
 
@@ -130,7 +131,10 @@ fn check_names(schema: &Schema, batch: &RecordBatch) -> Result<()> {
     }
     Err(Error::invalid(
         format!("the batch {}", faults.join(", and ")),
-        format!("give the columns {}, each once", declared.join(", ")),
+        format!(
+            "give the columns {}, each once",
+            declared.iter().map(shown).collect::<Vec<_>>().join(", ")
+        ),
     ))
 }
 

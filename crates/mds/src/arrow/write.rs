@@ -3,11 +3,12 @@
 use arrow_array::RecordBatch;
 
 use super::rows::{BatchRows, at_row};
-use crate::{ErrorKind, Result, Writer};
+use crate::format::Value;
+use crate::{Error, ErrorKind, Result, Writer};
 
 impl Writer {
     /// Adds the rows of a batch as samples, in order: the same bytes as [`write`](Self::write) with
-    /// the values of each row. Columns are found by their names; see the [module](crate::arrow) for
+    /// the values of each row, encoded on the writer's threads. Columns are found by their names; see the [module](crate::arrow) for
     /// the types that an encoding takes.
     ///
     /// # Errors
@@ -17,14 +18,38 @@ impl Writer {
     /// [`write`](Self::write).
     pub fn write_batch(&mut self, batch: &RecordBatch) -> Result<()> {
         let rows = BatchRows::new(self.schema(), batch)?;
-        let mut values = Vec::with_capacity(self.schema().columns().len());
-        for row in 0..rows.len() {
-            rows.read(row, &mut values).map_err(|error| error.at_sample(self.samples()))?;
-            self.write(&values).map_err(|error| match error.kind() {
+        let mut first = 0;
+        while first < rows.len() {
+            let (block, refused) = read_block(&rows, first);
+            let before = self.samples();
+            let written = self.write_rows(&block);
+            let row = first + (self.samples() - before) as usize;
+            written.map_err(|error| match error.kind() {
                 ErrorKind::InvalidArgument => at_row(error, row),
                 _ => error,
             })?;
+            if let Some(error) = refused {
+                return Err(error.at_sample(self.samples()));
+            }
+            first += block.len();
         }
         Ok(())
     }
+}
+
+/// Rows that are read at a time, for the writer's threads to encode.
+const BLOCK: usize = 1024;
+
+/// The values of the next rows, up to one that cannot be read, and why it cannot.
+fn read_block<'r>(rows: &'r BatchRows<'_>, first: usize) -> (Vec<Vec<Value<'r>>>, Option<Error>) {
+    let last = rows.len().min(first + BLOCK);
+    let mut block = Vec::with_capacity(last - first);
+    for row in first..last {
+        let mut values = Vec::new();
+        if let Err(error) = rows.read(row, &mut values) {
+            return (block, Some(error));
+        }
+        block.push(values);
+    }
+    (block, None)
 }

@@ -33,6 +33,14 @@ pub enum Damage {
         /// Which of the two.
         reason: String,
     },
+    /// More columns than any dataset has.
+    #[error("the shard has {columns} columns, more than the {limit} that there may be")]
+    TooManyColumns {
+        /// The number in the index.
+        columns: u64,
+        /// The most that is read.
+        limit: u64,
+    },
     /// The declared size of a column is not that of its encoding.
     #[error(
         "the index declares the size {}, but the encoding {encoding} has {}",
@@ -351,6 +359,7 @@ impl Damage {
             Self::NotAnIndex { .. }
             | Self::ColumnCounts { .. }
             | Self::Columns { .. }
+            | Self::TooManyColumns { .. }
             | Self::ColumnSize { .. }
             | Self::HalfCompressed { .. }
             | Self::TooManySamples { .. }

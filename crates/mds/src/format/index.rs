@@ -360,6 +360,10 @@ impl<'de> Deserialize<'de> for Entries {
             version: Word,
             #[serde(default)]
             format: Word,
+            #[serde(default)]
+            column_names: Count,
+            #[serde(default)]
+            columns: Count,
         }
         struct OneByOne;
         impl<'de> Visitor<'de> for OneByOne {
@@ -375,7 +379,9 @@ impl<'de> Deserialize<'de> for Entries {
                 while let Some(entry) = list.next_element::<Entry>()? {
                     if first.is_none() {
                         let checked = check_version(&entry.version, "the entry of the shard")
-                            .and_then(|()| check_format(&entry.format));
+                            .and_then(|()| check_format(&entry.format))
+                            .and_then(|()| check_columns(&entry.column_names))
+                            .and_then(|()| check_columns(&entry.columns));
                         first = checked.err().map(|error| (number, error));
                     }
                     number += 1;
@@ -395,6 +401,54 @@ fn check_format(format: &Word) -> Result<()> {
         format!("the shard has the format {}, which does not exist", format.0),
         format!("write the dataset as one of {}", FORMATS.join(", ")),
     ))
+}
+
+/// Nobody has so many columns; an index of ten million takes gigabytes of memory.
+const MAX_COLUMNS: u64 = 1 << 20;
+
+fn check_columns(columns: &Count) -> Result<()> {
+    match columns.0 {
+        0..=MAX_COLUMNS => Ok(()),
+        columns => Err(Damage::TooManyColumns { columns, limit: MAX_COLUMNS }.into()),
+    }
+}
+
+/// How many items a list or an object has; 0 for anything else, which is found out later.
+#[derive(Default)]
+struct Count(u64);
+
+impl<'de> Deserialize<'de> for Count {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Counter;
+        impl<'de> Visitor<'de> for Counter {
+            type Value = Count;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list or an object")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Count, A::Error> {
+                let mut count = 0;
+                while list.next_element::<IgnoredAny>()?.is_some() {
+                    count += 1;
+                }
+                Ok(Count(count))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Count, A::Error> {
+                let mut count = 0;
+                while object.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {
+                    count += 1;
+                }
+                Ok(Count(count))
+            }
+
+            fn visit_unit<E>(self) -> Result<Count, E> {
+                Ok(Count(0))
+            }
+        }
+        deserializer.deserialize_any(Counter)
+    }
 }
 
 /// A number or a word, as far as it is needed to compare and to show it: lists and objects are

@@ -10,6 +10,7 @@ use super::codec;
 use super::damage::Damage;
 use super::encoding::Encoding;
 use super::value::Value;
+use crate::error::shown;
 use crate::{Error, Result};
 
 const LENGTH_SIZE: usize = size_of::<u32>();
@@ -133,7 +134,7 @@ impl Schema {
     /// Refuses another number of values than of columns.
     pub(super) fn check_count(&self, values: &[Value<'_>]) -> Result<()> {
         if values.len() != self.columns.len() {
-            let names: Vec<_> = self.columns.iter().map(|column| column.name.as_str()).collect();
+            let names: Vec<_> = self.columns.iter().map(|column| shown(&column.name)).collect();
             return Err(Error::invalid(
                 format!(
                     "the sample has {} values, but there are {} columns",

@@ -5,7 +5,7 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use super::sample::is_text;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, shown};
 use crate::format::{DType, Encoding, Format, NdArray, Scalar, Schema, Value};
 
 /// A type that a column can be read as.
@@ -125,7 +125,8 @@ impl<'s> Fields<'s> {
             return Ok(());
         }
         let columns = self.schema.columns().iter();
-        let columns: Vec<_> = columns.map(|c| format!("{} ({})", c.name, c.encoding)).collect();
+        let columns: Vec<_> =
+            columns.map(|c| format!("{} ({})", shown(&c.name), c.encoding)).collect();
         Err(Error::new(
             ErrorKind::InvalidArgument,
             self.faults.join(", and "),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::Shard;
 use super::field::{Field, FieldType};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, shown};
 use crate::format::{Encoding, Format, Schema, ShardTable, Value};
 
 /// A sample that borrows from its shard. Copying it copies two words.
@@ -125,7 +125,7 @@ impl<'a> SampleRef<'a> {
 
     fn column(&self, name: &str) -> Result<usize> {
         self.schema().position(name).ok_or_else(|| {
-            let known: Vec<_> = self.schema().columns().iter().map(|c| c.name.as_str()).collect();
+            let known: Vec<_> = self.schema().columns().iter().map(|c| shown(&c.name)).collect();
             self.located(Error::new(
                 ErrorKind::NotFound,
                 format!("there is no column {name:?}"),
