@@ -370,3 +370,18 @@ fn a_reader_that_has_seen_enough_is_no_error() {
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");
     assert!(output.status.success());
 }
+
+#[cfg(unix)]
+#[test]
+fn a_closed_pipe_changes_no_verdict() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = write(dir.path(), 60, &PLAIN);
+    assert!(index.shards.len() > 3);
+    let last = index.shards.last().unwrap().stored().basename.to_string();
+    std::fs::write(dir.path().join(&last), "damaged").unwrap();
+    let output = inspect(&["verify", path(dir.path())]).closed();
+    assert_eq!(output.code, 1, "{}", output.err);
+    let shards = index.shards.len();
+    let expected = format!("1 of {shards} shards damaged or missing: {last}; ");
+    assert!(output.err.contains(&expected), "{}", output.err);
+}

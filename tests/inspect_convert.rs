@@ -725,3 +725,35 @@ fn verify_says_that_nothing_is_there() {
         )
     );
 }
+
+#[cfg(unix)]
+#[test]
+fn conversions_and_merges_finish_when_nobody_reads_along() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    write(&at("root/ids"), 50, &PLAIN);
+    for to in ["mds", "parquet"] {
+        let output =
+            inspect(&["convert", path(&at("root/ids")), path(&at(to)), "--to", to]).closed();
+        assert_eq!((output.code, output.err.as_str()), (0, ""), "{to}");
+    }
+    assert_eq!(files(&at("mds")), files(&at("root/ids")));
+    assert!(at("parquet/part-00000.parquet").exists());
+    let output = inspect(&["merge", path(&at("root"))]).closed();
+    assert_eq!((output.code, output.err.as_str()), (0, ""));
+    assert!(at("root/index.json").exists());
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_output_is_told_when_the_conversion_is_done() {
+    let dir = tempfile::tempdir().unwrap();
+    let (ids, out) = (dir.path().join("ids"), dir.path().join("out"));
+    write(&ids, 50, &PLAIN);
+    let full = fs::File::options().write(true).open("/dev/full").unwrap();
+    let output = inspect(&["convert", path(&ids), path(&out)]).printing_to(full.into());
+    assert_eq!(output.code, 1);
+    let expected = "mds-inspect: cannot write the output: No space left on device (os error 28)\n";
+    assert_eq!(output.err, expected);
+    assert_eq!(files(&out), files(&ids));
+}

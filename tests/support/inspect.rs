@@ -46,6 +46,33 @@ impl Run {
         }
     }
 
+    /// How it ends when nobody reads what it prints.
+    #[cfg(unix)]
+    pub(crate) fn closed(self) -> Output {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        self.printing_to(writer.into())
+    }
+
+    /// How it ends when it prints to something else.
+    pub(crate) fn printing_to(self, out: std::process::Stdio) -> Output {
+        let mut command = std::process::Command::new(self.0.get_program());
+        command.args(self.0.get_args());
+        for (name, value) in self.0.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        let child = command.stdout(out).stderr(std::process::Stdio::piped()).spawn().unwrap();
+        let output = child.wait_with_output().unwrap();
+        Output {
+            code: output.status.code().expect("the program was killed"),
+            out: String::new(),
+            err: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+
     /// What it prints when all is well.
     #[track_caller]
     pub(crate) fn succeeds(self) -> String {

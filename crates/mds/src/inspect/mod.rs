@@ -5,6 +5,7 @@
 mod convert;
 mod info;
 mod merge;
+mod output;
 mod progress;
 mod sample;
 mod show;
@@ -19,6 +20,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+use output::Unstoppable;
 use source::Source;
 
 const EXAMPLES: &str = "\
@@ -142,7 +144,12 @@ pub(crate) fn main() -> ExitCode {
         .init();
     let cli = Cli::parse();
     let mut out = io::stdout().lock();
-    match run(cli, &mut out).and_then(|code| Ok(out.flush().map(|()| code)?)) {
+    let ended = run(cli, &mut out).and_then(|code| match out.flush() {
+        // The verdict counts even where nobody reads it.
+        Err(e) if e.kind() != IoKind::BrokenPipe => Err(e.into()),
+        _ => Ok(code),
+    });
+    match ended {
         Ok(code) => code,
         // A reader such as `head` has seen enough.
         Err(Failure::Output(e)) if e.kind() == IoKind::BrokenPipe => ExitCode::SUCCESS,
@@ -179,18 +186,30 @@ fn run(cli: Cli, out: &mut dyn Write) -> Result<ExitCode, Failure> {
             sample::run(&dataset(remote, "sample")?, number, common.full, out)?;
         }
         Some(Command::Verify { remote }) => {
-            return verify::run(&dataset(remote, "verify")?, out);
+            let source = dataset(remote, "verify")?;
+            return to_the_end(out, |out| verify::run(&source, out));
         }
         Some(Command::Merge(flags)) => {
             refuse_remote_before(&cli.remote, "merge ROOT [PART]...")?;
-            merge::run(&flags, common.full, out)?;
+            to_the_end(out, |out| merge::run(&flags, common.full, out))?;
         }
         Some(Command::Convert(flags)) => {
             refuse_remote_before(&cli.remote, "convert SOURCE OUT")?;
-            convert::run(&flags, common.split.as_deref(), out)?;
+            to_the_end(out, |out| convert::run(&flags, common.split.as_deref(), out))?;
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Runs what must finish and keep its verdict, whatever happens to the output.
+fn to_the_end<T>(
+    out: &mut dyn Write,
+    work: impl FnOnce(&mut dyn Write) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let mut out = Unstoppable::new(out);
+    let result = work(&mut out)?;
+    out.finish()?;
+    Ok(result)
 }
 
 /// What has two addresses takes both after its name.
