@@ -345,6 +345,53 @@ fn missing_and_empty_datasets_are_one_clear_sentence() {
 }
 
 #[test]
+fn wrong_values_of_flags_are_wrong_usage() {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), 5, &PLAIN);
+    for (flag, value, expected) in [
+        ("--batch_size", "0", "invalid value '0' for '--batch_size <N>': give 1 or more"),
+        ("--batch_size", "x", "invalid value 'x' for '--batch_size <N>': invalid digit"),
+        (
+            "--cache_limit",
+            "1zz",
+            "invalid value '1zz' for '--cache_limit <SIZE>': \"1zz\" is not a size in bytes; write",
+        ),
+    ] {
+        let output = inspect(&[path(dir.path()), flag, value]).output();
+        assert_eq!((output.code, output.out.as_str()), (2, ""), "{flag} {value}");
+        assert!(output.err.contains(expected), "{}", output.err);
+    }
+}
+
+#[test]
+fn names_of_columns_do_not_reach_the_terminal_as_they_are() {
+    let dir = tempfile::tempdir().unwrap();
+    let schema = Schema::new([("\x1b[31mred", Encoding::Int), ("n\nl", Encoding::Str)]).unwrap();
+    let out = dir.path().join("x");
+    let mut writer = Writer::create(&out, schema, WriterOptions::default()).unwrap();
+    writer.write(&[1.into(), "a".into()]).unwrap();
+    writer.finish().unwrap();
+    let sample = inspect(&["sample", path(&out), "0"]).succeeds();
+    let expected = "\n\\u{1b}[31mred (int): 1\nn\\nl (str, 1 character): a\n";
+    assert!(sample.ends_with(expected), "{sample}");
+    let info = inspect(&["info", path(&out)]).succeeds();
+    assert!(info.contains("  \\u{1b}[31mred int\n  n\\nl         str\n"), "{info}");
+    let streamed = inspect(&[path(&out)]).succeeds();
+    assert!(streamed.contains("  \\u{1b}[31mred [1]          int64\n  n\\nl  "), "{streamed}");
+    assert!(streamed.contains("\n  \\u{1b}[31mred: 1\n  n\\nl: a\n"), "{streamed}");
+    let json = dir.path().join("json");
+    let converted = inspect(&["convert", path(&out), path(&json), "--to", "json"]).succeeds();
+    std::fs::write(json.join("shard.00000.json"), "{\"n\\nl\": \"a\"}\n").unwrap();
+    let verified = inspect(&["verify", path(&json)]).output();
+    let unknown = inspect(&["convert", path(&out), path(&json), "--columns", "x"]).fails();
+    assert!(unknown.ends_with("the columns are \\u{1b}[31mred, n\\nl"), "{unknown}");
+    for shown in [&info, &streamed, &sample, &converted, &verified.out, &verified.err, &unknown] {
+        assert!(!shown.contains('\x1b'), "{shown}");
+    }
+    assert_eq!(verified.code, 1);
+}
+
+#[test]
 fn help_teaches_by_example() {
     let help = inspect(&["--help"]).succeeds();
     for expected in ["Examples:", "mds-inspect verify", "Exit codes:", "--batch_size <N>"] {

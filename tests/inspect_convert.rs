@@ -523,6 +523,20 @@ fn what_cannot_be_converted_is_one_clear_sentence() {
         (&["--to", "csv", "--separator", ";"], "--separator is for --to xsv"),
         (&["--newline", ";"], "--newline is for text formats"),
         (&["--to", "parquet", "--hashes", "sha1"], "--hashes are for datasets; Parquet files"),
+        (&["--hashes", "none,sha1"], "--hashes none goes with no other hash"),
+        (&["--size_limit", "abc"], "invalid value 'abc' for '--size_limit <SIZE>': \"abc\" is not"),
+        (
+            &["--size_limit", "5gb"],
+            "--size_limit: a shard has at most 4294967295 bytes, but 5368709120 were given; give \
+             less, or 0 for no limit",
+        ),
+        (&["--compression", "foo"], "invalid value 'foo' for '--compression <CODE>': "),
+        (&["--hashes", "sha1,foo"], "invalid value 'foo' for '--hashes <HASH>': "),
+        (
+            &["--to", "xsv", "--separator", ""],
+            "invalid value '' for '--separator <TEXT>': give at least one character",
+        ),
+        (&["--to", "csv", "--newline="], "invalid value '' for '--newline <TEXT>': give at"),
         (&["--to", "parquet", "--newline", ";"], "--separator and --newline are for text formats"),
     ] {
         let output = inspect(&[&["convert", &ids, &out], flags].concat()).output();

@@ -39,7 +39,7 @@ fn print_columns(shards: &[ShardInfo], out: &mut dyn Write) -> Result<(), Failur
     let Some(first) = shards.first() else { return Ok(()) };
     writeln!(out, "columns")?;
     for column in first.schema().columns() {
-        writeln!(out, "  {:<12} {}", column.name, column.encoding)?;
+        writeln!(out, "  {:<12} {}", show::printable(&column.name), column.encoding)?;
     }
     if let Some(other) = shards.iter().find(|shard| shard.schema() != first.schema()) {
         writeln!(out, "  (other columns from {} on)", other.raw_data.basename)?;

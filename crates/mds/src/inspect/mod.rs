@@ -233,7 +233,7 @@ fn remote_and_sample(mut given: Vec<String>) -> Result<(Option<String>, u64), Fa
 
 fn fail(what: &str) -> ExitCode {
     // If standard error is gone there is nobody to tell.
-    let _ = writeln!(io::stderr(), "mds-inspect: {what}");
+    let _ = writeln!(io::stderr(), "mds-inspect: {}", show::printable(what));
     ExitCode::from(1)
 }
 
@@ -245,7 +245,8 @@ fn sentence(error: &mds::Error) -> String {
         text = format!("{text} ({error})");
         cause = error.source();
     }
-    text
+    // Errors of other libraries repeat names as they are.
+    show::printable(&text)
 }
 
 /// Whether somebody watches the progress.

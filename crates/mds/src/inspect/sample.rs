@@ -23,7 +23,13 @@ pub(super) fn run(
     )?;
     for (column, (name, value)) in sample.schema().columns().iter().zip(sample.values()?) {
         let extent = show::extent(&value).map(|extent| format!(", {extent}")).unwrap_or_default();
-        writeln!(out, "{name} ({}{extent}): {}", column.encoding, show::value(name, &value, full))?;
+        writeln!(
+            out,
+            "{} ({}{extent}): {}",
+            show::printable(name),
+            column.encoding,
+            show::value(name, &value, full)
+        )?;
     }
     Ok(())
 }

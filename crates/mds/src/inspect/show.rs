@@ -100,15 +100,21 @@ pub(super) fn count(n: u64, noun: &str) -> String {
     if n == 1 { format!("1 {noun}") } else { format!("{n} {noun}s") }
 }
 
+/// A name or a text in one line. Control characters in data must not reach the terminal; quotes may
+/// stay as they are.
+pub(super) fn printable(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() { line.extend(c.escape_default()) } else { line.push(c) }
+    }
+    line
+}
+
 fn text(text: &str, full: bool) -> String {
     let shown: String =
         if full { text.to_owned() } else { text.chars().take(CHARACTERS).collect() };
     let rest = if full { 0 } else { text.chars().count().saturating_sub(CHARACTERS) };
-    // Control characters in data must not reach the terminal; quotes may stay as they are.
-    let mut line = String::with_capacity(shown.len());
-    for c in shown.chars() {
-        if c.is_control() { line.extend(c.escape_default()) } else { line.push(c) }
-    }
+    let line = printable(&shown);
     match rest {
         0 => line,
         rest => format!("{line}... ({} more; --full prints them)", count(rest as u64, "character")),

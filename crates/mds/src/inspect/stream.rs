@@ -12,7 +12,13 @@ use super::{Failure, Source, progress, show};
 #[derive(Debug, clap::Args)]
 pub(super) struct Flags {
     /// Samples per batch
-    #[arg(long = "batch_size", alias = "batch-size", default_value_t = 2, value_name = "N")]
+    #[arg(
+        long = "batch_size",
+        alias = "batch-size",
+        default_value = "2",
+        value_name = "N",
+        value_parser = positive
+    )]
     batch_size: usize,
 
     /// Stop after so many batches [default: the whole dataset]
@@ -32,8 +38,21 @@ pub(super) struct Flags {
     num_workers: usize,
 
     /// Bytes of shards that LOCAL may hold, such as 10gb [default: no limit]
-    #[arg(long = "cache_limit", alias = "cache-limit", value_name = "SIZE")]
-    cache_limit: Option<String>,
+    #[arg(
+        long = "cache_limit",
+        alias = "cache-limit",
+        value_name = "SIZE",
+        value_parser = parse_size
+    )]
+    cache_limit: Option<u64>,
+}
+
+fn positive(text: &str) -> Result<usize, String> {
+    match text.parse::<usize>() {
+        Ok(0) => Err("give 1 or more".to_owned()),
+        Ok(number) => Ok(number),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 /// What went by.
@@ -54,7 +73,7 @@ pub(super) fn run(
     let mut options = DatasetOptions::default();
     options.order.batch_size = Some(flags.batch_size);
     options.order.shuffle = flags.shuffle;
-    options.cache_limit = flags.cache_limit.as_deref().map(parse_size).transpose()?;
+    options.cache_limit = flags.cache_limit;
     let dataset = StreamingDataset::open(vec![source.stream(local)], options)?;
     writeln!(
         out,
@@ -101,12 +120,13 @@ fn print_batch(
             .map(|(sample, _)| sample.value(&column.name))
             .collect::<mds::Result<_>>()?;
         let dtype = show::dtype(&column.encoding, &values);
-        writeln!(out, "  {:<12} {:<12} {}", column.name, show::batch_shape(&values), dtype)?;
+        let name = show::printable(&column.name);
+        writeln!(out, "  {name:<12} {:<12} {dtype}", show::batch_shape(&values))?;
     }
     for (sample, _) in &batch.items {
         writeln!(out, "  ---- sample {} ----", sample.id())?;
         for (name, value) in sample.values()? {
-            writeln!(out, "  {name}: {}", show::value(name, &value, full))?;
+            writeln!(out, "  {}: {}", show::printable(name), show::value(name, &value, full))?;
         }
     }
     Ok(())

@@ -18,9 +18,11 @@ use std::thread;
 use std::time::Instant;
 
 use clap::ValueEnum;
+use mds::format::{Compression, HashAlgorithm, parse_size};
 
 use super::{Failure, is_watched, progress, show};
 use input::{Input, Piece};
+use options::OrNone;
 use sink::Sink;
 use stop::StopSignal;
 
@@ -74,27 +76,37 @@ pub(super) struct Flags {
     to: Option<Target>,
 
     /// br, bz2, gz, snappy, zstd or none, with a level as in zstd:7 [default: as SOURCE]
-    #[arg(long, value_name = "CODE")]
-    compression: Option<String>,
+    #[arg(long, value_name = "CODE", value_parser = OrNone::<()>::parse::<Compression>)]
+    compression: Option<OrNone<Compression>>,
 
     /// Hashes to record of every file, such as sha1,xxh64, or none [default: as SOURCE]
-    #[arg(long, value_name = "HASH", value_delimiter = ',')]
-    hashes: Vec<String>,
+    #[arg(
+        long,
+        value_name = "HASH",
+        value_delimiter = ',',
+        value_parser = OrNone::<()>::parse::<HashAlgorithm>
+    )]
+    hashes: Vec<OrNone<HashAlgorithm>>,
 
     /// Begin a new shard before this size, such as 64mb; 0 for no limit [default: as SOURCE]
-    #[arg(long = "size_limit", alias = "size-limit", value_name = "SIZE")]
-    size_limit: Option<String>,
+    #[arg(
+        long = "size_limit",
+        alias = "size-limit",
+        value_name = "SIZE",
+        value_parser = parse_size
+    )]
+    size_limit: Option<u64>,
 
     /// Keep these columns only
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     columns: Vec<String>,
 
     /// What stands between two values of xsv
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", value_parser = options::text)]
     separator: Option<String>,
 
     /// What ends a line of the text formats; \n, \r, \t and \\ are understood [default: \n]
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", value_parser = options::text)]
     newline: Option<String>,
 
     /// Threads that compress and hash; what is written does not depend on it [default: all cores]
@@ -204,7 +216,7 @@ fn write(
                     writeln!(
                         out,
                         "read {}  {}, {}",
-                        unit.name,
+                        show::printable(&unit.name),
                         show::count(unit.samples, "sample"),
                         show::count(unit.bytes, "byte")
                     )?;

@@ -1,8 +1,9 @@
 //! The flags, checked as far as they can be without the source.
 
 use std::borrow::Cow;
+use std::str::FromStr;
 
-use mds::format::{Compression, Format, HashAlgorithm, parse_size};
+use mds::format::{Compression, Format, HashAlgorithm};
 use parquet::basic::{BrotliLevel, Compression as Codec, GzipLevel, ZstdLevel};
 
 use super::{Failure, Flags, Target};
@@ -24,6 +25,31 @@ impl<T> Choice<T> {
     }
 }
 
+/// The value of a flag that `none` switches off.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct OrNone<T>(Option<T>);
+
+impl OrNone<()> {
+    pub(super) fn parse<T: FromStr>(text: &str) -> Result<OrNone<T>, T::Err> {
+        if text == "none" {
+            Ok(OrNone(None))
+        } else {
+            text.parse().map(|value| OrNone(Some(value)))
+        }
+    }
+}
+
+/// A separator or a line end.
+pub(super) fn text(given: &str) -> Result<String, String> {
+    match unescape(given) {
+        text if text.is_empty() => Err("give at least one character".to_owned()),
+        text => Ok(text),
+    }
+}
+
+/// The offsets in a shard have 32 bits.
+pub(super) const MAX_SHARD_BYTES: u64 = u32::MAX as u64;
+
 pub(super) struct Options {
     to: Option<Target>,
     pub(super) compression: Choice<Option<Compression>>,
@@ -38,26 +64,33 @@ pub(super) struct Options {
 
 impl Options {
     pub(super) fn check(flags: &Flags) -> Result<Self, Failure> {
-        let compression = match flags.compression.as_deref() {
+        let compression = match flags.compression {
             None => Choice::Keep,
-            Some("none") => Choice::Set(None),
-            Some(code) => Choice::Set(Some(code.parse()?)),
+            Some(OrNone(compression)) => Choice::Set(compression),
         };
         let hashes = match flags.hashes.as_slice() {
             [] => Choice::Keep,
-            [none] if none == "none" => Choice::Set(Vec::new()),
+            [OrNone(None)] => Choice::Set(Vec::new()),
             names => {
-                let names = names.iter().map(|name| name.parse::<HashAlgorithm>());
-                let mut hashes = names.collect::<mds::Result<Vec<_>>>()?;
+                let Some(mut hashes) = names.iter().map(|name| name.0).collect::<Option<Vec<_>>>()
+                else {
+                    return Err(usage("--hashes none goes with no other hash"));
+                };
                 // An index lists them by their names.
                 hashes.sort_by_key(|hash| hash.name());
                 hashes.dedup();
                 Choice::Set(hashes)
             }
         };
-        let size_limit = match &flags.size_limit {
+        let size_limit = match flags.size_limit {
             None => Choice::Keep,
-            Some(size) => Choice::Set(Some(parse_size(size)?).filter(|&size| size > 0)),
+            Some(size) if size > MAX_SHARD_BYTES && flags.to != Some(Target::Parquet) => {
+                return Err(Failure::Usage(format!(
+                    "--size_limit: a shard has at most {MAX_SHARD_BYTES} bytes, but {size} were \
+                     given; give less, or 0 for no limit"
+                )));
+            }
+            Some(size) => Choice::Set(Some(size).filter(|&size| size > 0)),
         };
         let mut columns = flags.columns.clone();
         columns.sort();
@@ -68,8 +101,8 @@ impl Options {
             hashes,
             size_limit,
             columns,
-            separator: flags.separator.as_deref().map(unescape),
-            newline: flags.newline.as_deref().map(unescape),
+            separator: flags.separator.clone(),
+            newline: flags.newline.clone(),
             threads: flags.threads,
         })
     }

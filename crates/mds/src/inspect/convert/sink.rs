@@ -7,7 +7,7 @@ use mds::{Error, ErrorKind, Result, Shard, Writer, WriterOptions};
 use super::Failure;
 use super::columns::{Columns, positions};
 use super::input::Input;
-use super::options::Options;
+use super::options::{MAX_SHARD_BYTES, Options};
 use super::parts::Parts;
 
 /// Shards of a dataset that is made of files, as the writer has it by default.
@@ -42,7 +42,7 @@ impl Sink {
         let columns = Columns::new(&input.schema()?, &options.columns, &format).map_err(located)?;
         let kept = match shard {
             // A limit that this writer does not take is none.
-            Some(shard) => shard.size_limit.filter(|&limit| limit <= u64::from(u32::MAX)),
+            Some(shard) => shard.size_limit.filter(|&limit| limit <= MAX_SHARD_BYTES),
             None => Some(SIZE_LIMIT),
         };
         let options = WriterOptions {
