@@ -392,6 +392,42 @@ fn names_of_columns_do_not_reach_the_terminal_as_they_are() {
 }
 
 #[test]
+fn pickles_are_named_and_never_shown() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    // A dataset of bytes, which the index and the shard then call pickles.
+    let schema =
+        Schema::new([("n", Encoding::Int), ("p", Encoding::Scalar(mds::format::DType::I8))]);
+    let mut writer = Writer::create(at("x"), schema.unwrap(), WriterOptions::default()).unwrap();
+    writer.write(&[7.into(), mds::format::Scalar::I8(1).into()]).unwrap();
+    writer.finish().unwrap();
+    let index = std::fs::read_to_string(at("x/index.json")).unwrap();
+    assert!(index.contains("\"int8\""), "{index}");
+    let index = index.replace("\"int8\"", "\"pkl\"").replace("[8, 1]", "[8, null]");
+    std::fs::write(at("x/index.json"), index).unwrap();
+    let start = format!("mds-inspect: dataset {}, column p: ", at("x").display());
+    for args in [&["sample", path(&at("x")), "0"][..], &[path(&at("x"))]] {
+        assert_eq!(
+            inspect(args).fails(),
+            format!(
+                "{start}the column holds Python pickles, which can run any code and are never \
+                 shown; write a dataset without it: mds-inspect convert, and name the others with \
+                 --columns"
+            )
+        );
+    }
+    let refused = inspect(&["convert", path(&at("x")), path(&at("out")), "--to", "parquet"]);
+    assert_eq!(
+        refused.fails(),
+        format!(
+            "{start}pickles are not written to Parquet; leave the column out: name the others \
+             with --columns"
+        )
+    );
+    assert!(!at("out").exists());
+}
+
+#[test]
 fn help_teaches_by_example() {
     let help = inspect(&["--help"]).succeeds();
     for expected in ["Examples:", "mds-inspect verify", "Exit codes:", "--batch_size <N>"] {

@@ -116,6 +116,10 @@ fn what_cannot_be_merged_is_one_clear_sentence() {
     assert_eq!(output.code, 2);
     let usage = "write mds-inspect merge ROOT [PART]..., in this order";
     assert!(output.err.contains(usage), "{}", output.err);
+    let output = inspect(&["merge", path(root.path()), "--split", "val"]).output();
+    assert_eq!(output.code, 2);
+    let usage = "merge takes no --split: name the folders behind ROOT";
+    assert!(output.err.contains(usage), "{}", output.err);
 }
 
 #[test]
@@ -440,6 +444,7 @@ fn what_cannot_be_converted_is_one_clear_sentence() {
     let at = |name: &str| dir.path().join(name);
     let shown = |name: &str| at(name).display().to_string();
     write(&at("ids"), 9, &PLAIN);
+    write(&at("taken/ids"), 9, &PLAIN);
     let (ids, out) = (shown("ids"), shown("out"));
     assert_eq!(
         refused(&[&ids, &out, "--to", "csv"]),
@@ -456,13 +461,24 @@ fn what_cannot_be_converted_is_one_clear_sentence() {
         )
     );
     assert_eq!(
-        refused(&[&ids, &ids]),
+        refused(&[&shown("taken/ids"), &ids]),
         format!(
             "mds-inspect: the directory {ids} is not empty; choose another one, or delete it \
              first if its data may go"
         )
     );
-    assert_eq!(refused(&[&ids, &ids, "--to", "parquet"]), refused(&[&ids, &ids]));
+    for inside in [ids.clone(), format!("{ids}/deep/er"), format!("{ids}/../ids/x")] {
+        for to in ["mds", "parquet"] {
+            assert_eq!(
+                refused(&[&ids, &inside, "--to", to]),
+                format!(
+                    "mds-inspect: the output {inside} would be in the folder of the dataset {ids}; \
+                     give a folder outside of it"
+                )
+            );
+        }
+    }
+    assert_eq!(names(&at("ids")).len(), index(&at("ids")).shards.len() + 1);
     assert_eq!(
         refused(&[&ids, &out, "--to", "parquet", "--compression", "bz2"]),
         "mds-inspect: Parquet has no compression bz2; use zstd, snappy, gz or br, with a level as \
@@ -491,7 +507,7 @@ fn what_cannot_be_converted_is_one_clear_sentence() {
     assert_eq!(
         refused(&[&shown("x.jsonl"), &out]),
         format!(
-            "mds-inspect: dataset {}, column a: row 1 of the batch: the value is null, and MDS \
+            "mds-inspect: dataset {}, sample 1, column a: the value is null, and MDS \
              has no nulls; fill the nulls with a value, or drop the rows, before writing",
             shown("x.jsonl")
         )
@@ -562,15 +578,19 @@ fn bad_values_name_their_sample_and_nothing_is_left() {
     assert_eq!(
         refused(&[&shown("json"), &out, "--to", "mds"]),
         format!(
-            "mds-inspect: dataset {out}, sample 1, column n: the encoding int does not take the \
-             integer 9223372036854775808; give an integer from -9223372036854775808 to \
-             9223372036854775807"
+            "mds-inspect: dataset {}, shard shard.00000.json, sample 1, column n: the encoding int \
+             does not take the integer 9223372036854775808; give an integer from \
+             -9223372036854775808 to 9223372036854775807",
+            shown("json")
         )
     );
     c4(&at("c4"));
     let error = refused(&[&shown("c4"), &out, "--to", "csv"]);
-    let start =
-        format!("mds-inspect: dataset {out}, sample 0, column text: the text contains the ");
+    let start = format!(
+        "mds-inspect: dataset {}, shard shard.00000.mds, sample 0, column text: the text contains \
+         the ",
+        shown("c4")
+    );
     assert!(error.starts_with(&start), "{error}");
 
     let mut shard = fs::read(at("c4").join("shard.00001.mds.zstd")).unwrap();
@@ -733,8 +753,7 @@ fn verify_says_that_nothing_is_there() {
     assert_eq!(
         refused(&[path(dir.path()), path(&dir.path().join("out"))]),
         format!(
-            "mds-inspect: dataset {}: the dataset has no shards, and so no columns; give one with \
-             samples",
+            "mds-inspect: dataset {}: there are no samples to convert; give a source that has some",
             dir.path().display()
         )
     );
@@ -770,4 +789,92 @@ fn a_full_output_is_told_when_the_conversion_is_done() {
     let expected = "mds-inspect: cannot write the output: No space left on device (os error 28)\n";
     assert_eq!(output.err, expected);
     assert_eq!(files(&out), files(&ids));
+}
+
+#[test]
+fn the_sample_at_fault_is_numbered_as_in_the_source() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    let out = at("out");
+    // Beyond the first batch.
+    let mut lines = "{\"a\": 1}\n".repeat(3000);
+    lines.push_str("{\"a\": null}\n");
+    fs::write(at("x.jsonl"), &lines).unwrap();
+    let error = refused(&[path(&at("x.jsonl")), path(&out)]);
+    let start = format!(
+        "mds-inspect: dataset {}, sample 3000, column a: the value is null, ",
+        at("x.jsonl").display()
+    );
+    assert!(error.starts_with(&start), "{error}");
+
+    // In the second shard.
+    let schema = Schema::new([("a", Encoding::Str)]).unwrap();
+    let options = WriterOptions { size_limit: Some(200), ..WriterOptions::default() };
+    let mut writer = Writer::create(at("mds"), schema, options).unwrap();
+    for number in 0..40 {
+        writer.write(&[if number == 39 { "a\tb" } else { "ab" }.into()]).unwrap();
+    }
+    let shards = writer.finish().unwrap().shards;
+    let last = shards.last().unwrap();
+    assert!(shards.len() > 1);
+    let error = refused(&[path(&at("mds")), path(&out), "--to", "tsv"]);
+    let start = format!(
+        "mds-inspect: dataset {}, shard {}, sample {}, column a: ",
+        at("mds").display(),
+        last.raw_data.basename,
+        last.samples - 1
+    );
+    assert!(error.starts_with(&start), "{error}");
+    assert!(!out.exists());
+}
+
+#[test]
+fn sources_without_samples_are_refused_alike() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    let schema = Schema::new([("text", Encoding::Str)]).unwrap();
+    Writer::create(at("empty"), schema, WriterOptions::default()).unwrap().finish().unwrap();
+    fs::write(at("head.csv"), "a,b\n").unwrap();
+    fs::write(at("empty.jsonl"), "").unwrap();
+    for source in ["empty", "head.csv", "empty.jsonl"].map(at) {
+        for to in ["mds", "parquet"] {
+            assert_eq!(
+                refused(&[path(&source), path(&at("out")), "--to", to]),
+                format!(
+                    "mds-inspect: dataset {}: there are no samples to convert; give a source that \
+                     has some",
+                    source.display()
+                )
+            );
+        }
+    }
+    assert!(!at("out").exists());
+}
+
+#[test]
+fn damaged_compression_says_to_fetch_the_file_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    let rows: String = (0..5000).map(|n| format!("{n},{}\n", n * 7919 % 5003)).collect();
+    let zip = |code: &str| {
+        let zip = code.parse::<mds::format::Compression>().unwrap();
+        let mut bytes = zip.compress(format!("a,b\n{rows}").as_bytes()).unwrap();
+        bytes.truncate(bytes.len() / 2);
+        bytes
+    };
+    for (name, bytes, compression) in [
+        ("a.jsonl.gz", b"no gzip".to_vec(), "gzip"),
+        ("b.csv.gz", b"no gzip".to_vec(), "gzip"),
+        ("c.jsonl.zst", b"no zstd".to_vec(), "zstd"),
+        ("d.csv.gz", zip("gz"), "gzip"),
+        ("e.csv.zst", zip("zstd"), "zstd"),
+    ] {
+        fs::write(at(name), bytes).unwrap();
+        let error = refused(&[path(&at(name)), path(&at("out"))]);
+        let start = format!(
+            "mds-inspect: {} is cut short, damaged or not {compression}; fetch it again (",
+            at(name).display()
+        );
+        assert!(error.starts_with(&start), "{error}");
+    }
 }

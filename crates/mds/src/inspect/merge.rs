@@ -6,7 +6,7 @@ use mds::format::{Index, ShardInfo};
 use mds::storage::RemoteOptions;
 use mds::{merge_index, merge_parts};
 
-use super::{Failure, show};
+use super::{Failure, progress, show};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -33,11 +33,16 @@ pub(super) struct Flags {
 
 pub(super) fn run(flags: &Flags, full: bool, out: &mut dyn Write) -> Result<(), Failure> {
     let options = RemoteOptions::default();
-    let index = match flags.parts.as_slice() {
-        [] => merge_index(&flags.root, options)?,
-        parts => merge_parts(&flags.root, parts, options)?,
+    let spinner = progress::spinner("reading the index of each part");
+    let merged = match flags.parts.as_slice() {
+        [] => merge_index(&flags.root, options),
+        parts => merge_parts(&flags.root, parts, options),
     };
+    spinner.finish_and_clear();
+    let index = merged?;
     let folders = folders(&index);
+    // Parts that were named count even if they hold no shards.
+    let merged = if flags.parts.is_empty() { folders.len() } else { flags.parts.len() };
     let shown = if full { folders.len() } else { folders.len().min(LISTED) };
     for (name, shards) in &folders[..shown] {
         let samples = shards.iter().map(|shard| shard.samples).sum();
@@ -54,7 +59,7 @@ pub(super) fn run(flags: &Flags, full: bool, out: &mut dyn Write) -> Result<(), 
     writeln!(
         out,
         "merged {}: {}, {}",
-        show::count(folders.len() as u64, "folder"),
+        show::count(merged as u64, "folder"),
         show::count(index.shards.len() as u64, "shard"),
         show::count(index.samples(), "sample")
     )?;

@@ -77,11 +77,11 @@ struct Cli {
 
 #[derive(Debug, clap::Args)]
 struct Common {
-    /// The split below REMOTE [default: none if REMOTE has an index.json itself, else val]
+    /// The split below REMOTE or SOURCE [default: none if there is an index.json, else val]
     #[arg(long, global = true)]
     split: Option<String>,
 
-    /// Print values and lists whole, however long they are
+    /// Print values, and lists of shards and folders, whole, however long they are
     #[arg(long, global = true)]
     full: bool,
 }
@@ -191,6 +191,10 @@ fn run(cli: Cli, out: &mut dyn Write) -> Result<ExitCode, Failure> {
         }
         Some(Command::Merge(flags)) => {
             refuse_remote_before(&cli.remote, "merge ROOT [PART]...")?;
+            if common.split.is_some() {
+                let what = "merge takes no --split: name the folders behind ROOT";
+                return Err(Failure::Usage(what.to_owned()));
+            }
             to_the_end(out, |out| merge::run(&flags, common.full, out))?;
         }
         Some(Command::Convert(flags)) => {

@@ -1,5 +1,7 @@
 //! Progress bars on standard error, for whoever watches.
 
+use std::time::Duration;
+
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::is_watched;
@@ -15,6 +17,15 @@ pub(super) fn samples(total: u64) -> ProgressBar {
 /// Counts bytes.
 pub(super) fn bytes(total: u64) -> ProgressBar {
     bar(total, BYTES, target())
+}
+
+/// Shows that something goes on whose length is unknown.
+pub(super) fn spinner(message: &'static str) -> ProgressBar {
+    let spinner = ProgressBar::with_draw_target(None, target())
+        .with_style(ProgressStyle::default_spinner())
+        .with_message(message);
+    spinner.enable_steady_tick(Duration::from_millis(100));
+    spinner
 }
 
 fn target() -> ProgressDrawTarget {

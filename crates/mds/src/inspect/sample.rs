@@ -12,6 +12,7 @@ pub(super) fn run(
     full: bool,
     out: &mut dyn Write,
 ) -> Result<(), Failure> {
+    source.refuse_pickles()?;
     let options = DatasetOptions::default();
     let dataset = StreamingDataset::open(vec![source.stream(None)], options)?;
     let sample = dataset.sample(number).map_err(|e| e.in_dataset(source.remote.address()))?;

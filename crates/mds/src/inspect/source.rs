@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use mds::format::{Index, IndexOptions, ShardFile, ShardInfo};
+use mds::format::{Encoding, Index, IndexOptions, ShardFile, ShardInfo};
 use mds::storage::{Remote, RemoteOptions};
 use mds::{ErrorKind, Shard, Stream};
 
@@ -47,6 +47,22 @@ impl Source {
         let options = IndexOptions { pickle_bytes: true };
         let index = Index::parse_with(text, options).map_err(|e| e.in_dataset(remote.address()))?;
         Ok(Self { address, split, remote, index })
+    }
+
+    /// Refuses what cannot be shown.
+    pub(super) fn refuse_pickles(&self) -> mds::Result<()> {
+        let columns = self.index.shards.iter().flat_map(|shard| shard.schema().columns());
+        match columns.into_iter().find(|column| column.encoding == Encoding::Pickle) {
+            None => Ok(()),
+            Some(column) => Err(mds::Error::new(
+                ErrorKind::Unsupported,
+                "the column holds Python pickles, which can run any code and are never shown",
+                "write a dataset without it: mds-inspect convert, and name the others with \
+                 --columns",
+            )
+            .in_column(&column.name)
+            .in_dataset(self.remote.address())),
+        }
     }
 
     /// The stream that a training run would open.

@@ -70,6 +70,7 @@ pub(super) fn run(
     full: bool,
     out: &mut dyn Write,
 ) -> Result<(), Failure> {
+    source.refuse_pickles()?;
     let mut options = DatasetOptions::default();
     options.order.batch_size = Some(flags.batch_size);
     options.order.shuffle = flags.shuffle;

@@ -5,6 +5,8 @@ use mds::format::python::{Integer, parse_float};
 use mds::format::{Column, DType, Encoding, Format, Scalar, Schema, Value};
 use mds::{Error, ErrorKind, Result, SampleRef, Shard};
 
+use super::show;
+
 /// The columns of the dataset to write.
 pub(super) struct Columns {
     /// Under the encodings to write.
@@ -126,7 +128,7 @@ pub(super) fn positions(names: &[&str], wanted: &[String]) -> Result<Vec<usize>>
             Error::new(
                 ErrorKind::NotFound,
                 format!("there is no column {name:?}"),
-                format!("the columns are {}", names.join(", ")),
+                format!("the columns are {}", show::printable(&names.join(", "))),
             )
         })
     };

@@ -231,12 +231,11 @@ fn separated(by: u8) -> Result<arrow_csv::reader::Format, Fault> {
     clippy::disallowed_types,
     reason = "these files declare no size; they are read as a stream, some rows at a time"
 )]
-fn open_text(path: &Path) -> Result<BufReader<Box<dyn Read>>, Fault> {
+fn open_text(path: &Path) -> std::io::Result<BufReader<Box<dyn Read>>> {
     let stored = File::open(path)?;
-    let extension = path.extension().map(|extension| extension.to_ascii_lowercase());
-    let plain: Box<dyn Read> = match extension.as_ref().and_then(|extension| extension.to_str()) {
-        Some("gz") => Box::new(flate2::bufread::MultiGzDecoder::new(BufReader::new(stored))),
-        Some("zst") => Box::new(zstd::stream::read::Decoder::new(stored)?),
+    let plain: Box<dyn Read> = match compression(path) {
+        Some("gzip") => Box::new(flate2::bufread::MultiGzDecoder::new(BufReader::new(stored))),
+        Some("zstd") => Box::new(zstd::stream::read::Decoder::new(stored)?),
         _ => Box::new(stored),
     };
     let mut text = BufReader::with_capacity(1 << 16, plain);
@@ -245,6 +244,15 @@ fn open_text(path: &Path) -> Result<BufReader<Box<dyn Read>>, Fault> {
         text.consume(3);
     }
     Ok(text)
+}
+
+/// The compression that the name of a file tells.
+fn compression(path: &Path) -> Option<&'static str> {
+    match path.extension()?.to_ascii_lowercase().to_str()? {
+        "gz" => Some("gzip"),
+        "zst" => Some("zstd"),
+        _ => None,
+    }
 }
 
 /// Whether two files can be read as one: what else their schemas say does not matter.
@@ -282,7 +290,22 @@ impl From<parquet::errors::ParquetError> for Fault {
 }
 
 impl Fault {
+    /// What is wrong with the compressed form of a file, which the readers of text do not tell from
+    /// other faults.
+    fn in_compression(&self, path: &Path) -> Option<std::io::Error> {
+        if matches!(self, Self::Io(error) if error.raw_os_error().is_some()) {
+            return None;
+        }
+        let read = |mut text: BufReader<_>| std::io::copy(&mut text, &mut std::io::sink());
+        let error = open_text(path).and_then(read).err()?;
+        error.raw_os_error().is_none().then_some(error)
+    }
+
     fn in_file(self, kind: Kind, path: &Path) -> Error {
+        if let (Some(compression), Some(error)) = (compression(path), self.in_compression(path)) {
+            let what = format!("{} is cut short, damaged or not {compression}", path.display());
+            return Error::new(ErrorKind::Corrupt, what, "fetch it again").with_source(error);
+        }
         let (what, remedy) = match kind {
             Kind::Parquet => ("Parquet", "check that the file is whole"),
             Kind::Json => ("JSON lines", "give one JSON object in each line"),

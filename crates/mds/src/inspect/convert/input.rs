@@ -111,6 +111,22 @@ impl Input {
         }
     }
 
+    /// The dataset or the file, for messages.
+    pub(super) fn shown(&self) -> String {
+        match self {
+            Self::Dataset(source) => source.remote.address().to_owned(),
+            Self::Files(files) => files.first().display().to_string(),
+        }
+    }
+
+    /// The folder of a dataset on this machine.
+    pub(super) fn folder(&self) -> Option<&Path> {
+        match self {
+            Self::Dataset(source) => source.remote.folder(),
+            Self::Files(_) => None,
+        }
+    }
+
     /// Says in which dataset.
     pub(super) fn located(&self, failure: Failure) -> Failure {
         match (self, failure) {

@@ -9,16 +9,19 @@ mod files;
 mod input;
 mod options;
 mod parts;
+mod position;
 mod sink;
 mod stop;
 
 use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::thread;
 use std::time::Instant;
 
 use clap::ValueEnum;
 use mds::format::{Compression, HashAlgorithm, parse_size};
+use mds::{Error, ErrorKind};
 
 use super::{Failure, is_watched, progress, show};
 use input::{Input, Piece};
@@ -40,7 +43,8 @@ SOURCE is a dataset (mds, json, csv, tsv or xsv; a path or a URL), or on this ma
 file, a folder of them, or a plain text file: .jsonl, .ndjson, .json (an object in each line),
 .csv, .tsv (with a line of names; quotes are understood), as it is or as .gz or .zst. The types of
 a text file are inferred from all of it. In CSV a column with an empty field is text, and so are
-dates; nulls are refused. An integer beyond 64 bits in a plain JSON file is read as a float.
+dates; a column of digits alone is of integers, and 007 becomes 7. Nulls are refused. An integer
+beyond 64 bits in a plain JSON file is read as a float.
 
 What is not given stays as it is in a dataset: format, compression, hashes, size limit. With all
 columns and the same format, samples are copied as they are, byte for byte. Other sources become
@@ -54,12 +58,14 @@ Columns, from mds to json, csv, tsv and xsv, which hold texts, integers and floa
 From those formats to mds: str, int (64 bits) and float64. Separated values have no quotes: a text
 that contains the separator or the line end is refused.
 
-Parquet keeps the exact encoding of each column in its metadata, so that the way back gives the
-same dataset. OUT becomes a folder of part-00000.parquet and so on: one for each shard or file of
-SOURCE, or of about --size_limit bytes before compression. Its compressions are zstd (the default),
-snappy, gz, br and none.
+Parquet keeps the exact encoding and the values of each column, so that the way back gives the same
+samples. Compression, hashes and size limit of the shards are not recorded: give them again on the
+way back for the same shards. Arrays of several dimensions in a column ndarray:<type>, without a
+shape, cannot be written to Parquet, nor can pickles. OUT becomes a folder of part-00000.parquet and
+so on: one for each shard or file of SOURCE, or of about --size_limit bytes before compression. Its
+compressions are zstd (the default), snappy, gz, br and none.
 
-OUT must not exist or be empty. It gets its index, or its parts their names, when all is written.
+OUT must not exist or be empty, nor be in the folder of SOURCE. It gets its index, or its parts their names, when all is written.
 An error or Ctrl-C removes what is unfinished; at a URL the shards that were uploaded stay, without
 an index.";
 
@@ -128,6 +134,8 @@ pub(super) fn run(flags: &Flags, split: Option<&str>, out: &mut dyn Write) -> Re
     let stop = StopSignal::install()?;
     let options = options::Options::check(flags)?;
     let input = Input::find(&flags.source, split, &options.columns)?;
+    refuse_empty(&input)?;
+    refuse_inside(&flags.out, &input)?;
     let started = Instant::now();
     let converted = stop.while_converting(|| {
         let sink = Sink::create(&flags.out, &input, &options)?;
@@ -154,6 +162,32 @@ pub(super) fn run(flags: &Flags, split: Option<&str>, out: &mut dyn Write) -> Re
         per_second(totals.bytes_in) / 1e6,
     )?;
     Ok(())
+}
+
+fn refuse_empty(input: &Input) -> mds::Result<()> {
+    if input.samples() > 0 {
+        return Ok(());
+    }
+    let (what, remedy) = ("there are no samples to convert", "give a source that has some");
+    Err(Error::new(ErrorKind::InvalidArgument, what, remedy).in_dataset(input.shown()))
+}
+
+/// A dataset in the folder of another one would be taken for a part of it.
+fn refuse_inside(out: &str, input: &Input) -> mds::Result<()> {
+    let path = out.strip_prefix("file://").unwrap_or(out);
+    let Some(folder) = input.folder().and_then(resolved) else { return Ok(()) };
+    if path.contains("://") || !resolved(path.as_ref()).is_some_and(|p| p.starts_with(&folder)) {
+        return Ok(());
+    }
+    let what = format!("the output {out} would be in the folder of the dataset {}", input.shown());
+    Err(Error::new(ErrorKind::InvalidArgument, what, "give a folder outside of it"))
+}
+
+/// The path without links, as far as it exists.
+fn resolved(path: &Path) -> Option<PathBuf> {
+    let path = std::path::absolute(path).ok()?;
+    path.ancestors()
+        .find_map(|known| Some(known.canonicalize().ok()?.join(path.strip_prefix(known).ok()?)))
 }
 
 /// What a conversion read and wrote.
@@ -193,6 +227,8 @@ fn write(
     let bar = progress::samples(input.samples());
     let watched = is_watched();
     let (mut samples, mut bytes_in) = (0, 0);
+    // Of the file at hand.
+    let mut rows = 0;
     for piece in pieces {
         stop.check()?;
         match piece? {
@@ -204,11 +240,13 @@ fn write(
                 .map_err(|failure| input.located(failure))?;
             }
             Piece::Batch(file, batch) => {
-                sink.write_batch(&batch).map_err(|error| error.in_dataset(file.display()))?;
+                sink.write_batch(&batch, rows).map_err(|error| error.in_dataset(file.display()))?;
+                rows += batch.num_rows() as u64;
                 bar.inc(batch.num_rows() as u64);
             }
             Piece::End(unit) => {
                 sink.end_unit()?;
+                rows = 0;
                 samples += unit.samples;
                 bytes_in += unit.bytes;
                 bar.set_message(format!("{} read  ", show::size(bytes_in)));

@@ -1,7 +1,7 @@
 //! Where converted samples go: a new dataset, or Parquet files.
 
 use arrow_array::RecordBatch;
-use mds::format::{ShardInfo, Value};
+use mds::format::{Column, Encoding, ShardInfo, Value};
 use mds::{Error, ErrorKind, Result, Shard, Writer, WriterOptions};
 
 use super::Failure;
@@ -9,6 +9,7 @@ use super::columns::{Columns, positions};
 use super::input::Input;
 use super::options::{MAX_SHARD_BYTES, Options};
 use super::parts::Parts;
+use super::position::Place;
 
 /// Shards of a dataset that is made of files, as the writer has it by default.
 const SIZE_LIMIT: u64 = 64 << 20;
@@ -30,15 +31,15 @@ impl Sink {
                     "give a folder, and upload it when it is complete",
                 )));
             }
+            if let Input::Dataset(_) = input {
+                refuse_pickles(input, &options.columns)?;
+            }
             let schema = input.arrow_schema(&options.columns)?;
             let limit = options.size_limit.clone().or(None);
             let parts = Parts::create(out.as_ref(), schema, options.codec()?, limit)?;
             return Ok(Self::Parquet { parts: Box::new(parts), columns: options.columns.clone() });
         };
-        let located = |error: Error| match input {
-            Input::Dataset(source) => error.in_dataset(source.remote.address()),
-            Input::Files(files) => error.in_dataset(files.first().display()),
-        };
+        let located = |error: Error| error.in_dataset(input.shown());
         let columns = Columns::new(&input.schema()?, &options.columns, &format).map_err(located)?;
         let kept = match shard {
             // A limit that this writer does not take is none.
@@ -69,9 +70,11 @@ impl Sink {
         match self {
             Self::Dataset { writer, columns } => {
                 columns.check(shard)?;
+                let written = writer.samples();
+                let place = Place { shard: Some(shard.name()), first: 0, written };
                 if columns.copies(shard.schema(), shard.format()) {
                     for sample in shard.samples()? {
-                        writer.write_encoded(sample.encoded())?;
+                        writer.write_encoded(sample.encoded()).map_err(|e| place.of(e))?;
                         each()?;
                     }
                     return Ok(());
@@ -79,7 +82,7 @@ impl Sink {
                 let mut values: Vec<Value<'_>> = Vec::new();
                 for sample in shard.samples()? {
                     columns.of_sample(sample, shard.format(), &mut values)?;
-                    writer.write(&values)?;
+                    writer.write(&values).map_err(|e| place.of(e))?;
                     each()?;
                 }
                 Ok(())
@@ -92,22 +95,17 @@ impl Sink {
         }
     }
 
-    /// Writes all rows of a batch.
-    pub(super) fn write_batch(&mut self, batch: &RecordBatch) -> Result<()> {
+    /// Writes all rows of a batch, of which `first` is the number of the first one in its file.
+    pub(super) fn write_batch(&mut self, batch: &RecordBatch, first: u64) -> Result<()> {
         match self {
-            Self::Dataset { writer, columns } if writer.schema() == columns.source() => {
-                writer.write_batch(batch)
-            }
             Self::Dataset { writer, columns } => {
-                let rows = columns.rows(batch)?;
-                let mut values = Vec::new();
-                for row in 0..rows.len() {
-                    let sample = writer.samples();
-                    rows.read(row, &mut values).map_err(|error| error.at_sample(sample))?;
-                    columns.convert(&mut values);
-                    writer.write(&values)?;
-                }
-                Ok(())
+                let place = Place { shard: None, first, written: writer.samples() };
+                let written = if writer.schema() == columns.source() {
+                    writer.write_batch(batch)
+                } else {
+                    write_rows(writer, columns, batch)
+                };
+                written.map_err(|error| place.of(error))
             }
             Self::Parquet { parts, .. } => parts.write(batch),
         }
@@ -134,6 +132,34 @@ impl Sink {
                 Ok((files, "file", bytes))
             }
         }
+    }
+}
+
+fn write_rows(writer: &mut Writer, columns: &Columns, batch: &RecordBatch) -> Result<()> {
+    let rows = columns.rows(batch)?;
+    let mut values = Vec::new();
+    for row in 0..rows.len() {
+        rows.read(row, &mut values)?;
+        columns.convert(&mut values);
+        writer.write(&values)?;
+    }
+    Ok(())
+}
+
+/// Parquet has no type that says what a pickle is.
+fn refuse_pickles(input: &Input, columns: &[String]) -> Result<()> {
+    let schema = input.schema()?;
+    let wanted = |column: &&Column| columns.is_empty() || columns.contains(&column.name);
+    let mut wanted = schema.columns().iter().filter(wanted);
+    match wanted.find(|column| column.encoding == Encoding::Pickle) {
+        None => Ok(()),
+        Some(column) => Err(Error::new(
+            ErrorKind::Unsupported,
+            "pickles are not written to Parquet",
+            "leave the column out: name the others with --columns",
+        )
+        .in_column(&column.name)
+        .in_dataset(input.shown())),
     }
 }
 
