@@ -99,6 +99,12 @@ fn merge_lists_folders_and_totals() {
     let one = inspect(&["merge", path(root.path()), "b"]).succeeds();
     assert_eq!(one, "b  2 shards, 20 samples\nmerged 1 folder: 2 shards, 20 samples\n");
     assert!(inspect(&["verify", path(root.path())]).succeeds().contains("20 samples"));
+    // A part that was named counts even if it is empty.
+    let schema = Schema::new([("text", Encoding::Str)]).unwrap();
+    let options = WriterOptions::default();
+    Writer::create(root.path().join("c"), schema, options).unwrap().finish().unwrap();
+    let two = inspect(&["merge", path(root.path()), "b", "c"]).succeeds();
+    assert_eq!(two, "b  2 shards, 20 samples\nmerged 2 folders: 2 shards, 20 samples\n");
 }
 
 #[test]
@@ -737,6 +743,15 @@ fn help_teaches_with_examples() {
         assert!(help.contains(expected), "{help}");
         let long: Vec<_> = help.lines().filter(|line| line.chars().count() > 100).collect();
         assert!(long.is_empty(), "{long:?}");
+    }
+    let help = inspect(&["convert", "--help"]).succeeds().replace('\n', " ");
+    for expected in [
+        "Compression, hashes and size limit of the shards are not recorded: give them again",
+        "Arrays of several dimensions in a column ndarray:<type>, without a shape, cannot be",
+        "007 becomes 7",
+        "nor be in the folder of SOURCE",
+    ] {
+        assert!(help.contains(expected), "{expected:?} is not in\n{help}");
     }
     let usage = inspect(&["sample", "--help"]).succeeds();
     assert!(usage.contains("Usage: mds-inspect sample [OPTIONS] REMOTE N\n"), "{usage}");
