@@ -2,9 +2,9 @@
 //! reading samples (of 2 KiB: 512 tokens as int32, and an id), then whole datasets: what
 //! `make bench-peers` compares with the reference, on less data.
 
-use std::fs::File;
+mod corpus;
+
 use std::hint::black_box;
-use std::io::{BufRead, BufReader};
 use std::path::Path;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
@@ -97,23 +97,6 @@ fn shards(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// The documents of the repository's sample, several times over: about 30 MB.
-#[expect(clippy::disallowed_types, reason = "files of this repository, whose size is known")]
-fn documents() -> Vec<String> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../data/c4-sample/en");
-    let mut documents = Vec::new();
-    for name in ["c4-train.00000-of-00002.json.gz", "c4-train.00001-of-00002.json.gz"] {
-        let file = File::open(folder.join(name)).expect("the sample is in the repository");
-        for line in BufReader::new(flate2::read::MultiGzDecoder::new(file)).lines() {
-            let row: serde_json::Value =
-                serde_json::from_str(&line.expect("sound gzip")).expect("lines of JSON");
-            documents.push(row["text"].as_str().expect("documents have a text").to_owned());
-        }
-    }
-    let count = documents.len() * 8;
-    documents.into_iter().cycle().take(count).collect()
-}
-
 /// Writes `documents` into a new folder.
 fn write_text(out: &Path, documents: &[String], options: WriterOptions) -> Index {
     let columns = [("id", Encoding::Int), ("text", Encoding::Str), ("url", Encoding::Str)];
@@ -150,7 +133,8 @@ fn reading(criterion: &mut Criterion) {
     const TOKEN_SAMPLES: u64 = 8192;
     let parent = tempfile::tempdir().expect("a writable folder");
     let (text, tokens) = (parent.path().join("text"), parent.path().join("tokens"));
-    let text_index = write_text(&text, &documents(), WriterOptions::default());
+    let documents: Vec<String> = (0..8).flat_map(|_| corpus::documents()).collect();
+    let text_index = write_text(&text, &documents, WriterOptions::default());
     let token_index = write_tokens(&tokens, TOKEN_SAMPLES as i32);
     let open = |folder: &Path, index: &Index| -> Vec<Shard> {
         let open = |info| Shard::open(folder, info, ShardOptions::default());

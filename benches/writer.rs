@@ -3,8 +3,9 @@
 //! `zstd` compresses the same 64 MiB shards without anything around it, on the same number of
 //! threads: what the compressed writer can reach at best. On Linux the files go to /dev/shm.
 
+mod corpus;
+
 use std::hint::black_box;
-use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::thread;
 
@@ -15,23 +16,6 @@ use tempfile::TempDir;
 
 /// Raw bytes of each dataset: twelve shards.
 const TOTAL: usize = 12 << 26;
-
-/// The documents of the sample corpus, repeated, each repetition from another offset so that no
-/// two are alike within the window of the compressor.
-#[expect(clippy::disallowed_types, reason = "text of this repository, read line by line")]
-fn documents() -> Vec<String> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../data/c4-sample/en");
-    let mut texts: Vec<String> = Vec::new();
-    for name in ["c4-train.00000-of-00002.json.gz", "c4-train.00001-of-00002.json.gz"] {
-        let file = std::fs::File::open(folder.join(name)).expect("the sample corpus is committed");
-        for line in BufReader::new(flate2::read::MultiGzDecoder::new(file)).lines() {
-            let line = line.expect("the file is sound");
-            let document: serde_json::Value = serde_json::from_str(&line).expect("JSON lines");
-            texts.push(document["text"].as_str().expect("a text").to_owned());
-        }
-    }
-    texts
-}
 
 fn schema() -> Schema {
     Schema::new([("id", Encoding::Int), ("text", Encoding::Str)]).expect("two columns")
@@ -70,7 +54,7 @@ fn raw_shards(texts: &[String]) -> Vec<Vec<u8>> {
 }
 
 fn writers(criterion: &mut Criterion) {
-    let texts = documents();
+    let texts = corpus::documents();
     let shards = raw_shards(&texts);
     let total: usize = shards.iter().map(Vec::len).sum();
     let mut group = criterion.benchmark_group("writer");
