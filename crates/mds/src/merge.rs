@@ -11,11 +11,6 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::{Index, IndexOptions, ShardName};
 use crate::storage::{Remote, RemoteOptions};
 
-const INDEX: &str = "index.json";
-
-/// The largest index that is read, in bytes.
-const MAX_INDEX_BYTES: u64 = 4 << 30;
-
 /// Pickles may be listed: nothing is read here but indexes.
 const OPTIONS: IndexOptions = IndexOptions { pickle_bytes: true };
 
@@ -50,7 +45,7 @@ const OPTIONS: IndexOptions = IndexOptions { pickle_bytes: true };
 /// ```
 pub fn merge_index(root: &str, options: RemoteOptions) -> Result<Index> {
     let remote = Remote::open(root, options)?;
-    let parts = remote.folders_with(INDEX)?;
+    let parts = remote.folders_with(Index::FILE_NAME)?;
     if parts.is_empty() {
         return Err(Error::new(
             ErrorKind::NotFound,
@@ -82,7 +77,7 @@ fn merge(remote: &Remote, parts: &[String]) -> Result<Index> {
                 "give relative paths such as 00000 or a/b",
             ));
         }
-        let text = remote.get(&format!("{part}/{INDEX}"), MAX_INDEX_BYTES)?;
+        let text = remote.get(&format!("{part}/{}", Index::FILE_NAME), Index::MAX_BYTES)?;
         let located = |error: Error| {
             error.in_dataset(format!("{}/{part}", remote.address().trim_end_matches('/')))
         };
@@ -101,13 +96,13 @@ fn merge(remote: &Remote, parts: &[String]) -> Result<Index> {
     let text = index.to_merged_json();
     let index = Index::parse_with(text.as_bytes(), OPTIONS)
         .map_err(|error| error.in_dataset(remote.address()))?;
-    remote.put(INDEX, text)?;
+    remote.put(Index::FILE_NAME, text)?;
     Ok(index)
 }
 
 /// An index that lists shards beside itself is not a merged one: writing over it would lose them.
 fn refuse_shards_of_its_own(remote: &Remote) -> Result<()> {
-    let text = match remote.get(INDEX, MAX_INDEX_BYTES) {
+    let text = match remote.get(Index::FILE_NAME, Index::MAX_BYTES) {
         Ok(text) => text,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),

@@ -36,7 +36,11 @@ fn open_with(options: &mut OpenOptions, path: &Path, flags: i32) -> io::Result<F
 /// The contents of a regular file, but no more than one byte beyond `max_bytes`: a caller that
 /// compares lengths sees that it is longer.
 pub(crate) fn read_at_most(path: &Path, max_bytes: u64) -> io::Result<Vec<u8>> {
-    let file = open(path)?;
+    contents(open(path)?, max_bytes)
+}
+
+/// [`read_at_most`] of a file that is open.
+pub(crate) fn contents(file: File, max_bytes: u64) -> io::Result<Vec<u8>> {
     let size = file.metadata()?.len();
     let mut contents = Vec::with_capacity(usize::try_from(size.min(max_bytes)).unwrap_or(0));
     file.take(max_bytes.saturating_add(1)).read_to_end(&mut contents)?;

@@ -16,12 +16,6 @@ use crate::regular;
 use crate::shard::{check_bytes, inside, map, not_out_of};
 use crate::storage::{Location, Remote, RemoteOptions, Stop, check_split};
 
-/// The name of the list of shards.
-const INDEX: &str = "index.json";
-
-/// An index is text of a few hundred bytes per shard; nobody has a gigabyte of it.
-const MAX_INDEX_BYTES: u64 = 1 << 30;
-
 /// The place of one stream.
 #[derive(Debug)]
 pub(crate) struct Place {
@@ -242,7 +236,7 @@ fn object(remote: &Remote, file: &FileInfo) -> String {
 }
 
 fn fetch_index(remote: &Remote, options: IndexOptions) -> Result<(Vec<u8>, Index)> {
-    let text = match (remote.get(INDEX, MAX_INDEX_BYTES), remote.folder()) {
+    let text = match (remote.get(Index::FILE_NAME, Index::MAX_BYTES), remote.folder()) {
         (Err(e), Some(folder)) if e.kind() == ErrorKind::NotFound => return Err(no_index(folder)),
         (text, _) => text?,
     };
@@ -258,7 +252,7 @@ fn keep_index(
     index: &Index,
     options: &CacheOptions,
 ) -> Result<()> {
-    let path = dir.join(INDEX);
+    let path = dir.join(Index::FILE_NAME);
     let _lock = FileLock::acquire(&lock_path(&path), lock_limit(options), &Stop::new())?;
     match read_index(dir)? {
         Some(cached) if cached == text => return Ok(()),
@@ -286,10 +280,10 @@ fn keep_index(
 }
 
 fn read_index(dir: &Path) -> Result<Option<Vec<u8>>> {
-    let path = not_out_of(dir, dir.join(INDEX))?;
-    match regular::read_at_most(&path, MAX_INDEX_BYTES) {
-        Ok(text) if text.len() as u64 > MAX_INDEX_BYTES => Err(Error::corrupt(
-            format!("{} is longer than the {MAX_INDEX_BYTES} bytes it may have", path.display()),
+    let path = not_out_of(dir, dir.join(Index::FILE_NAME))?;
+    match regular::read_at_most(&path, Index::MAX_BYTES) {
+        Ok(text) if text.len() as u64 > Index::MAX_BYTES => Err(Error::corrupt(
+            format!("{} is longer than the {} bytes it may have", path.display(), Index::MAX_BYTES),
             "check that this is the index of a dataset",
         )),
         Ok(text) => Ok(Some(text)),
@@ -305,7 +299,7 @@ fn no_index(dir: &Path) -> Error {
     let splits = Remote::at(Location::Folder(dir.to_path_buf()), RemoteOptions::default())
         .map(|folder| folder.splits())
         .unwrap_or_default();
-    let what = format!("there is no dataset in {}: it has no {INDEX}", dir.display());
+    let what = format!("there is no dataset in {}: it has no {}", dir.display(), Index::FILE_NAME);
     let remedy = match splits.as_slice() {
         [] if dir.is_dir() => "check the path and the split".to_owned(),
         [] => "the folder does not exist, so check the path and the split".to_owned(),

@@ -14,15 +14,12 @@ pub(super) struct Source {
     pub(super) index: Index,
 }
 
-/// The largest `index.json` that is read.
-const MAX_INDEX_BYTES: u64 = 1 << 30;
-
 impl Source {
     /// Looks for an index at `address` itself unless a split is named, then in the split.
     pub(super) fn find(address: String, split: Option<&str>) -> mds::Result<Self> {
         let root = Remote::open(&address, RemoteOptions::default())?;
         if split.is_none() {
-            match root.get("index.json", MAX_INDEX_BYTES) {
+            match root.get(Index::FILE_NAME, Index::MAX_BYTES) {
                 Ok(text) => return Self::new(address, None, root, &text),
                 Err(e) if e.kind() == ErrorKind::NotFound => {}
                 Err(e) => return Err(e),
@@ -30,7 +27,7 @@ impl Source {
         }
         let name = split.unwrap_or("val");
         let below = root.below(name)?;
-        match below.get("index.json", MAX_INDEX_BYTES) {
+        match below.get(Index::FILE_NAME, Index::MAX_BYTES) {
             Ok(text) => Self::new(address, Some(name.to_owned()), below, &text),
             Err(e) if e.kind() == ErrorKind::NotFound => Err(no_dataset(&root, split, name)),
             Err(e) => Err(e),

@@ -74,7 +74,7 @@ impl FileBytes {
             let _ = file.lock_shared();
         }
         let bytes = if options.copy {
-            Self::Owned(read_at_most(path, info.bytes)?)
+            Self::Owned(regular::contents(file, info.bytes).map_err(unreadable)?)
         } else {
             let map = map(&file).map_err(unreadable)?;
             Self::Mapped { map, _in_use: hold.then_some(file) }

@@ -199,11 +199,6 @@ impl Shard {
         &self.schema
     }
 
-    /// The columns, to be shared.
-    pub fn shared_schema(&self) -> &Arc<Schema> {
-        &self.schema
-    }
-
     /// The layout of the samples.
     pub fn format(&self) -> &Format {
         &self.format

@@ -28,8 +28,6 @@ use output::Place;
 use pool::Pool;
 use publish::Publisher;
 
-const INDEX: &str = "index.json";
-
 /// How to write a dataset.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WriterOptions {

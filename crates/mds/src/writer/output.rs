@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-use super::INDEX;
 use crate::durable;
+use crate::format::Index;
 use crate::storage::{Remote, RemoteOptions};
 use crate::{Error, ErrorKind, Result};
 
@@ -78,7 +78,7 @@ impl Place {
     pub(super) fn create(output: Output, options: &RemoteOptions) -> Result<Self> {
         let (local, remote) = split(output, options)?;
         if let Some(remote) = &remote
-            && remote.size(INDEX)?.is_some()
+            && remote.size(Index::FILE_NAME)?.is_some()
         {
             return Err(Error::new(
                 ErrorKind::AlreadyExists,
@@ -111,7 +111,7 @@ impl Place {
                 "write to a local folder and a remote, or write the dataset again",
             ));
         };
-        if folder.join(INDEX).exists() {
+        if folder.join(Index::FILE_NAME).exists() {
             return Err(Error::new(
                 ErrorKind::AlreadyExists,
                 format!("the dataset {} is complete", folder.display()),
@@ -139,12 +139,12 @@ impl Place {
     /// folder with an index says that all is done.
     pub(super) fn publish_index(&self, text: &str) -> Result<()> {
         if let Some(remote) = &self.remote {
-            remote.put(INDEX, text.to_owned())?;
+            remote.put(Index::FILE_NAME, text.to_owned())?;
         }
         if !self.is_local() {
             return Ok(());
         }
-        durable::write(&self.folder.join(INDEX), text.as_bytes())?;
+        durable::write(&self.folder.join(Index::FILE_NAME), text.as_bytes())?;
         // Make the new directories themselves last, not only what is in them.
         let synced =
             self.created.as_ref().map(|created| durable::sync_created(&self.folder, created));
@@ -155,7 +155,7 @@ impl Place {
 
     /// Removes the index, if there is one.
     pub(super) fn remove_index(&self) {
-        let _ = fs::remove_file(self.folder.join(INDEX));
+        let _ = fs::remove_file(self.folder.join(Index::FILE_NAME));
     }
 
     /// Removes the directories that were created, if nobody has put anything there.

@@ -10,7 +10,6 @@ use std::thread;
 
 use serde_json::{Map, Value as Json};
 
-use super::INDEX;
 use super::publish::{Publisher, Stored, meta_name};
 use crate::durable;
 use crate::format::{Index, ShardInfo, ShardName, ShardTable};
@@ -186,10 +185,10 @@ fn difference(found: &[u8], expected: &str) -> Error {
 /// Refuses a remote whose index lists other shards: it holds another dataset. The same shards mean
 /// that only the local index is missing.
 pub(super) fn check_remote(remote: &Remote, entries: &[ShardInfo]) -> Result<()> {
-    if remote.size(INDEX)?.is_none() {
+    if remote.size(Index::FILE_NAME)?.is_none() {
         return Ok(());
     }
-    let text = remote.get(INDEX, MAX_INDEX_BYTES)?;
+    let text = remote.get(Index::FILE_NAME, Index::MAX_BYTES)?;
     let same = Index::parse(&text).is_ok_and(|index| {
         let ours = Index { shards: entries.to_vec() };
         index.to_json() == ours.to_json()
@@ -203,9 +202,6 @@ pub(super) fn check_remote(remote: &Remote, entries: &[ShardInfo]) -> Result<()>
         "choose another one, or delete it first if its data may go",
     ))
 }
-
-/// Far more than the index of a million shards takes.
-const MAX_INDEX_BYTES: u64 = 4 << 30;
 
 /// Uploads the shards that the remote lacks: those that are not there with the right size.
 pub(super) fn upload_missing(publisher: &Publisher, entries: &[ShardInfo]) -> Result<()> {

@@ -17,7 +17,7 @@ use super::name::ShardName;
 use super::schema::Schema;
 use super::text::Format;
 use crate::{Error, Result};
-use text::{IndexText, MergedIndexText, ShardText, VERSION, check_versions, not_an_index};
+use text::{IndexText, ShardText, VERSION, check_versions, not_an_index};
 
 /// The shards of a dataset, in order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -207,6 +207,13 @@ pub struct IndexOptions {
 }
 
 impl Index {
+    /// The name of the file.
+    pub const FILE_NAME: &'static str = "index.json";
+
+    /// The largest file that is read, in bytes: an entry takes a few hundred, so this is enough for
+    /// two million shards.
+    pub const MAX_BYTES: u64 = 1 << 30;
+
     /// Reads the text of an `index.json`.
     ///
     /// # Errors
@@ -239,15 +246,25 @@ impl Index {
 
     /// The text of the index.
     pub fn to_json(&self) -> String {
-        let shards = self.shards.iter().map(ShardText::from).collect();
-        to_python_json(&IndexText { shards, version: VERSION })
+        format!("{{\"shards\": [{}], \"version\": {VERSION}}}", self.entries())
     }
 
     /// The text of the index as the reference's `merge_index` writes it, which does not sort the
     /// two outer keys.
     pub fn to_merged_json(&self) -> String {
-        let shards = self.shards.iter().map(ShardText::from).collect();
-        to_python_json(&MergedIndexText { version: VERSION, shards })
+        format!("{{\"version\": {VERSION}, \"shards\": [{}]}}", self.entries())
+    }
+
+    /// The texts of the entries, made one by one: an index may list a million shards.
+    fn entries(&self) -> String {
+        let mut text = String::new();
+        for (i, shard) in self.shards.iter().enumerate() {
+            if i > 0 {
+                text.push_str(", ");
+            }
+            text.push_str(&to_python_json(&ShardText::from(shard)));
+        }
+        text
     }
 
     /// The number of samples in all shards.

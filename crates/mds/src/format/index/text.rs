@@ -19,20 +19,14 @@ use crate::{Error, Result};
 
 pub(super) const VERSION: u64 = 2;
 
-/// The whole text. Fields in the order of `sort_keys=True`, here and below.
-#[derive(Serialize, Deserialize)]
+/// The whole text, once [`check_versions`] has seen to the version.
+#[derive(Deserialize)]
 pub(super) struct IndexText {
     pub(super) shards: Vec<ShardText>,
-    pub(super) version: u64,
 }
 
-#[derive(Serialize)]
-pub(super) struct MergedIndexText {
-    pub(super) version: u64,
-    pub(super) shards: Vec<ShardText>,
-}
-
-/// The entry of a shard. Which of the optional fields there are depends on the format.
+/// The entry of a shard, its fields in the order of `sort_keys=True`. Which of the optional ones
+/// there are depends on the format.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ShardText {
