@@ -56,6 +56,9 @@ pub struct Position {
     pub byte: Option<u64>,
     /// The name of the column.
     pub column: Option<String>,
+    /// The number of the row within the Arrow batch that was given. The text of an error has it
+    /// behind the other fields: `row 3 of the batch: `.
+    pub row: Option<u64>,
 }
 
 impl fmt::Display for Position {
@@ -97,7 +100,14 @@ struct Details {
 }
 
 fn prefix(position: &Position) -> String {
-    if *position == Position::default() { String::new() } else { format!("{position}: ") }
+    let mut text = position.to_string();
+    if !text.is_empty() {
+        text.push_str(": ");
+    }
+    if let Some(row) = position.row {
+        text.push_str(&format!("row {row} of the batch: "));
+    }
+    text
 }
 
 /// Texts from strangers are part of messages, and may be as long as a whole index.
@@ -222,6 +232,20 @@ impl Error {
     #[must_use]
     pub fn in_column(mut self, column: impl fmt::Display) -> Self {
         self.0.position.column.get_or_insert_with(|| shown(column));
+        self
+    }
+
+    /// Says in which row of an Arrow batch, unless that is known already.
+    #[must_use]
+    pub(crate) fn at_row(mut self, row: u64) -> Self {
+        self.0.position.row.get_or_insert(row);
+        self
+    }
+
+    /// The same error at another place, for a program that knows better where its user looks.
+    #[must_use]
+    pub fn with_position(mut self, position: Position) -> Self {
+        self.0.position = position;
         self
     }
 

@@ -97,16 +97,11 @@ impl<'b> BatchRows<'b> {
         }
         for BatchColumn { column, source } in &self.columns {
             let value = value(&column.encoding, source, row)
-                .map_err(|error| at_row(error, row).in_column(&column.name))?;
+                .map_err(|error| error.at_row(row as u64).in_column(&column.name))?;
             values.push(value);
         }
         Ok(())
     }
-}
-
-/// Says in which row of the batch.
-pub(super) fn at_row(error: Error, row: usize) -> Error {
-    error.within(format_args!("row {row} of the batch"))
 }
 
 fn check_names(schema: &Schema, batch: &RecordBatch) -> Result<()> {
@@ -154,7 +149,7 @@ fn check_column(column: &Column, array: &dyn Array) -> Result<()> {
             "the value is null, and MDS has no nulls",
             "fill the nulls with a value, or drop the rows, before writing",
         );
-        return Err(at_row(error, row));
+        return Err(error.at_row(row as u64));
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use arrow_array::RecordBatch;
 
-use super::rows::{BatchRows, at_row};
+use super::rows::BatchRows;
 use crate::format::Value;
 use crate::{Error, ErrorKind, Result, Writer};
 
@@ -25,7 +25,7 @@ impl Writer {
             let written = self.write_rows(&block);
             let row = first + (self.samples() - before) as usize;
             written.map_err(|error| match error.kind() {
-                ErrorKind::InvalidArgument => at_row(error, row),
+                ErrorKind::InvalidArgument => error.at_row(row as u64),
                 _ => error,
             })?;
             if let Some(error) = refused {

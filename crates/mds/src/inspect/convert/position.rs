@@ -1,7 +1,5 @@
 //! Where in the source a value is that the output cannot hold.
 
-use std::error::Error as _;
-
 use mds::Error;
 
 /// The piece of the source that is written at the moment.
@@ -18,36 +16,13 @@ impl Place<'_> {
     /// An error of the writer that names the sample of the source, in place of the one of the
     /// output. What is no fault of a sample stays as it is.
     pub(super) fn of(&self, error: Error) -> Error {
-        let position = error.position();
-        let text = error.to_string();
-        let what = text.strip_prefix(&format!("{position}: ")).unwrap_or(&text);
-        let what = what.strip_suffix(&format!("; {}", error.remedy())).unwrap_or(what);
-        let (row, what) = row_of_batch(what);
-        let row = row.or(position.sample.map(|sample| sample.saturating_sub(self.written)));
-        let Some(row) = row else { return error };
-        let mut moved = Error::new(error.kind(), what, error.remedy()).at_sample(self.first + row);
-        if let Some(shard) = self.shard {
-            moved = moved.in_shard(shard);
-        }
-        if let Some(column) = &position.column {
-            moved = moved.in_column(column);
-        }
-        if let Some(byte) = position.byte {
-            moved = moved.at_byte(byte);
-        }
-        match error.source() {
-            Some(cause) => moved.with_source(cause.to_string()),
-            None => moved,
-        }
-    }
-}
-
-/// Errors of record batches begin with the row.
-fn row_of_batch(what: &str) -> (Option<u64>, &str) {
-    let parts = what.strip_prefix("row ").and_then(|rest| rest.split_once(" of the batch: "));
-    match parts.and_then(|(row, rest)| Some((row.parse().ok()?, rest))) {
-        Some((row, rest)) => (Some(row), rest),
-        None => (None, what),
+        let mut position = error.position().clone();
+        let sample = position.sample.map(|sample| sample.saturating_sub(self.written));
+        let Some(row) = position.row.take().or(sample) else { return error };
+        position.dataset = None;
+        position.shard = self.shard.map(str::to_owned);
+        position.sample = Some(self.first + row);
+        error.with_position(position)
     }
 }
 
@@ -68,7 +43,9 @@ mod tests {
         let moved = PLACE.of(error("too large; by far").at_sample(1003).in_dataset("out"));
         let expected = "shard s, sample 103, column c: too large; by far; give another";
         assert_eq!(moved.to_string(), expected);
-        let moved = PLACE.of(error("row 7 of the batch: the value is null"));
+        let mut row = error("the value is null").position().clone();
+        row.row = Some(7);
+        let moved = PLACE.of(error("the value is null").with_position(row));
         let expected = "shard s, sample 107, column c: the value is null; give another";
         assert_eq!(moved.to_string(), expected);
     }
