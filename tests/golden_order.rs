@@ -15,8 +15,8 @@ use std::path::{Path, PathBuf};
 
 use mds::order::partition::{Partition, PartitionRule};
 use mds::order::rng::{Generator, SeedSequence};
-use mds::order::sampling::samples_per_shard;
-use mds::order::shuffle::{ShuffleRule, shuffle};
+use mds::order::sampling::{Draw, samples_per_shard};
+use mds::order::shuffle::{SampleOrder, ShuffleRule};
 use mds::order::{
     EpochOrder, OrderOptions, Plan, State, StreamShape, Weight, World, parse_epoch_size,
 };
@@ -259,9 +259,9 @@ fn shuffles() {
                 epoch: uint(&case["epoch"]),
                 block: uint(&case["block_size"]),
             };
-            let ours = shuffle(&units(&case["shard_sizes"]), &rule);
+            let ours = SampleOrder::shuffled(Draw::whole(uints(&case["shard_sizes"]), 0), &rule);
             let Some(ours) = accepted(case, ours)? else { return Ok(()) };
-            equal(&rule.algo.to_string(), ours, units(&case["out"]))
+            equal(&rule.algo.to_string(), ours.to_vec(), uints(&case["out"]))
         });
     }
     notice(&format!("shuffles {}", if found { "compared" } else { "skipped" }));
@@ -286,7 +286,7 @@ fn partitions() {
             drop_first: uint(&case["drop_first"]),
         });
         let Some(partition) = accepted(case, partition)? else { return Ok(()) };
-        let order = partition.order(i64::from);
+        let order = EpochOrder::of_positions(partition);
         equal("shape", shape(&order), array(&case["shape"]).iter().map(size).collect())?;
         equal("positions", flat(&order), ints(&case["flat"]))
     });
@@ -305,7 +305,7 @@ fn flat(order: &EpochOrder) -> Vec<i64> {
     for node in 0..nodes {
         for rank in 0..ranks_per_node {
             for worker in 0..workers_per_rank {
-                ids.extend_from_slice(order.worker(node, rank, worker));
+                ids.extend(order.worker(node, rank, worker));
             }
         }
     }
@@ -445,7 +445,7 @@ fn check_epochs(case: &Value) -> Check {
         for (node, ranks) in array(ids).iter().enumerate() {
             for (rank, workers) in array(ranks).iter().enumerate() {
                 for (worker, theirs) in array(workers).iter().enumerate() {
-                    let ours = order.worker(node, rank, worker).to_vec();
+                    let ours = order.worker(node, rank, worker);
                     equal(&format!("worker {node}/{rank}/{worker}"), ours, ints(theirs))
                         .map_err(at)?;
                 }

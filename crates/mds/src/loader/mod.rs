@@ -218,8 +218,7 @@ impl<T: Send + 'static> Loader<T> {
         let plan = dataset.plan();
         let place = plan.place(dataset.rank())?;
         let order = plan.epoch(self.epoch, self.offset, self.resumed.as_ref())?;
-        let mut ids: Vec<i64> =
-            order.rank_batches(place.node, place.rank).flatten().copied().collect();
+        let mut ids: Vec<i64> = order.rank_batches(place.node, place.rank).flatten().collect();
         // Batches at the end that are padding only are no batches of this rank.
         let used = ids.iter().rposition(|id| *id >= 0).map_or(0, |last| last + 1);
         ids.truncate(used.next_multiple_of(order.batch_size()));

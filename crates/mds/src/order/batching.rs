@@ -6,13 +6,14 @@
 
 use std::ops::Range;
 
-use super::epoch::EpochOrder;
+use super::epoch::{EpochOrder, Layout};
 use super::error::{Error, Result};
+use super::mixing::{Dealt, Mixing, Origins, StreamList};
 use super::options::{BatchingMethod, OrderOptions, SamplingMethod};
 use super::partition::{Partition, PartitionRule};
 use super::rng::Generator;
-use super::sampling::{self, DrawRule, Samples, StreamDraw};
-use super::shuffle::{self, ShuffleRule};
+use super::sampling::{self, DrawRule, StreamDraw};
+use super::shuffle::{SampleOrder, ShuffleRule};
 use super::state::State;
 use super::weights::Shares;
 use super::world::World;
@@ -79,7 +80,7 @@ impl Run<'_> {
     }
 
     /// Draws and shuffles the samples of some streams together.
-    fn samples(&self, streams: Range<usize>, block: u64) -> Result<OrderedSamples> {
+    fn samples(&self, streams: Range<usize>, block: u64) -> Result<SampleOrder> {
         // Whether samples are drawn anew does not depend on shuffling, unlike the shards' parts.
         let sample_seed =
             if self.balanced() { self.epoch_seed() } else { self.state.shuffle_seed.into() };
@@ -97,7 +98,7 @@ impl Run<'_> {
         }
         let draw = sampling::draw(&draws, rule)?;
         if !self.options.shuffle {
-            return Ok(OrderedSamples { samples: draw.samples, shuffled: None });
+            return Ok(SampleOrder::in_order(draw, self.state.num_canonical_nodes));
         }
         let rule = ShuffleRule {
             algo: self.options.shuffle_algo,
@@ -106,12 +107,11 @@ impl Run<'_> {
             epoch: self.state.epoch,
             block,
         };
-        let shuffled = Some(shuffle::shuffle(&draw.units, &rule)?);
-        Ok(OrderedSamples { samples: draw.samples, shuffled })
+        SampleOrder::shuffled(draw, &rule)
     }
 
     /// Draws and shuffles the samples of one stream, over its part of the shuffle block.
-    fn stream_samples(&self, stream: usize) -> Result<OrderedSamples> {
+    fn stream_samples(&self, stream: usize) -> Result<SampleOrder> {
         let block = self.options.block_size(self.state.num_canonical_nodes);
         let block = (block as f64 * self.shares.proportion[stream]) as u64;
         let algo = self.options.shuffle_algo;
@@ -127,9 +127,9 @@ impl Run<'_> {
         })
     }
 
-    /// Deals whole global batches to the ranks from where the epoch is entered. All workers get
-    /// the same number of batches; the last ones may be padding.
-    fn deal(&self, mut served: Vec<i64>) -> EpochOrder {
+    /// Deals whole global batches of a list of `len` ids to the ranks, from where the epoch is
+    /// entered. All workers get the same number of batches; the last ones may be padding.
+    fn deal(&self, list: Dealt, streams: Vec<StreamList>, len: u64) -> EpochOrder {
         let global_batch = self.global_batch() as u64;
         if !self.state.sample_in_epoch.is_multiple_of(global_batch) {
             tracing::warn!(
@@ -139,27 +139,10 @@ impl Run<'_> {
             );
         }
         let skipped = self.state.sample_in_epoch / global_batch * global_batch;
-        served.drain(..served.len().min(usize::try_from(skipped).unwrap_or(usize::MAX)));
-        let round = self.global_batch() * self.world.workers_per_rank;
-        served.resize(served.len().next_multiple_of(round), -1);
-        EpochOrder::deal(&served, self.world, self.batch_size)
-    }
-}
-
-/// The samples of an epoch by position.
-struct OrderedSamples {
-    samples: Samples,
-    /// Which of them stands at a position; `None` if they are not shuffled.
-    shuffled: Option<Vec<u32>>,
-}
-
-impl OrderedSamples {
-    #[inline]
-    fn id(&self, position: u32) -> i64 {
-        match &self.shuffled {
-            None => self.samples.id(position),
-            Some(shuffled) => self.samples.id(shuffled[position as usize]),
-        }
+        let round = global_batch * self.world.workers_per_rank as u64;
+        let batches = len.saturating_sub(skipped).div_ceil(round) as usize;
+        let layout = Layout { world: self.world, batch_size: self.batch_size, batches };
+        EpochOrder::new(layout, Mixing::Dealt { list, streams, skipped, len })
     }
 }
 
@@ -170,35 +153,31 @@ fn random(run: &Run<'_>) -> Result<EpochOrder> {
     })?;
     let block = run.options.block_size(run.state.num_canonical_nodes);
     let samples = run.samples(0..run.shards.len(), block)?;
-    Ok(partition.order(|position| samples.id(position)))
+    Ok(EpochOrder::new(partition.layout(), Mixing::Random { partition, samples }))
 }
 
 /// Every global batch holds the streams' ids one stream after the other, in their proportions.
 fn stratified(run: &Run<'_>) -> Result<EpochOrder> {
-    let global_batch = run.global_batch();
-    let parts = stratified_parts(&run.shares.proportion, global_batch)?;
-    let mut lists = Vec::with_capacity(parts.len());
+    let parts = stratified_parts(&run.shares.proportion, run.global_batch())?;
+    let mut streams = Vec::with_capacity(parts.len());
+    let mut fewest = None;
     for (stream, &choose) in run.shares.choose.iter().enumerate() {
         let world = World { nodes: 1, ..run.world };
         let rule = PartitionRule { world, batch_size: 1, ..run.partition_rule(choose) };
         let partition = Partition::new(&rule)?;
-        let samples = run.stream_samples(stream)?;
-        lists.push(without_padding(partition.served(|position| samples.id(position))));
+        let batches = partition.served_len(&(0..1)) / parts[stream] as u64;
+        if fewest.is_none_or(|(_, least)| batches < least) {
+            fewest = Some((stream, batches));
+        }
+        streams.push(StreamList { partition, samples: run.stream_samples(stream)? });
     }
-    let batches = lists.iter().zip(&parts).map(|(list, &part)| list.len() / part);
-    let (stream, batches) =
-        batches.enumerate().min_by_key(|&(_, batches)| batches).ok_or(Error::NoStreams)?;
+    let (stream, batches) = fewest.ok_or(Error::NoStreams)?;
     // The reference goes on here with an epoch of nothing, and another, for ever.
     if batches == 0 {
         return Err(Error::StreamTooSmall { stream, batch: parts[stream] as u64 });
     }
-    let mut served = Vec::with_capacity(batches * global_batch);
-    for batch in 0..batches {
-        for (list, &part) in lists.iter().zip(&parts) {
-            served.extend_from_slice(&list[batch * part..(batch + 1) * part]);
-        }
-    }
-    Ok(run.deal(served))
+    let len = batches * run.global_batch() as u64;
+    Ok(run.deal(Dealt::Stratified { parts }, streams, len))
 }
 
 /// Samples of each stream in a global batch: its proportion rounded down, plus one for the streams
@@ -226,28 +205,22 @@ fn stratified_parts(proportion: &[f64], global_batch: usize) -> Result<Vec<usize
 
 /// Every global batch comes from one stream.
 fn per_stream(run: &Run<'_>) -> Result<EpochOrder> {
-    let global_batch = run.global_batch();
-    let mut lists = Vec::with_capacity(run.shards.len());
+    let global_batch = run.global_batch() as u64;
+    let mut streams = Vec::with_capacity(run.shards.len());
     let mut origins = Vec::new();
     for (stream, &choose) in run.shares.choose.iter().enumerate() {
         let partition = Partition::new(&run.partition_rule(choose))?;
         let samples = run.stream_samples(stream)?;
-        let list = partition.served(|position| samples.id(position));
-        let full = |batch: &&[i64]| !batch.contains(&-1);
-        let batches = list.chunks_exact(global_batch).take_while(full).count();
+        let batches = partition.full_batches();
         if batches == 0 {
-            return Err(Error::StreamTooSmall { stream, batch: global_batch as u64 });
+            return Err(Error::StreamTooSmall { stream, batch: global_batch });
         }
-        origins.extend(std::iter::repeat_n(stream, batches));
-        lists.push(list);
+        origins.extend(std::iter::repeat_n(stream as u32, batches as usize));
+        streams.push(StreamList { partition, samples });
     }
     Generator::new(run.mixing_seed()).shuffle(&mut origins);
-    let mut lists: Vec<_> = lists.iter().map(|list| list.chunks_exact(global_batch)).collect();
-    let mut served = Vec::with_capacity(origins.len() * global_batch);
-    for stream in origins {
-        served.extend_from_slice(lists[stream].next().unwrap_or_default());
-    }
-    Ok(run.deal(served))
+    let len = origins.len() as u64 * global_batch;
+    Ok(run.deal(Dealt::PerStream { origins: Origins::new(&origins) }, streams, len))
 }
 
 /// Every device batch comes from one stream. The canonical nodes belong to fixed physical nodes.
@@ -256,59 +229,38 @@ fn device_per_stream(run: &Run<'_>) -> Result<EpochOrder> {
     if !canonical.is_multiple_of(nodes as u64) {
         return Err(Error::DeviceCanonicalNodes { canonical, nodes });
     }
-    // The lists of each node: [node][stream].
-    let mut lists: Vec<Vec<Vec<i64>>> = (0..nodes).map(|_| Vec::new()).collect();
+    let per_node = canonical as usize / nodes;
+    let mut streams = Vec::with_capacity(run.shards.len());
+    // The streams of each node's batches.
+    let mut origins: Vec<Vec<u32>> = vec![Vec::new(); nodes];
     for (stream, &choose) in run.shares.choose.iter().enumerate() {
         let world = World { nodes: canonical as usize, ..run.world };
         let rule = PartitionRule { world, batch_size: 1, ..run.partition_rule(choose) };
         let partition = Partition::new(&rule)?;
         let samples = run.stream_samples(stream)?;
-        let per_node = canonical as usize / nodes;
-        for (node, lists) in lists.iter_mut().enumerate() {
-            let rows = node * per_node..(node + 1) * per_node;
-            let list = without_padding(partition.served_by(rows, |position| samples.id(position)));
-            if list.len() < run.batch_size {
+        for (node, origins) in origins.iter_mut().enumerate() {
+            let len = partition.served_len(&(node * per_node..(node + 1) * per_node));
+            let batches = len as usize / run.batch_size;
+            if batches == 0 {
                 return Err(Error::StreamTooSmall { stream, batch: run.batch_size as u64 });
             }
-            lists.push(list);
+            origins.extend(std::iter::repeat_n(stream as u32, batches));
         }
+        streams.push(StreamList { partition, samples });
     }
-    Ok(run.deal(device_batches(run, &lists)))
-}
-
-/// Mixes the streams' batches within each node, and takes the nodes' batches in turn.
-fn device_batches(run: &Run<'_>, lists: &[Vec<Vec<i64>>]) -> Vec<i64> {
-    let (nodes, batch_size) = (run.world.nodes, run.batch_size);
-    let batches_of =
-        |lists: &Vec<Vec<i64>>| -> usize { lists.iter().map(|list| list.len() / batch_size).sum() };
     // Always at least one more, so that a multiple of the devices gets a whole round more.
-    let most = lists.iter().map(batches_of).max().unwrap_or(0);
+    let most = origins.iter().map(Vec::len).max().unwrap_or(0);
     let batches = (most + 1).next_multiple_of(run.world.ranks());
-
     let mut rng = Generator::new(run.mixing_seed());
-    let mut served = vec![-1; batches * nodes * batch_size];
-    for (node, lists) in lists.iter().enumerate() {
-        let mut origins: Vec<usize> = Vec::with_capacity(batches_of(lists));
-        for (stream, list) in lists.iter().enumerate() {
-            origins.extend(std::iter::repeat_n(stream, list.len() / batch_size));
-        }
+    let mut shuffled = |mut origins: Vec<u32>| {
         rng.shuffle(&mut origins);
-        let mut lists: Vec<_> = lists.iter().map(|list| list.chunks_exact(batch_size)).collect();
-        let slots = served.chunks_exact_mut(batch_size).skip(node).step_by(nodes);
-        for (stream, slot) in origins.into_iter().zip(slots) {
-            if let Some(batch) = lists[stream].next() {
-                slot.copy_from_slice(batch);
-            }
-        }
-    }
-    served
-}
-
-/// The list without the padding at its end; batches of one have none elsewhere.
-fn without_padding(mut served: Vec<i64>) -> Vec<i64> {
-    let len = served.iter().rposition(|&id| id >= 0).map_or(0, |last| last + 1);
-    served.truncate(len);
-    served
+        Origins::new(&origins)
+    };
+    let list = Dealt::DevicePerStream {
+        nodes: origins.into_iter().map(&mut shuffled).collect(),
+        per_node,
+    };
+    Ok(run.deal(list, streams, (batches * nodes * run.batch_size) as u64))
 }
 
 #[cfg(test)]
@@ -362,7 +314,7 @@ mod tests {
             let plan = plan(method, &[3.0, 1.0], OrderOptions::default());
             let batches = |offset| {
                 let order = plan.epoch(2, offset, None).unwrap();
-                let served: Vec<_> = order.rank_batches(0, 1).map(<[i64]>::to_vec).collect();
+                let served: Vec<_> = order.rank_batches(0, 1).collect();
                 served.into_iter().filter(|batch| batch[0] >= 0).collect::<Vec<_>>()
             };
             let all = batches(0);

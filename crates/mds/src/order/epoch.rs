@@ -1,5 +1,13 @@
-//! The finished order of one epoch: which worker of which rank serves which samples, and when.
+//! The order of one epoch: which worker of which rank serves which samples, and when.
 
+use std::fmt;
+use std::sync::Arc;
+use std::thread;
+
+use super::mixing::{Mixing, Readers};
+use super::partition::Partition;
+use super::sampling::Draw;
+use super::shuffle::{SampleOrder, SharedSegments};
 use super::world::World;
 
 /// The dimensions of an epoch's order: `[node][rank][worker][batch][position]`.
@@ -13,26 +21,19 @@ pub(super) struct Layout {
 }
 
 impl Layout {
-    /// Ids of one worker.
-    pub(super) const fn worker_len(&self) -> usize {
-        self.batches * self.batch_size
+    /// Batches of each rank.
+    pub(super) const fn rank_batches(&self) -> usize {
+        self.world.workers_per_rank * self.batches
     }
 
-    /// Ids of one rank.
-    pub(super) const fn rank_len(&self) -> usize {
-        self.world.workers_per_rank * self.worker_len()
+    /// Ids of all ranks in one batch of each.
+    pub(super) const fn global_batch(&self) -> usize {
+        self.world.ranks() * self.batch_size
     }
 
     /// Ids of all ranks.
     pub(super) const fn len(&self) -> usize {
-        self.world.ranks() * self.rank_len()
-    }
-
-    /// Where batch `batch` of a rank begins in that rank's ids: it comes from worker
-    /// `batch mod workers`.
-    pub(super) const fn batch_start(&self, batch: usize) -> usize {
-        let workers = self.world.workers_per_rank;
-        (batch % workers) * self.worker_len() + (batch / workers) * self.batch_size
+        self.rank_batches() * self.global_batch()
     }
 }
 
@@ -40,33 +41,31 @@ impl Layout {
 ///
 /// Every worker has the same number of batches of `batch_size` ids each. An id of `-1` is padding
 /// and is skipped when serving, so that the last batches may be short or empty.
-#[derive(Debug, Clone, PartialEq, Eq)]
+///
+/// An order is computed where it is looked at. A clone is another handle to the same one, for use
+/// on any thread; it holds what all ranks have in common, some 100 bytes for each shard.
+#[derive(Clone)]
 pub struct EpochOrder {
     layout: Layout,
-    /// `[node][rank][worker][batch][position]`, flat.
-    ids: Vec<i64>,
+    mixing: Arc<Mixing>,
+}
+
+impl fmt::Debug for EpochOrder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EpochOrder").field("layout", &self.layout).finish_non_exhaustive()
+    }
 }
 
 impl EpochOrder {
-    pub(super) fn new(layout: Layout, ids: Vec<i64>) -> Self {
-        debug_assert_eq!(ids.len(), layout.len());
-        Self { layout, ids }
+    pub(super) fn new(layout: Layout, mixing: Mixing) -> Self {
+        Self { layout, mixing: Arc::new(mixing) }
     }
 
-    /// Deals a list in the order in which samples are served (batch, worker, node, rank,
-    /// position) to the workers. The list holds whole global batches, a multiple of the workers.
-    pub(super) fn deal(served: &[i64], world: World, batch_size: usize) -> Self {
-        let ranks = world.ranks();
-        let batches = served.len() / (ranks * world.workers_per_rank * batch_size);
-        let layout = Layout { world, batch_size, batches };
-        let mut ids = vec![-1; layout.len()];
-        for (index, batch) in
-            served.chunks_exact(batch_size).take(ids.len() / batch_size).enumerate()
-        {
-            let start = (index % ranks) * layout.rank_len() + layout.batch_start(index / ranks);
-            ids[start..start + batch_size].copy_from_slice(batch);
-        }
-        Self::new(layout, ids)
+    /// The order of a partition by itself, whose ids are the positions that it divides.
+    pub fn of_positions(partition: Partition) -> Self {
+        let draw = Draw::whole(vec![partition.positions()], 0);
+        let samples = SampleOrder::in_order(draw, 1);
+        Self::new(partition.layout(), Mixing::Random { partition, samples })
     }
 
     /// The world that the samples are divided among, after replication.
@@ -84,60 +83,154 @@ impl EpochOrder {
         self.layout.batches
     }
 
+    /// Batches that each rank serves, and so steps of the epoch, padding included.
+    pub const fn batches_per_rank(&self) -> usize {
+        self.layout.rank_batches()
+    }
+
     /// The ids of one worker, batch after batch: `[batches_per_worker * batch_size]`.
     ///
     /// # Panics
     /// If there is no such node, rank or worker in [`world`](Self::world), as slices do.
-    pub fn worker(&self, node: usize, rank: usize, worker: usize) -> &[i64] {
-        let len = self.layout.worker_len();
-        let first = worker * len;
-        assert!(worker < self.layout.world.workers_per_rank, "no worker {worker}");
-        &self.rank_ids(node, rank)[first..first + len]
+    pub fn worker(&self, node: usize, rank: usize, worker: usize) -> Vec<i64> {
+        let workers = self.layout.world.workers_per_rank;
+        assert!(worker < workers, "no worker {worker}");
+        self.rank_batches(node, rank).skip(worker).step_by(workers).flatten().collect()
     }
 
     /// The batches of one rank in the order of serving, `[batch_size]` ids each: batch `b` comes
-    /// from worker `b mod workers_per_rank`.
+    /// from worker `b mod workers_per_rank`. To begin in the middle, [skip](Iterator::skip) the
+    /// batches before: none of them is computed.
     ///
     /// # Panics
     /// If there is no such node or rank in [`world`](Self::world), as slices do.
-    pub fn rank_batches(&self, node: usize, rank: usize) -> impl Iterator<Item = &[i64]> {
-        let (layout, ids) = (self.layout, self.rank_ids(node, rank));
-        (0..layout.batches * layout.world.workers_per_rank).map(move |batch| {
-            let start = layout.batch_start(batch);
-            &ids[start..start + layout.batch_size]
-        })
-    }
-
-    fn rank_ids(&self, node: usize, rank: usize) -> &[i64] {
+    pub fn rank_batches(&self, node: usize, rank: usize) -> RankBatches {
         let World { nodes, ranks_per_node, .. } = self.layout.world;
         assert!(node < nodes && rank < ranks_per_node, "no rank {rank} on node {node}");
-        let start = (node * ranks_per_node + rank) * self.layout.rank_len();
-        &self.ids[start..start + self.layout.rank_len()]
+        RankBatches { order: self.clone(), readers: Readers::default(), node, rank, next: 0 }
+    }
+
+    /// The batches of all ranks, step by step: `[node][rank][position]` ids each, flat. As with
+    /// [`rank_batches`](Self::rank_batches), steps that are skipped are not computed.
+    pub fn global_batches(&self) -> GlobalBatches {
+        GlobalBatches { order: self.clone(), readers: Readers::default(), next: 0 }
+    }
+
+    /// The whole order, `[step][node][rank][position]` flat, computed on all processors.
+    pub fn to_vec(&self) -> Vec<i64> {
+        let mut ids = vec![-1; self.layout.len()];
+        let step = self.layout.global_batch();
+        if ids.is_empty() {
+            return ids;
+        }
+        let threads = thread::available_parallelism().map_or(1, usize::from);
+        // Each thread fills a part of a stretch at a time. What the threads would all compute is
+        // computed before, shared out among them.
+        const STRETCH: usize = 1 << 22;
+        let steps = (STRETCH * threads).div_ceil(step).next_multiple_of(threads);
+        let mut readers: Vec<Readers> = (0..threads).map(|_| Readers::default()).collect();
+        let mut shared = SharedSegments::default();
+        for (number, stretch) in ids.chunks_mut(steps * step).enumerate() {
+            let first = number * steps;
+            let end = (first + steps).min(self.layout.rank_batches());
+            shared = self.mixing.compute_shared(&self.layout, first..end, threads, &shared);
+            readers.iter_mut().for_each(|readers| readers.share(&shared));
+            thread::scope(|scope| {
+                let parts = stretch.chunks_mut(steps / threads * step);
+                for (part, (ids, readers)) in parts.zip(&mut readers).enumerate() {
+                    let first = first + part * (steps / threads);
+                    scope.spawn(move || {
+                        for (at, ids) in ids.chunks_mut(step).enumerate() {
+                            self.fill_step(first + at, readers, ids);
+                        }
+                    });
+                }
+            });
+        }
+        ids
+    }
+
+    /// Writes the ids of all ranks in a step.
+    fn fill_step(&self, step: usize, readers: &mut Readers, ids: &mut [i64]) {
+        let ranks_per_node = self.layout.world.ranks_per_node;
+        for (rank, ids) in ids.chunks_exact_mut(self.layout.batch_size).enumerate() {
+            let place = (rank / ranks_per_node, rank % ranks_per_node);
+            self.mixing.fill(&self.layout, place, step, readers, ids);
+        }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// The batches of one rank: see [`EpochOrder::rank_batches`].
+#[derive(Debug)]
+pub struct RankBatches {
+    order: EpochOrder,
+    readers: Readers,
+    node: usize,
+    rank: usize,
+    next: usize,
+}
 
-    #[test]
-    fn served_lists_are_dealt_batch_worker_node_rank() {
-        let world = World { nodes: 2, ranks_per_node: 1, workers_per_rank: 2 };
-        let served: Vec<i64> = (0..16).collect();
-        let order = EpochOrder::deal(&served, world, 2);
-        assert_eq!(order.batches_per_worker(), 2);
-        assert_eq!(order.worker(0, 0, 0), [0, 1, 8, 9]);
-        assert_eq!(order.worker(0, 0, 1), [4, 5, 12, 13]);
-        assert_eq!(order.worker(1, 0, 0), [2, 3, 10, 11]);
-        let batches: Vec<_> = order.rank_batches(1, 0).collect();
-        assert_eq!(batches, [[2, 3], [6, 7], [10, 11], [14, 15]]);
+impl Iterator for RankBatches {
+    /// `[batch_size]`
+    type Item = Vec<i64>;
+
+    fn next(&mut self) -> Option<Vec<i64>> {
+        let layout = &self.order.layout;
+        if self.next >= layout.rank_batches() {
+            return None;
+        }
+        let mut ids = vec![-1; layout.batch_size];
+        let place = (self.node, self.rank);
+        self.order.mixing.fill(layout, place, self.next, &mut self.readers, &mut ids);
+        self.next += 1;
+        Some(ids)
     }
 
-    #[test]
-    fn nothing_is_dealt_from_an_empty_list() {
-        let order = EpochOrder::deal(&[], World::default(), 3);
-        assert_eq!(order.batches_per_worker(), 0);
-        assert_eq!(order.rank_batches(0, 0).count(), 0);
-        assert!(order.worker(0, 0, 0).is_empty());
+    fn nth(&mut self, skipped: usize) -> Option<Vec<i64>> {
+        self.next = self.next.saturating_add(skipped);
+        self.next()
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let left = self.order.layout.rank_batches().saturating_sub(self.next);
+        (left, Some(left))
     }
 }
+
+impl ExactSizeIterator for RankBatches {}
+
+/// The batches of all ranks: see [`EpochOrder::global_batches`].
+#[derive(Debug)]
+pub struct GlobalBatches {
+    order: EpochOrder,
+    readers: Readers,
+    next: usize,
+}
+
+impl Iterator for GlobalBatches {
+    /// `[node][rank][position]`, flat.
+    type Item = Vec<i64>;
+
+    fn next(&mut self) -> Option<Vec<i64>> {
+        let layout = &self.order.layout;
+        if self.next >= layout.rank_batches() {
+            return None;
+        }
+        let mut ids = vec![-1; layout.global_batch()];
+        self.order.fill_step(self.next, &mut self.readers, &mut ids);
+        self.next += 1;
+        Some(ids)
+    }
+
+    fn nth(&mut self, skipped: usize) -> Option<Vec<i64>> {
+        self.next = self.next.saturating_add(skipped);
+        self.next()
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let left = self.order.layout.rank_batches().saturating_sub(self.next);
+        (left, Some(left))
+    }
+}
+
+impl ExactSizeIterator for GlobalBatches {}

@@ -139,23 +139,63 @@ pub enum Error {
     /// The weights choose no samples at all.
     #[error("the stream weights choose no samples; give at least one stream a weight above 0")]
     EmptyEpoch,
-    /// More samples than the materialised order can hold.
+    /// More samples than the shuffles' arithmetic in float64 holds.
     #[error(
-        "an epoch of {samples} samples is too long to be ordered at once; \
-         set epoch_size to less than 4294967296 (2^32) samples"
+        "an epoch of {samples} samples is too long to be ordered; \
+         set epoch_size to at most 4503599627370496 (2^52) samples"
     )]
     EpochTooLong {
         /// Samples of the epoch.
         samples: u64,
     },
-    /// Repeats and padding make the order too long to be held in memory.
+    /// `naive` needs the whole order in memory.
     #[error(
-        "repeats and padding make an order of {ids} ids, more than fit into memory; \
+        "naive would shuffle all {samples} samples in memory at once; use py1e, or another \
+         shuffle_algo that works in parts, or set epoch_size to less than 4294967296 (2^32) samples"
+    )]
+    NaiveTooLong {
+        /// Samples of the epoch.
+        samples: u64,
+    },
+    /// Repeats and padding make the order too long to be counted.
+    #[error(
+        "repeats and padding make an order of {ids} ids, more than can be counted; \
          lower batch_size, num_canonical_nodes or the number of workers"
     )]
     OrderTooLong {
-        /// Ids that the order would hold.
+        /// Ids that the order would have.
         ids: u128,
+    },
+    /// More canonical nodes than can be kept apart.
+    #[error("num_canonical_nodes {canonical} is too large; use at most {most}")]
+    TooManyCanonicalNodes {
+        /// Canonical nodes.
+        canonical: u64,
+        /// The most that there may be.
+        most: u64,
+    },
+    /// A stream that is not taken whole has too many samples to choose among one by one.
+    #[error(
+        "{picks} picks of {granularity} samples are too many to choose among; \
+         raise sampling_granularity to at least {}",
+        .picks.saturating_mul(*.granularity) / u64::from(u32::MAX) + 1
+    )]
+    TooManyPicks {
+        /// Picks of the stream.
+        picks: u64,
+        /// Samples of a pick.
+        granularity: u64,
+    },
+    /// Shards are taken so often that they make too many parts.
+    #[error(
+        "the epoch takes {parts} parts of shards, more than {most}, which can be kept in memory; \
+         lower repeat, choose or epoch_size"
+    )]
+    TooManyParts {
+        /// Parts that the epoch takes.
+        parts: u64,
+        /// The most that there may be.
+        most: u64,
     },
     /// A sampling granularity of zero.
     #[error("sampling_granularity is 0; take at least 1 sample at a time")]

@@ -14,9 +14,10 @@
 
 use std::ops::Range;
 
-use super::epoch::{EpochOrder, Layout};
+use super::epoch::Layout;
 use super::error::{Error, Result};
 use super::options::PartitionAlgo;
+use super::shuffle::check_canonical_nodes;
 use super::world::World;
 
 /// What a partition depends on.
@@ -54,18 +55,13 @@ impl Partition {
     /// # Errors
     /// [`Error::OffsetBeyondEpoch`], [`Error::NodesDoNotDivide`], [`Error::TooFewSamples`],
     /// [`Error::GlobalBatchDoesNotDivide`], [`Error::BatchSize`], [`Error::NoCanonicalNodes`],
-    /// [`Error::EpochTooLong`], [`Error::OrderTooLong`] or an error about the world.
+    /// [`Error::TooManyCanonicalNodes`], [`Error::OrderTooLong`] or an error about the world.
     pub fn new(rule: &PartitionRule) -> Result<Self> {
         let world = rule.world.validated()?;
         if rule.batch_size == 0 {
             return Err(Error::BatchSize);
         }
-        if rule.canonical_nodes == 0 {
-            return Err(Error::NoCanonicalNodes);
-        }
-        if rule.samples > u64::from(u32::MAX) {
-            return Err(Error::EpochTooLong { samples: rule.samples });
-        }
+        check_canonical_nodes(rule.canonical_nodes)?;
         match rule.initial_nodes {
             Some(initial)
                 if rule.algo == PartitionAlgo::Relaxed
@@ -102,59 +98,89 @@ impl Partition {
         Ok(Self { regroup: Some((world, rule.batch_size)), ..first })
     }
 
-    /// The order of the epoch, with `id` of each position.
-    pub fn order(&self, id: impl Fn(u32) -> i64) -> EpochOrder {
+    /// The dimensions in which the positions are dealt at the end.
+    pub(super) fn layout(&self) -> Layout {
+        let Some((world, batch_size)) = self.regroup else { return self.layout };
+        let round = world.ranks() * world.workers_per_rank * batch_size;
+        Layout { world, batch_size, batches: self.layout.len() / round }
+    }
+
+    /// Gives the positions of batch `batch` of a rank, in the order of serving, to `put` with their
+    /// places in the batch; what is left over is padding.
+    pub(super) fn batch(
+        &self,
+        node: usize,
+        rank: usize,
+        batch: usize,
+        mut put: impl FnMut(usize, u64),
+    ) {
         if let Some((world, batch_size)) = self.regroup {
-            return EpochOrder::deal(&self.served(id), world, batch_size);
+            let number = (batch * world.nodes + node) * world.ranks_per_node + rank;
+            let first = (number * batch_size) as u64;
+            self.served(0..self.layout.world.nodes, first, batch_size, put);
+            return;
         }
-        let layout = self.layout;
-        let mut ids = vec![-1; layout.len()];
-        self.fill(0..layout.world.nodes, &id, &mut ids, |rank, batch| {
-            rank * layout.rank_len() + layout.batch_start(batch)
-        });
-        EpochOrder::new(layout, ids)
+        let size = self.layout.batch_size;
+        let positions = self.grid.rank(node as u64, rank as u64, (batch * size) as u64);
+        positions.take(size).enumerate().for_each(|(at, position)| put(at, position));
     }
 
-    /// The ids in the order in which they are served: (batch, worker, node, rank, position).
-    pub(super) fn served(&self, id: impl Fn(u32) -> i64) -> Vec<i64> {
-        self.served_by(0..self.layout.world.nodes, id)
-    }
-
-    /// The ids of some nodes in the order in which they are served.
-    pub(super) fn served_by(&self, nodes: Range<usize>, id: impl Fn(u32) -> i64) -> Vec<i64> {
-        let layout = self.layout;
-        let ranks = nodes.len() * layout.world.ranks_per_node;
-        let mut ids = vec![-1; ranks * layout.rank_len()];
-        self.fill(nodes, &id, &mut ids, |rank, batch| (batch * ranks + rank) * layout.batch_size);
-        ids
-    }
-
-    /// Writes the ids of `nodes` where `start(rank, batch)` says that a batch begins. Ranks count
-    /// from the first of these nodes; what is left over keeps its padding.
-    fn fill(
+    /// Gives `count` positions of some nodes, from `first` on in the order in which they are served
+    /// (batch, worker, node, rank, position), to `put` with their places in that list.
+    pub(super) fn served(
         &self,
         nodes: Range<usize>,
-        id: &impl Fn(u32) -> i64,
-        ids: &mut [i64],
-        start: impl Fn(usize, usize) -> usize,
+        first: u64,
+        count: usize,
+        mut put: impl FnMut(usize, u64),
     ) {
-        let World { ranks_per_node, .. } = self.layout.world;
-        let batch_size = self.layout.batch_size;
-        let places = nodes.flat_map(|node| (0..ranks_per_node).map(move |rank| (node, rank)));
-        for (index, (node, rank)) in places.enumerate() {
-            let mut positions = self.grid.rank(node as u64, rank as u64);
-            let mut batch = 0;
-            while positions.left() > 0 {
-                let first = start(index, batch);
-                // The iterator comes second, so that none of its items is lost.
-                for (slot, position) in
-                    ids[first..first + batch_size].iter_mut().zip(positions.by_ref())
-                {
-                    *slot = id(position);
-                }
-                batch += 1;
-            }
+        let Layout { batch_size, world, .. } = self.layout;
+        let (size, per_node) = (batch_size as u64, world.ranks_per_node as u64);
+        let ranks = nodes.len() as u64 * per_node;
+        let mut done = 0;
+        while done < count {
+            let at = first + done as u64;
+            let (number, offset) = (at / size, at % size);
+            let (batch, rank) = (number / ranks, number % ranks);
+            let node = nodes.start as u64 + rank / per_node;
+            let len = (batch_size - offset as usize).min(count - done);
+            let positions = self.grid.rank(node, rank % per_node, batch * size + offset);
+            positions.take(len).enumerate().for_each(|(at, position)| put(done + at, position));
+            done += len;
         }
+    }
+
+    /// The positions that are divided.
+    pub(super) fn positions(&self) -> u64 {
+        match &self.grid.rows {
+            Rows::Split { starts, .. } => starts.last().copied().unwrap_or(0),
+            Rows::Cyclic { samples, .. } => *samples,
+        }
+    }
+
+    /// The ranges of positions that come `ids.start`-th to before `ids.end`-th when all ranks are
+    /// served. Only if these are few: not if samples are fewer than canonical nodes, and repeated.
+    pub(super) fn positions_of(&self, ids: Range<u64>) -> Vec<Range<u64>> {
+        let Grid { rows: Rows::Split { starts, .. }, canonical, drop, .. } = &self.grid else {
+            return Vec::new();
+        };
+        let columns = (drop + ids.start) / canonical..(drop + ids.end).div_ceil(*canonical);
+        let of_row = |row: &[u64]| {
+            let at = |column: u64| row[0].saturating_add(column).min(row[1]);
+            at(columns.start)..at(columns.end)
+        };
+        starts.windows(2).map(of_row).collect()
+    }
+
+    /// Positions of some nodes in the order of serving, without the padding at the end. Only with
+    /// batches of one there is none elsewhere.
+    pub(super) fn served_len(&self, nodes: &Range<usize>) -> u64 {
+        nodes.len() as u64 * self.layout.world.ranks_per_node as u64 * self.grid.per_rank()
+    }
+
+    /// Global batches at the beginning that hold no padding.
+    pub(super) fn full_batches(&self) -> u64 {
+        self.grid.per_rank() / self.layout.batch_size as u64
     }
 }
 
@@ -164,12 +190,15 @@ const fn divide_one_another(a: u64, b: u64) -> bool {
 
 fn check_offset(rule: &PartitionRule) -> Result<()> {
     let ranks = rule.world.ranks() as u64;
-    let served = rule.samples + (ranks - rule.samples % ranks);
+    let served = rule.samples.saturating_add(ranks - rule.samples % ranks);
     if served < rule.drop_first {
         return Err(Error::OffsetBeyondEpoch { sample_in_epoch: rule.drop_first, served });
     }
     Ok(())
 }
+
+/// Far more than anybody can serve, and far less than overflows.
+const MOST_IDS: u128 = 1 << 56;
 
 /// The positions as a table with a row for each canonical node, and how its columns are dealt.
 #[derive(Debug)]
@@ -209,7 +238,7 @@ impl Grid {
         let pad = len.next_multiple_of(sharing) - len;
         let width = len + pad;
         let places = u128::from(canonical) * u128::from(width);
-        if places > u128::from(u32::MAX) {
+        if places > MOST_IDS {
             return Err(Error::OrderTooLong { ids: places });
         }
 
@@ -219,7 +248,8 @@ impl Grid {
             if pad > 0 && back > len {
                 return Err(Error::TooFewSamples { samples, canonical, nodes: world.nodes });
             }
-            let starts = (0..=canonical).map(|row| row * samples / canonical).collect();
+            let start = |row| u128::from(row) * u128::from(samples) / u128::from(canonical);
+            let starts = (0..=canonical).map(|row| start(row) as u64).collect();
             Rows::Split { starts, len, back }
         } else {
             Rows::Cyclic { samples, width }
@@ -239,7 +269,6 @@ impl Grid {
 
     /// The dimensions of the order for workers that take whole batches.
     fn layout(&self, world: World, batch_size: usize) -> Result<Layout> {
-        const MOST_IDS: u128 = 1 << 34;
         let round = world.workers_per_rank as u128 * batch_size as u128;
         let batches = u128::from(self.per_rank()).div_ceil(round);
         let ids = world.ranks() as u128 * batches * round;
@@ -251,33 +280,36 @@ impl Grid {
 
     /// The position at a place of the table.
     #[inline]
-    fn position(&self, row: u64, column: u64) -> u32 {
-        let position = match &self.rows {
+    fn position(&self, row: u64, column: u64) -> u64 {
+        match &self.rows {
             Rows::Split { starts, len, back } => {
                 let column = if column < *len { column } else { column - back };
                 let row = row as usize;
                 (starts[row] + column).min(starts[row + 1] - 1)
             }
             Rows::Cyclic { samples, width } => (row * width + column) % samples,
-        };
-        position as u32
+        }
     }
 
     /// The position at a place of the column-wise reading of one node.
-    fn node_position(&self, node: u64, place: u64) -> u32 {
+    fn node_position(&self, node: u64, place: u64) -> u64 {
         let at = self.drop + node + place * self.nodes;
         self.position(at % self.canonical, at / self.canonical)
     }
 
-    fn rank(&self, node: u64, rank: u64) -> RankPositions<'_> {
-        let at = self.drop + node + rank * self.nodes;
+    /// The positions of a rank but for the first `skipped`.
+    #[inline]
+    fn rank(&self, node: u64, rank: u64, skipped: u64) -> RankPositions<'_> {
         let step = self.nodes * self.ranks;
+        let at = self.drop + node + rank * self.nodes + skipped * step;
+        let regular = self.per_node.saturating_sub(rank).div_ceil(self.ranks);
+        let repeated = u64::from(self.extra > 0 && rank >= self.ranks - self.extra);
         RankPositions {
             grid: self,
             node,
             rank,
-            regular: self.per_node.saturating_sub(rank).div_ceil(self.ranks),
-            repeated: u64::from(self.extra > 0 && rank >= self.ranks - self.extra),
+            regular: regular.saturating_sub(skipped),
+            repeated: repeated.saturating_sub(skipped.saturating_sub(regular)),
             row: at % self.canonical,
             column: at / self.canonical,
             row_step: step % self.canonical,
@@ -302,13 +334,9 @@ struct RankPositions<'a> {
 }
 
 impl RankPositions<'_> {
-    const fn left(&self) -> u64 {
-        self.regular + self.repeated
-    }
-
     /// The one that makes this rank equal to the others: the end of the node's places is
     /// repeated, from just behind what the last full round of ranks began with.
-    fn repeated(&self) -> u32 {
+    fn repeated(&self) -> u64 {
         let Grid { ranks, per_node, extra, .. } = *self.grid;
         let index = self.rank - (ranks - extra);
         let place = if ranks + extra - 1 <= per_node {
@@ -321,10 +349,10 @@ impl RankPositions<'_> {
 }
 
 impl Iterator for RankPositions<'_> {
-    type Item = u32;
+    type Item = u64;
 
     #[inline]
-    fn next(&mut self) -> Option<u32> {
+    fn next(&mut self) -> Option<u64> {
         if self.regular == 0 {
             self.repeated = self.repeated.checked_sub(1)?;
             return Some(self.repeated());
@@ -344,6 +372,7 @@ impl Iterator for RankPositions<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::order::EpochOrder;
 
     fn rule(samples: u64, canonical_nodes: u64, nodes: usize, ranks: usize) -> PartitionRule {
         PartitionRule {
@@ -358,12 +387,10 @@ mod tests {
     }
 
     fn ranks(rule: &PartitionRule) -> Vec<Vec<i64>> {
-        let order = Partition::new(rule).unwrap().order(i64::from);
+        let order = EpochOrder::of_positions(Partition::new(rule).unwrap());
         let World { nodes, ranks_per_node, .. } = order.world();
         let places = (0..nodes).flat_map(|node| (0..ranks_per_node).map(move |rank| (node, rank)));
-        places
-            .map(|(node, rank)| order.rank_batches(node, rank).flatten().copied().collect())
-            .collect()
+        places.map(|(node, rank)| order.rank_batches(node, rank).flatten().collect()).collect()
     }
 
     fn message(rule: &PartitionRule) -> String {
@@ -444,13 +471,15 @@ mod tests {
     fn absurd_sizes_are_refused_before_memory_is_taken() {
         let absurd = [
             PartitionRule { batch_size: usize::MAX, ..rule(5, 1, 1, 1) },
-            PartitionRule { canonical_nodes: u64::MAX, ..rule(5, 1, 1, 1) },
             PartitionRule { samples: u64::MAX, ..rule(5, 1, 1, 1) },
         ];
         for rule in absurd {
-            let error = Partition::new(&rule).unwrap_err();
-            assert!(matches!(error, Error::OrderTooLong { .. } | Error::EpochTooLong { .. }));
+            assert!(matches!(Partition::new(&rule).unwrap_err(), Error::OrderTooLong { .. }));
         }
+        assert_eq!(
+            message(&PartitionRule { canonical_nodes: u64::MAX, ..rule(5, 1, 1, 1) }),
+            "num_canonical_nodes 18446744073709551615 is too large; use at most 16777216"
+        );
         assert_eq!(
             message(&PartitionRule { batch_size: 0, ..rule(5, 1, 1, 1) }),
             Error::BatchSize.to_string()

@@ -38,9 +38,6 @@ impl Plan {
             return Err(Error::NoCanonicalNodes);
         }
         let shares = weights::divide(streams, options.epoch_size, options.shuffle_seed)?;
-        if shares.epoch_size > u64::from(u32::MAX) {
-            return Err(Error::EpochTooLong { samples: shares.epoch_size });
-        }
         let shards = streams.iter().map(|stream| stream.shard_sizes.clone()).collect();
         Ok(Self { shards, shares, options, physical, world })
     }

@@ -17,6 +17,9 @@ use rand_pcg::Pcg64;
 /// Words of a `SeedSequence` pool.
 const POOL: usize = 4;
 
+/// Words that a shuffle draws ahead of its swaps.
+const WORDS_AHEAD: usize = 64;
+
 /// numpy's `SeedSequence` entropy pool: any integer seed, spread over 128 well mixed bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SeedSequence {
@@ -82,7 +85,7 @@ impl SeedSequence {
 /// let order = rng.permutation(5);
 /// assert_eq!(order.len(), 5);
 /// ```
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Generator {
     pcg: Pcg64,
     /// The unused upper half of the last 64-bit output that was drawn for 32 bits. It outlives
@@ -181,13 +184,91 @@ impl Generator {
         }
     }
 
+    /// Leaves out `words` draws of 64 bits, in a time that grows with the logarithm of `words`.
+    /// The half word stays.
+    pub fn advance(&mut self, words: u64) {
+        self.pcg.advance(words.into());
+    }
+
     /// numpy's `Generator.shuffle`, of a list and of an array alike.
-    #[inline]
     pub fn shuffle<T>(&mut self, items: &mut [T]) {
-        for i in (1..items.len()).rev() {
-            let j = self.masked(i as u64) as usize;
-            items.swap(i, j);
+        self.shuffle_down_to(1, items);
+    }
+
+    /// The steps of a shuffle that settle `items[stop..]`, and with it which items are in front.
+    /// Beyond them it may have drawn anything, so that the generator is of no more use.
+    pub(super) fn shuffle_tail<T>(mut self, stop: usize, items: &mut [T]) {
+        self.shuffle_down_to(stop.max(1), items);
+    }
+
+    /// Draws are a chain of their own, without a branch that depends on them; swaps follow in
+    /// batches. That is more than twice as fast as one after the other.
+    fn shuffle_down_to<T>(&mut self, stop: usize, items: &mut [T]) {
+        let mut next = items.len();
+        while next > stop && next - 1 > u32::MAX as usize {
+            next -= 1;
+            let j = self.masked(next as u64) as usize;
+            items.swap(next, j);
         }
+        let mut drawn = [0; 2 * WORDS_AHEAD + 1];
+        while next > stop {
+            let mut count = 0;
+            let left = self.draw_steps((next - 1) as u32, WORDS_AHEAD, |j, taken| {
+                drawn[count] = j;
+                count += usize::from(taken);
+            });
+            for (i, &j) in (stop..next).rev().zip(&drawn[..count]) {
+                items.swap(i, j as usize);
+            }
+            next = left as usize + 1;
+        }
+    }
+
+    /// Draws what [`shuffle`](Self::shuffle) of `len` items draws, without items.
+    pub fn skip_shuffle(&mut self, len: u64) {
+        let mut max = len.saturating_sub(1);
+        while max > u64::from(u32::MAX) {
+            self.masked(max);
+            max -= 1;
+        }
+        let mut max = max as u32;
+        while max > 0 {
+            max = self.draw_steps(max, usize::MAX, |_, _| ());
+        }
+    }
+
+    /// Draws for the steps `max`, `max - 1`, ... of a shuffle, as long as they share a mask and for
+    /// at most `words` words beside the half that is left over. `each` gets every number that is
+    /// drawn, and whether it is taken or rejected. Returns the step that comes next.
+    ///
+    /// Ends as soon as a step is the last of its mask, so never draws beyond what a shuffle draws.
+    #[inline(always)]
+    fn draw_steps(&mut self, mut max: u32, words: usize, mut each: impl FnMut(u32, bool)) -> u32 {
+        let mask = u32::MAX >> max.leading_zeros();
+        let below = mask >> 1;
+        let mut step = |half: u32, max: &mut u32| {
+            let drawn = half & mask;
+            let taken = drawn <= *max;
+            each(drawn, taken);
+            *max -= u32::from(taken);
+            *max > below
+        };
+        if let Some(half) = self.half.take()
+            && !step(half, &mut max)
+        {
+            return max;
+        }
+        for _ in 0..words {
+            let word = self.pcg.next_u64();
+            if !step(word as u32, &mut max) {
+                self.half = Some((word >> 32) as u32);
+                break;
+            }
+            if !step((word >> 32) as u32, &mut max) {
+                break;
+            }
+        }
+        max
     }
 
     /// numpy's `Generator.permutation(n)`.
@@ -214,13 +295,18 @@ impl Generator {
     /// numpy's `Generator.choice(n, k, replace=False)`: `k` different numbers below `n`, in
     /// random order. At most `n` are drawn.
     pub fn choice(&mut self, n: u64, k: u64) -> Vec<u64> {
-        // Of more than 10,000 numbers, from one in fifty on, the tail of the whole range is
-        // shuffled; else Floyd's algorithm draws a set, which is shuffled afterwards.
         let k = k.min(n);
-        if n > 10_000 && k > n / 50 {
-            self.choice_by_tail(n, k)
+        if is_chosen_by_tail(n, k) { self.choice_by_tail(n, k) } else { self.choice_by_floyd(n, k) }
+    }
+
+    /// Draws what [`choice`](Self::choice) of `k` among `n` draws.
+    pub(super) fn skip_choice(&mut self, n: u64, k: u64) {
+        let k = k.min(n);
+        if is_chosen_by_tail(n, k) {
+            ((n - k).max(1)..n).rev().for_each(|i| _ = self.lemire(i));
         } else {
-            self.choice_by_floyd(n, k)
+            (n - k..n).for_each(|last| _ = self.lemire(last));
+            (1..k).rev().for_each(|i| _ = self.lemire(i));
         }
     }
 
@@ -250,9 +336,52 @@ impl Generator {
     }
 }
 
+/// Of more than 10,000 numbers, from one in fifty on, the tail of the whole range is shuffled; else
+/// Floyd's algorithm draws a set, which is shuffled afterwards.
+const fn is_chosen_by_tail(n: u64, k: u64) -> bool {
+    n > 10_000 && k > n / 50
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn skipping_draws_as_much_as_doing() {
+        for len in [0, 1, 2, 3, 4, 5, 64, 65, 1000, 4097, 70_000] {
+            let (mut doing, mut skipping) = (Generator::new(4), Generator::new(4));
+            for _ in 0..3 {
+                let mut items: Vec<u64> = (0..len).collect();
+                doing.shuffle(&mut items);
+                skipping.skip_shuffle(len);
+                assert_eq!(doing, skipping, "shuffle of {len}");
+                for k in [0, 1, len / 60, len / 2, len] {
+                    doing.choice(len, k);
+                    skipping.skip_choice(len, k);
+                    assert_eq!(doing, skipping, "choice of {k} among {len}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_shuffle_of_the_tail_has_the_same_items_in_front() {
+        for (len, stop) in [(1, 0), (10, 1), (1000, 300), (1000, 999), (1000, 1000), (5000, 4096)] {
+            let whole = Generator::new(8).permutation(len);
+            let mut tail: Vec<u32> = (0..len).collect();
+            Generator::new(8).shuffle_tail(stop, &mut tail);
+            assert_eq!(tail[stop..], whole[stop..]);
+        }
+    }
+
+    #[test]
+    fn words_are_left_out_in_one_go() {
+        let (mut jump, mut step) = (Generator::new(6), Generator::new(6));
+        assert_eq!(jump.next_u32(), step.next_u32());
+        jump.advance(1000);
+        (0..1000).for_each(|_| _ = step.next_u64());
+        assert_eq!(jump, step);
+    }
 
     #[test]
     fn the_upper_half_outlives_calls_and_64_bit_draws() {

@@ -4,6 +4,8 @@
 //! If that is a multiple of its size, every sample is taken equally often; otherwise the rest is
 //! drawn, shard by shard.
 
+use std::ops::Range;
+
 use super::error::{Error, Result};
 use super::rng::Generator;
 
@@ -12,30 +14,120 @@ use super::rng::Generator;
 pub struct Draw {
     /// Lengths of the runs of samples that a shuffle keeps together: a shard, or what is taken
     /// of it. They sum to the number of samples taken.
-    pub units: Vec<u32>,
+    pub units: Vec<u64>,
     /// Which sample is taken `k`-th.
     pub samples: Samples,
 }
 
-/// The id of the `k`-th sample that is taken.
+impl Draw {
+    /// Every sample of shards of these sizes once, with ids from `first` on.
+    pub fn whole(units: Vec<u64>, first: u64) -> Self {
+        let mut samples = Samples::default();
+        samples.take_whole(first, units.iter().sum());
+        Self { units, samples }
+    }
+}
+
+/// The ids of the samples that are taken, in dataset order. Choices among the samples of a shard are
+/// kept as the generator that makes them, not as lists.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Samples {
+    parts: Vec<Part>,
+    len: u64,
+}
+
+/// Samples that were taken together.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Samples {
-    /// Every sample once: the `k`-th has the id `first + k`.
-    Whole {
-        /// The first id.
-        first: i64,
-    },
-    /// A list of ids.
-    Listed(Vec<i64>),
+struct Part {
+    /// Samples taken before these.
+    start: u64,
+    /// The first id that could be taken.
+    first: u64,
+    taken: Taken,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Taken {
+    /// Every id from the first one on.
+    All,
+    /// A sorted choice among this many ids, by a generator that is at its beginning.
+    Choice { among: u64, rng: Generator },
 }
 
 impl Samples {
-    /// The id of the sample that is taken `k`-th.
-    #[inline]
-    pub fn id(&self, k: u32) -> i64 {
-        match self {
-            Self::Whole { first } => first + i64::from(k),
-            Self::Listed(ids) => ids[k as usize],
+    fn take_whole(&mut self, first: u64, count: u64) {
+        if count == 0 {
+            return;
+        }
+        let follows =
+            |last: &Part| last.taken == Taken::All && last.first + (self.len - last.start) == first;
+        if !self.parts.last().is_some_and(follows) {
+            self.parts.push(Part { start: self.len, first, taken: Taken::All });
+        }
+        self.len += count;
+    }
+
+    fn take_choice(&mut self, first: u64, among: u64, count: u64, rng: Generator) {
+        let taken = Taken::Choice { among, rng };
+        self.parts.push(Part { start: self.len, first, taken });
+        self.len += count;
+    }
+
+    /// How many samples are taken.
+    pub const fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether none is taken.
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Appends the ids of the samples that are taken `range.start`-th to before `range.end`-th.
+    ///
+    /// # Panics
+    /// If the range ends behind the last sample, as slices do.
+    pub fn extend(&self, range: Range<u64>, ids: &mut Vec<u64>) {
+        assert!(range.end <= self.len, "{range:?} is not within {} samples", self.len);
+        let mut part = self.parts.partition_point(|part| part.start <= range.start);
+        let mut at = range.start;
+        while at < range.end {
+            let end = self.parts.get(part).map_or(self.len, |next| next.start);
+            // `at` is not before the first part, which starts at 0.
+            self.parts[part - 1].extend(at..end.min(range.end), end, ids);
+            at = end;
+            part += 1;
+        }
+    }
+
+    /// The largest id that may be among them.
+    pub(super) fn max_id(&self) -> u64 {
+        let mut end = self.len;
+        let mut max = 0;
+        for part in self.parts.iter().rev() {
+            let among = match part.taken {
+                Taken::All => end - part.start,
+                Taken::Choice { among, .. } => among,
+            };
+            max = max.max(part.first + among.saturating_sub(1));
+            end = part.start;
+        }
+        max
+    }
+}
+
+impl Part {
+    /// Appends the ids of a range of this part, which ends at `end`.
+    fn extend(&self, range: Range<u64>, end: u64, ids: &mut Vec<u64>) {
+        let local = range.start - self.start..range.end - self.start;
+        match &self.taken {
+            Taken::All => ids.extend(self.first + local.start..self.first + local.end),
+            Taken::Choice { among, rng } => {
+                let mut chosen = rng.clone().choice(*among, end - self.start);
+                chosen.sort_unstable();
+                let chosen = &chosen[local.start as usize..local.end as usize];
+                ids.extend(chosen.iter().map(|sample| self.first + sample));
+            }
         }
     }
 }
@@ -44,7 +136,12 @@ impl Samples {
 /// Source: the reference's `get_sampling`.
 ///
 /// Every shard gives all its samples as often as `choose` holds the stream's size. The rest comes
-/// in picks of `granularity` samples of one shard, in an order that is drawn with `seed`.
+/// in picks of `granularity` samples of one shard, in an order that is drawn with `seed`. That
+/// order is a single shuffle of all picks, which cannot be had without making it: 2 or 4 bytes and
+/// one random access for each pick.
+///
+/// # Errors
+/// [`Error::SamplingGranularity`] or [`Error::TooManyPicks`].
 pub fn samples_per_shard(
     shard_sizes: &[u64],
     choose: u64,
@@ -58,14 +155,52 @@ pub fn samples_per_shard(
     if total == 0 {
         return Ok(vec![0; shard_sizes.len()]);
     }
-    let (repeats, mut left) = (choose / total, choose % total);
+    let (repeats, left) = (choose / total, choose % total);
     let mut taken: Vec<u64> = shard_sizes.iter().map(|size| size * repeats).collect();
-    if left == 0 {
-        return Ok(taken);
+    if left > 0 {
+        let count: u64 = shard_sizes.iter().map(|size| size.div_ceil(granularity)).sum();
+        if count > u64::from(u32::MAX) {
+            return Err(Error::TooManyPicks { picks: count, granularity });
+        }
+        let rng = Generator::new(seed);
+        match (granularity, u16::try_from(shard_sizes.len())) {
+            (1, Ok(_)) => take_singly(shard_sizes, left, rng, |shard| shard as u16, &mut taken),
+            (1, Err(_)) => take_singly(shard_sizes, left, rng, |shard| shard as u32, &mut taken),
+            _ => take_picks(shard_sizes, granularity, left, rng, &mut taken),
+        }
     }
-    let picks = picks(shard_sizes, granularity)?;
-    for pick in Generator::new(seed).permutation(picks.len() as u32) {
-        let (shard, samples) = picks[pick as usize];
+    Ok(taken)
+}
+
+/// Picks of one sample each: it only matters how many picks of each shard come among the first
+/// `left`, which is settled once the others are.
+fn take_singly<T: Copy + Into<u64>>(
+    shard_sizes: &[u64],
+    left: u64,
+    rng: Generator,
+    number: impl Fn(usize) -> T,
+    taken: &mut [u64],
+) {
+    let mut picks = Vec::with_capacity(shard_sizes.iter().sum::<u64>() as usize);
+    for (shard, &size) in shard_sizes.iter().enumerate() {
+        picks.extend(std::iter::repeat_n(number(shard), size as usize));
+    }
+    rng.shuffle_tail(left as usize, &mut picks);
+    for &shard in &picks[..left as usize] {
+        taken[shard.into() as usize] += 1;
+    }
+}
+
+fn take_picks(
+    shard_sizes: &[u64],
+    granularity: u64,
+    mut left: u64,
+    mut rng: Generator,
+    taken: &mut [u64],
+) {
+    let mut picks = picks(shard_sizes, granularity);
+    rng.shuffle(&mut picks);
+    for (shard, samples) in picks {
         let samples = samples.min(left);
         taken[shard as usize] += samples;
         left -= samples;
@@ -73,16 +208,11 @@ pub fn samples_per_shard(
             break;
         }
     }
-    Ok(taken)
 }
 
 /// All picks as (shard, samples), in shard order.
-fn picks(shard_sizes: &[u64], granularity: u64) -> Result<Vec<(u32, u64)>> {
-    let count: u64 = shard_sizes.iter().map(|size| size.div_ceil(granularity)).sum();
-    if count > u64::from(u32::MAX) {
-        return Err(Error::EpochTooLong { samples: shard_sizes.iter().sum() });
-    }
-    let mut picks = Vec::with_capacity(count as usize);
+fn picks(shard_sizes: &[u64], granularity: u64) -> Vec<(u32, u64)> {
+    let mut picks = Vec::new();
     for (shard, &size) in shard_sizes.iter().enumerate() {
         let full =
             std::iter::repeat_n((shard as u32, granularity), size.div_ceil(granularity) as usize);
@@ -98,7 +228,7 @@ fn picks(shard_sizes: &[u64], granularity: u64) -> Result<Vec<(u32, u64)>> {
         let last = end.checked_sub(1).unwrap_or(picks.len() - 1);
         picks[last].1 = if count == 0 { granularity } else { size - (count - 1) * granularity };
     }
-    Ok(picks)
+    picks
 }
 
 /// A stream's part of an epoch.
@@ -127,15 +257,10 @@ pub struct DrawRule {
 /// Source: the reference's `StreamingDataset.resample_streams`.
 ///
 /// # Errors
-/// [`Error::SamplingGranularity`] or [`Error::EpochTooLong`].
+/// [`Error::SamplingGranularity`], [`Error::TooManyPicks`] or [`Error::TooManyParts`].
 pub fn draw(streams: &[StreamDraw<'_>], rule: DrawRule) -> Result<Draw> {
     let mut rng = Generator::new(rule.sample_seed);
-    let total: u64 = streams.iter().fold(0, |sum, stream| stream.choose.saturating_add(sum));
-    if total > u64::from(u32::MAX) {
-        return Err(Error::EpochTooLong { samples: total });
-    }
-    let mut units = Vec::new();
-    let mut ids = IdList::new(total as usize);
+    let mut draw = Draw { units: Vec::new(), samples: Samples::default() };
     for stream in streams {
         let taken = samples_per_shard(
             stream.shard_sizes,
@@ -143,80 +268,40 @@ pub fn draw(streams: &[StreamDraw<'_>], rule: DrawRule) -> Result<Draw> {
             rule.granularity,
             rule.shard_seed,
         )?;
+        check_parts(draw.units.len(), stream.shard_sizes, &taken)?;
         let mut offset = stream.first_id;
         for (&size, taken) in stream.shard_sizes.iter().zip(taken) {
             if size > 0 {
-                draw_shard(offset, size, taken, &mut rng, &mut units, &mut ids);
+                draw.take(offset, size, taken, &mut rng);
             }
             offset += size;
         }
     }
-    Ok(Draw { units, samples: ids.finish() })
+    Ok(draw)
 }
 
-/// Takes `taken` of the `size` samples from `offset` on: whole shards, then a sorted choice.
-fn draw_shard(
-    offset: u64,
-    size: u64,
-    taken: u64,
-    rng: &mut Generator,
-    units: &mut Vec<u32>,
-    ids: &mut IdList,
-) {
-    let (repeats, rest) = (taken / size, taken % size);
-    for _ in 0..repeats {
-        units.push(size as u32);
-        ids.push_range(offset as i64, size);
-    }
-    if rest > 0 {
-        units.push(rest as u32);
-        let mut chosen = rng.choice(size, rest);
-        chosen.sort_unstable();
-        ids.extend(chosen.into_iter().map(|sample| (offset + sample) as i64));
-    }
+/// A stream may be repeated so often that its shards make too many parts to be held.
+fn check_parts(before: usize, shard_sizes: &[u64], taken: &[u64]) -> Result<()> {
+    const MOST: u64 = 1 << 28;
+    let sizes = shard_sizes.iter().zip(taken).filter(|(size, _)| **size > 0);
+    let parts =
+        sizes.fold(before as u64, |sum, (size, taken)| sum.saturating_add(taken.div_ceil(*size)));
+    if parts > MOST { Err(Error::TooManyParts { parts, most: MOST }) } else { Ok(()) }
 }
 
-/// Ids that are only listed once they stop being consecutive.
-struct IdList {
-    samples: Samples,
-    /// Ids so far, and how many there will be.
-    len: usize,
-    total: usize,
-}
-
-impl IdList {
-    const fn new(total: usize) -> Self {
-        Self { samples: Samples::Whole { first: 0 }, len: 0, total }
-    }
-
-    fn push_range(&mut self, start: i64, count: u64) {
-        if let Samples::Whole { first } = &mut self.samples {
-            if self.len == 0 {
-                *first = start;
-            }
-            if *first + self.len as i64 == start {
-                self.len += count as usize;
-                return;
-            }
+impl Draw {
+    /// Takes `taken` of the `size` samples from `offset` on: whole shards, then a sorted choice.
+    fn take(&mut self, offset: u64, size: u64, taken: u64, rng: &mut Generator) {
+        let (repeats, rest) = (taken / size, taken % size);
+        for _ in 0..repeats {
+            self.units.push(size);
+            self.samples.take_whole(offset, size);
         }
-        self.extend(start..start + count as i64);
-    }
-
-    fn extend(&mut self, more: impl Iterator<Item = i64>) {
-        let (len, total) = (self.len, self.total);
-        if let Samples::Whole { first } = self.samples {
-            let mut ids = Vec::with_capacity(total);
-            ids.extend(first..first + len as i64);
-            self.samples = Samples::Listed(ids);
+        if rest > 0 {
+            self.units.push(rest);
+            self.samples.take_choice(offset, size, rest, rng.clone());
+            rng.skip_choice(size, rest);
         }
-        if let Samples::Listed(ids) = &mut self.samples {
-            ids.extend(more);
-            self.len = ids.len();
-        }
-    }
-
-    fn finish(self) -> Samples {
-        self.samples
     }
 }
 
@@ -230,43 +315,95 @@ mod tests {
         StreamDraw { shard_sizes, first_id, choose }
     }
 
+    fn ids(draw: &Draw, range: Range<u64>) -> Vec<u64> {
+        let mut ids = Vec::new();
+        draw.samples.extend(range, &mut ids);
+        ids
+    }
+
+    #[test]
+    fn any_range_of_choices_is_a_part_of_the_whole() {
+        let draw = draw(&[stream(&[30, 0, 50, 7], 3, 60)], RULE).unwrap();
+        assert_eq!(draw.units.iter().sum::<u64>(), 60);
+        let all = ids(&draw, 0..60);
+        assert!(all.is_sorted() && all.iter().all(|id| (3..90).contains(id)));
+        for start in 0..=60 {
+            for end in start..=60 {
+                assert_eq!(ids(&draw, start..end), all[start as usize..end as usize]);
+            }
+        }
+    }
+
+    #[test]
+    fn single_samples_are_picked_as_a_full_shuffle_picks_them() {
+        let sizes = [5, 0, 20, 9];
+        for left in 1..34 {
+            let mut expected = vec![0; 4];
+            let mut picks = picks(&sizes, 1);
+            Generator::new(3).shuffle(&mut picks);
+            picks[..left].iter().for_each(|pick| expected[pick.0 as usize] += 1);
+            assert_eq!(samples_per_shard(&sizes, left as u64, 1, 3), Ok(expected.clone()));
+            let mut wide = vec![0; 4];
+            take_singly(&sizes, left as u64, Generator::new(3), |s| s as u32, &mut wide);
+            assert_eq!(wide, expected);
+        }
+    }
+
+    #[test]
+    fn absurd_draws_are_refused_before_memory_is_taken() {
+        let error = |sizes: &[u64], choose| draw(&[stream(sizes, 0, choose)], RULE).unwrap_err();
+        assert_eq!(
+            error(&[2], 1 << 40).to_string(),
+            "the epoch takes 549755813888 parts of shards, more than 268435456, which can be kept \
+             in memory; lower repeat, choose or epoch_size"
+        );
+        assert_eq!(
+            error(&[1 << 33], 5).to_string(),
+            "8589934592 picks of 1 samples are too many to choose among; \
+             raise sampling_granularity to at least 3"
+        );
+    }
+
     #[test]
     fn whole_streams_need_no_list() {
         let draw = draw(&[stream(&[3, 0, 2], 0, 5), stream(&[4], 5, 4)], RULE).unwrap();
         assert_eq!(draw.units, [3, 2, 4]);
-        assert_eq!(draw.samples, Samples::Whole { first: 0 });
+        assert_eq!(draw, Draw::whole(vec![3, 2, 4], 0));
+        assert_eq!(draw.samples.parts.len(), 1);
     }
 
     #[test]
     fn a_later_stream_alone_starts_at_its_own_id() {
         let draw = draw(&[stream(&[4, 4], 5, 8)], RULE).unwrap();
-        assert_eq!(draw.samples, Samples::Whole { first: 5 });
-        assert_eq!(draw.samples.id(3), 8);
+        assert_eq!(draw, Draw::whole(vec![4, 4], 5));
+        assert_eq!(ids(&draw, 3..5), [8, 9]);
     }
 
     #[test]
     fn repeats_are_listed_shard_by_shard_with_a_sorted_rest() {
         let draw = draw(&[stream(&[2], 10, 5)], RULE).unwrap();
         assert_eq!(draw.units, [2, 2, 1]);
-        let Samples::Listed(ids) = draw.samples else { panic!("not listed") };
-        assert_eq!(ids[..4], [10, 11, 10, 11]);
-        assert!([10, 11].contains(&ids[4]));
+        let all = ids(&draw, 0..5);
+        assert_eq!(all[..4], [10, 11, 10, 11]);
+        assert!([10, 11].contains(&all[4]));
+        assert_eq!(draw.samples.max_id(), 11);
     }
 
     #[test]
     fn a_skipped_stream_leaves_a_gap() {
         let draw =
             draw(&[stream(&[2], 0, 2), stream(&[9], 2, 0), stream(&[2], 11, 2)], RULE).unwrap();
-        assert_eq!(draw.samples, Samples::Listed(vec![0, 1, 11, 12]));
+        assert_eq!(ids(&draw, 0..4), [0, 1, 11, 12]);
+        assert_eq!(draw.samples.max_id(), 12);
     }
 
     #[test]
     fn an_empty_shard_fills_the_pick_before_it() {
-        assert_eq!(picks(&[7, 0, 5], 3), Ok(vec![(0, 3), (0, 3), (0, 3), (2, 3), (2, 2)]));
-        assert_eq!(picks(&[7, 5], 3), Ok(vec![(0, 3), (0, 3), (0, 1), (1, 3), (1, 2)]));
+        assert_eq!(picks(&[7, 0, 5], 3), [(0, 3), (0, 3), (0, 3), (2, 3), (2, 2)]);
+        assert_eq!(picks(&[7, 5], 3), [(0, 3), (0, 3), (0, 1), (1, 3), (1, 2)]);
         // With none before, it is the very last pick, which the last shard sets right again.
-        assert_eq!(picks(&[0, 4], 3), Ok(vec![(1, 3), (1, 1)]));
-        assert_eq!(picks(&[0, 4, 0], 3), Ok(vec![(1, 3), (1, 3)]));
+        assert_eq!(picks(&[0, 4], 3), [(1, 3), (1, 1)]);
+        assert_eq!(picks(&[0, 4, 0], 3), [(1, 3), (1, 3)]);
     }
 
     #[test]

@@ -1,0 +1,126 @@
+//! What the order of very long epochs costs: seconds and peak memory, each in a process of its own.
+//!
+//! `cargo bench --bench order_scale` prints the table; `-- NAME` measures one row in this process.
+
+use std::env;
+use std::fs;
+use std::process::Command;
+use std::time::Instant;
+
+use mds::order::{OrderOptions, Plan, ShuffleAlgo, StreamShape, Weight, World};
+
+/// C4's `train`: 364,868,892 samples in shards of 20,000.
+const C4: u64 = 364_868_892;
+const TEN_BILLION: u64 = 10_000_000_000;
+
+type Failed = Box<dyn std::error::Error>;
+
+struct Row {
+    name: &'static str,
+    /// The most seconds and MB that it may take.
+    target: &'static str,
+    measure: fn() -> Result<String, Failed>,
+}
+
+const ROWS: &[Row] = &[
+    Row {
+        name: "c4-first-batch",
+        target: "2 s, 1 GB",
+        measure: || window(c4(ShuffleAlgo::Py1e)?, 0),
+    },
+    Row {
+        name: "c4-resume-at-300M",
+        target: "2 s, 1 GB",
+        measure: || window(c4(ShuffleAlgo::Py1e)?, 300_000_000 / (8 * 16) * (8 * 16)),
+    },
+    Row { name: "c4-all-ranks", target: "10 s, 4 GB", measure: || whole(c4(ShuffleAlgo::Py1e)?) },
+    Row { name: "10M-all-ranks", target: "0.2 s", measure: || whole(ten_million()?) },
+    Row { name: "c4-first-batch-py1s", target: "", measure: || window(c4(ShuffleAlgo::Py1s)?, 0) },
+    Row { name: "c4-first-batch-py2s", target: "", measure: || window(c4(ShuffleAlgo::Py2s)?, 0) },
+    Row {
+        name: "c4-first-batch-py1br",
+        target: "",
+        measure: || window(c4(ShuffleAlgo::Py1br)?, 0),
+    },
+    Row {
+        name: "c4-first-batch-naive",
+        target: "",
+        measure: || window(c4(ShuffleAlgo::Naive)?, 0),
+    },
+    Row { name: "c4-half-first-batch", target: "", measure: || window(c4_half()?, 0) },
+    Row { name: "10B-first-batch", target: "", measure: || window(ten_billion()?, 0) },
+];
+
+fn main() -> Result<(), Failed> {
+    if let Some(row) = env::args().skip(1).find_map(|arg| ROWS.iter().find(|row| row.name == arg)) {
+        let before = status_kib("VmRSS")?;
+        let start = Instant::now();
+        let what = (row.measure)()?;
+        let seconds = start.elapsed().as_secs_f64();
+        let peak = status_kib("VmHWM")?.saturating_sub(before) as f64 / 1e6 * 1024.0 / 1000.0;
+        println!("{:24} {seconds:7.3} s {peak:7.3} GB  {:11} {what}", row.name, row.target);
+        return Ok(());
+    }
+    for row in ROWS {
+        Command::new(env::current_exe()?).arg(row.name).status()?;
+    }
+    Ok(())
+}
+
+fn shards(samples: u64) -> Vec<u64> {
+    let mut sizes = vec![20_000; (samples / 20_000) as usize];
+    sizes.push(samples % 20_000);
+    sizes
+}
+
+fn plan(sizes: Vec<u64>, weight: Weight, algo: ShuffleAlgo, world: World) -> Result<Plan, Failed> {
+    let options = OrderOptions {
+        batch_size: Some(16),
+        shuffle: true,
+        shuffle_algo: algo,
+        shuffle_block_size: Some(262_144),
+        ..OrderOptions::default()
+    };
+    Ok(Plan::new(&[StreamShape { shard_sizes: sizes, weight }], options, world)?)
+}
+
+const ONE_NODE: World = World { nodes: 1, ranks_per_node: 8, workers_per_rank: 2 };
+
+fn c4(algo: ShuffleAlgo) -> Result<Plan, Failed> {
+    plan(shards(C4), Weight::Natural, algo, ONE_NODE)
+}
+
+fn c4_half() -> Result<Plan, Failed> {
+    plan(shards(C4), Weight::Repeat(0.5), ShuffleAlgo::Py1e, ONE_NODE)
+}
+
+fn ten_million() -> Result<Plan, Failed> {
+    plan(shards(10_000_000), Weight::Natural, ShuffleAlgo::Py1e, ONE_NODE)
+}
+
+fn ten_billion() -> Result<Plan, Failed> {
+    let world = World { nodes: 128, ..ONE_NODE };
+    plan(shards(TEN_BILLION), Weight::Natural, ShuffleAlgo::Py1e, world)
+}
+
+/// The last rank's first batches from `sample` on.
+fn window(plan: Plan, sample: u64) -> Result<String, Failed> {
+    let order = plan.epoch(0, sample, None)?;
+    let World { nodes, ranks_per_node, .. } = order.world();
+    let batch = order.rank_batches(nodes - 1, ranks_per_node - 1).next();
+    Ok(format!("begins with {:?}", batch.as_deref().map(|ids| &ids[..3])))
+}
+
+fn whole(plan: Plan) -> Result<String, Failed> {
+    let ids = plan.epoch(0, 0, None)?.to_vec();
+    let sum = ids.iter().filter(|id| **id >= 0).fold(0_u64, |sum, id| sum.wrapping_add(*id as u64));
+    Ok(format!("{} ids, sum {sum}", ids.len()))
+}
+
+/// A field of this process's `/proc/self/status`, in KiB.
+fn status_kib(field: &str) -> Result<u64, Failed> {
+    let status = fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+    let number = line.and_then(|line| line.split_whitespace().next());
+    Ok(number.ok_or("there is no such field in /proc/self/status")?.parse()?)
+}
