@@ -118,7 +118,8 @@ impl EpochOrder {
 
     /// The whole order, `[step][node][rank][position]` flat, computed on all processors.
     pub fn to_vec(&self) -> Vec<i64> {
-        let mut ids = vec![-1; self.layout.len()];
+        // Zeros, which cost nothing until the threads write over them.
+        let mut ids = vec![0; self.layout.len()];
         let step = self.layout.global_batch();
         if ids.is_empty() {
             return ids;
@@ -152,6 +153,7 @@ impl EpochOrder {
 
     /// Writes the ids of all ranks in a step.
     fn fill_step(&self, step: usize, readers: &mut Readers, ids: &mut [i64]) {
+        ids.fill(-1);
         let ranks_per_node = self.layout.world.ranks_per_node;
         for (rank, ids) in ids.chunks_exact_mut(self.layout.batch_size).enumerate() {
             let place = (rank / ranks_per_node, rank % ranks_per_node);
@@ -216,7 +218,7 @@ impl Iterator for GlobalBatches {
         if self.next >= layout.rank_batches() {
             return None;
         }
-        let mut ids = vec![-1; layout.global_batch()];
+        let mut ids = vec![0; layout.global_batch()];
         self.order.fill_step(self.next, &mut self.readers, &mut ids);
         self.next += 1;
         Some(ids)

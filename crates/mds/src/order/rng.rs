@@ -127,7 +127,8 @@ impl Generator {
     /// A number in [0, 1) with 53 random bits.
     #[inline]
     pub fn next_f64(&mut self) -> f64 {
-        (self.next_u64() >> 11) as f64 * (1.0 / (1_u64 << 53) as f64)
+        // 53 bits are as many with a sign, which takes the processor a single instruction.
+        (self.next_u64() >> 11) as i64 as f64 * (1.0 / (1_u64 << 53) as f64)
     }
 
     /// Uniform on `0..=max` by rejection under the smallest mask that covers `max`.
