@@ -1,213 +1,261 @@
 //! Where each of many shuffles begins in a generator's numbers, found without shuffling.
 //!
-//! A shuffle rejects draws, so that nobody knows how many numbers it takes without drawing them; but
-//! drawing alone costs a nanosecond each, and with the generator as it is before a shuffle, that
-//! shuffle can be made by itself at any time.
+//! A shuffle rejects draws, so that nobody knows how many numbers it takes without drawing them. But
+//! with the generator as it is before a shuffle, that shuffle can be made by itself at any time; and
+//! one pass that draws and moves nothing finds all these states.
 //!
 //! # On several threads
-//! The next shuffle begins where the last one ended, yet the pass runs in parallel. A thread starts
-//! at a guess of where its shuffles begin (the expected number of draws, to which PCG64 jumps). What
-//! it does there is wrong, but not for long: two shuffles of the same length that read the same
-//! numbers from places a little apart are in the end at the same step with the same number. Say one
-//! is at step `i` and the other at `i + g`. Both reject the same draws but those in between, of
-//! which they take one each at a rate that keeps `g / i` the same on average, until `g` is 0; from
-//! there on they are the same for ever. So the true walk is continued into each thread's shuffles
-//! until its generator is equal to the one that the thread has noted, mostly after one shuffle,
-//! and all that the thread noted from there on is right. It is never right by chance: what is
-//! compared is the whole state of the generator.
+//! The next shuffle begins where the last one ended, so that the pass itself is sequential. The
+//! numbers are not: PCG64 jumps. One thread walks, over blocks of numbers that the others make ahead
+//! of it. Most of the walk is done 32 draws at a time, as nearly always each of them is taken or
+//! rejected whatever becomes of the 31 others; so the numbers are what takes time, and the more
+//! threads make them the shorter it is.
 
+use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::thread;
 
 use super::rng::Generator;
 
-/// Draws that are worth a thread of their own: about a millisecond.
-const WORTH_A_THREAD: f64 = 1e6;
+/// Words that are made at a time: a block of them stays in the processor's cache.
+const BLOCK_WORDS: usize = 1 << 13;
+
+/// Blocks that a thread may be ahead.
+const BLOCKS_AHEAD: usize = 4;
+
+/// Samples whose shuffles are worth more threads than one: about five milliseconds.
+const WORTH_THREADS: u64 = 1 << 22;
+
+/// Beyond so many threads the walk takes longer than the numbers.
+const MOST_MAKERS: usize = 6;
 
 /// The generator as it is before each of some shuffles of `lens` items, one after the other. Leaves
 /// `rng` behind the last one. The result does not depend on the number of threads.
 pub(super) fn shuffle_starts(rng: &mut Generator, lens: &[u64]) -> Vec<Generator> {
     let threads = thread::available_parallelism().map_or(1, usize::from);
+    let are_short = lens.iter().all(|len| *len <= u64::from(u32::MAX));
+    let samples = lens.iter().fold(0_u64, |sum, len| sum.saturating_add(*len));
+    if threads > 1 && are_short && samples >= WORTH_THREADS {
+        return walk_behind(rng, lens, (threads - 1).min(MOST_MAKERS));
+    }
     let mut starts = Vec::with_capacity(lens.len());
-    while starts.len() < lens.len() {
-        let rest = &lens[starts.len()..];
-        let chunk = chunk_len(rest, threads);
-        walk_in_chunks(rng, rest.chunks(chunk).take(threads), &mut starts);
+    for &len in lens {
+        starts.push(rng.clone());
+        rng.skip_shuffle(len);
     }
     starts
 }
 
-/// Shuffles for each thread at a time, so few that guesses are off by less than a shuffle.
-fn chunk_len(lens: &[u64], threads: usize) -> usize {
-    let mean = lens.iter().sum::<u64>() as f64 / lens.len() as f64;
-    // A shuffle of n takes 1.39 n draws with a variance of 0.61 n. This keeps the standard deviation
-    // of all that comes before the last thread's part at a quarter of one shuffle.
-    let chunk = (mean / (10 * threads) as f64) as usize;
-    if threads < 2 || chunk as f64 * mean < WORTH_A_THREAD {
-        return lens.len();
-    }
-    chunk.min(lens.len().div_ceil(threads))
-}
-
-/// Walks through the chunks at the same time.
-fn walk_in_chunks<'a>(
-    rng: &mut Generator,
-    chunks: impl Iterator<Item = &'a [u64]>,
-    starts: &mut Vec<Generator>,
-) {
-    let chunks: Vec<&[u64]> = chunks.collect();
-    let Some((first, others)) = chunks.split_first() else { return };
-    let mut guess = rng.clone();
-    let mut before = *first;
+/// Walks behind `makers` threads that make the numbers.
+fn walk_behind(rng: &mut Generator, lens: &[u64], makers: usize) -> Vec<Generator> {
+    let mut starts = Vec::with_capacity(lens.len());
     thread::scope(|scope| {
-        let mut guessed = Vec::with_capacity(others.len());
-        for &chunk in others {
-            guess.advance(expected_words(before));
-            before = chunk;
-            let mut rng = guess.clone();
-            guessed.push(scope.spawn(move || {
-                let mut starts = Vec::with_capacity(chunk.len());
-                walk(&mut rng, chunk, &mut starts);
-                (starts, rng)
-            }));
+        let makers: Vec<Maker> = (0..makers)
+            .map(|number| {
+                let (made, receive) = mpsc::sync_channel(BLOCKS_AHEAD);
+                let (give_back, used) = mpsc::sync_channel(BLOCKS_AHEAD);
+                let mut rng = rng.clone();
+                rng.advance((number * BLOCK_WORDS) as u64);
+                let others = ((makers - 1) * BLOCK_WORDS) as u64;
+                scope.spawn(move || make_numbers(rng, others, &made, &used));
+                Maker { made: receive, used: give_back }
+            })
+            .collect();
+        // The threads end when the walk drops its ends of the channels.
+        let mut walk = Walk::new(rng.clone(), makers);
+        for &len in lens {
+            starts.push(walk.generator().clone());
+            walk.skip_shuffle(len as u32);
         }
-        walk(rng, first, starts);
-        for (chunk, guessed) in others.iter().zip(guessed) {
-            match guessed.join() {
-                Ok((noted, end)) => {
-                    join(rng, chunk, &noted, end, starts);
-                }
-                // A walk cannot panic; if it did, its part would be walked here.
-                Err(_) => walk(rng, chunk, starts),
-            }
-        }
+        *rng = walk.generator().clone();
     });
+    starts
 }
 
-fn walk(rng: &mut Generator, lens: &[u64], starts: &mut Vec<Generator>) {
-    for &len in lens {
-        starts.push(rng.clone());
-        rng.skip_shuffle(len);
-    }
-}
-
-/// Walks on from the true place until the guessed walk has come to the same, and takes over the rest
-/// of that. Returns how many shuffles that took.
-fn join(
-    rng: &mut Generator,
-    lens: &[u64],
-    noted: &[Generator],
-    end: Generator,
-    starts: &mut Vec<Generator>,
-) -> usize {
-    for (walked, (&len, noted_here)) in lens.iter().zip(noted).enumerate() {
-        if rng == noted_here {
-            starts.extend_from_slice(&noted[walked..]);
-            *rng = end;
-            return walked;
+/// Makes every so many blocks, leaving out those of the `others`, until nobody wants more.
+fn make_numbers(
+    mut rng: Generator,
+    others: u64,
+    made: &SyncSender<Vec<u32>>,
+    used: &Receiver<Vec<u32>>,
+) {
+    loop {
+        let mut block = used.try_recv().unwrap_or_else(|_| vec![0; 2 * BLOCK_WORDS]);
+        rng.fill_halves(&mut block);
+        rng.advance(others);
+        if made.send(block).is_err() {
+            return;
         }
-        starts.push(rng.clone());
-        rng.skip_shuffle(len);
     }
-    lens.len()
 }
 
-/// The 64-bit words that shuffles of `lens` items are expected to take.
-fn expected_words(lens: &[u64]) -> u64 {
-    let mut words = 0.0;
-    // Most lengths come many times in a row.
-    let (mut last, mut last_words) = (0, 0.0);
-    for &len in lens {
-        if len != last {
-            (last, last_words) = (len, expected_words_of(len));
+/// The channels to a thread that makes numbers.
+struct Maker {
+    made: Receiver<Vec<u32>>,
+    used: SyncSender<Vec<u32>>,
+}
+
+/// A walk through numbers that others make.
+struct Walk {
+    makers: Vec<Maker>,
+    /// Whose block comes next.
+    turn: usize,
+    /// Draws of 32 bits, and how many of them are taken.
+    block: Vec<u32>,
+    at: usize,
+    /// The generator as it was at the last start, and the draws taken since then.
+    start: Generator,
+    taken: u64,
+    /// The half word that was left over before the first block.
+    half: Option<u32>,
+}
+
+impl Walk {
+    fn new(start: Generator, makers: Vec<Maker>) -> Self {
+        let half = start.buffered_half();
+        Self { makers, turn: 0, block: Vec::new(), at: 0, start, taken: 0, half }
+    }
+
+    /// The generator as it is here.
+    fn generator(&mut self) -> &Generator {
+        if self.taken > 0 {
+            // A start between two halves leaves the upper one over, which is the next draw.
+            let odd = self.start.buffered_half().is_some();
+            let halves = self.taken + u64::from(odd);
+            let words = if odd { halves.div_ceil(2) - 1 } else { halves.div_ceil(2) };
+            let half = (!halves.is_multiple_of(2)).then(|| self.block[self.at]);
+            self.start.advance(words);
+            self.start.set_half(half);
+            self.taken = 0;
         }
-        words += last_words;
+        &self.start
     }
-    words as u64
+
+    /// Draws what a shuffle of `len` items draws.
+    fn skip_shuffle(&mut self, len: u32) {
+        let mut max = len.saturating_sub(1);
+        if max > 0
+            && let Some(half) = self.half.take()
+        {
+            self.taken += 1;
+            max -= u32::from(half & mask(max) <= max);
+        }
+        while max > 0 {
+            if self.at == self.block.len() {
+                self.next_block();
+            }
+            let (left, used) = descend(max, &self.block[self.at..]);
+            max = left;
+            self.at += used;
+            self.taken += used as u64;
+        }
+    }
+
+    fn next_block(&mut self) {
+        let maker = &self.makers[self.turn];
+        self.turn = (self.turn + 1) % self.makers.len();
+        let next =
+            maker.made.recv().expect("makers go on for as long as the walk has their channels");
+        let used = std::mem::replace(&mut self.block, next);
+        // Before the first block there is none to give back; if the maker has enough, this one goes.
+        if !used.is_empty() {
+            let _ = maker.used.try_send(used);
+        }
+        self.at = 0;
+    }
 }
 
-/// Step `i` takes `2^k / (i + 1)` draws, `2^k` being the first power of two above `i`; two draws
-/// share a word.
-fn expected_words_of(len: u64) -> f64 {
-    let mut draws = 0.0;
-    let mut low = 1_u64;
-    while low < len {
-        let high = low.saturating_mul(2);
-        // The sum of 1 / (i + 1) over i in low..high, by the midpoint rule.
-        let steps = ((high.min(len) as f64 + 0.5) / (low as f64 + 0.5)).ln();
-        draws += high as f64 * steps;
-        low = high;
+/// The smallest `2^k - 1` that covers `max`, which is not 0.
+const fn mask(max: u32) -> u32 {
+    u32::MAX >> max.leading_zeros()
+}
+
+/// Goes down the steps `max`, `max - 1`, ... of a shuffle that share a mask, as far as `draws` last.
+/// Returns the next step, and how many draws were used.
+fn descend(mut max: u32, draws: &[u32]) -> (u32, usize) {
+    /// Draws that are counted together.
+    const GROUP: u32 = 32;
+    /// Masks under which too many groups hold a draw that depends on the others.
+    const SMALL_MASK: u32 = 1 << 10;
+    let mask = mask(max);
+    let below = mask >> 1;
+    let (groups, rest) = draws.as_chunks::<{ GROUP as usize }>();
+    let mut used = 0;
+    if mask >= SMALL_MASK {
+        for group in groups {
+            if max - below <= GROUP {
+                break;
+            }
+            // Draws up to the step after 32 more are taken in any case, those beyond this one never.
+            let taken = count_up_to(max - GROUP, mask, group);
+            if taken == count_up_to(max, mask, group) {
+                max -= taken;
+            } else {
+                max = group.iter().fold(max, |max, draw| max - u32::from(draw & mask <= max));
+            }
+            used += group.len();
+        }
     }
-    draws / 2.0
+    debug_assert!(used <= draws.len() - rest.len());
+    for draw in &draws[used..] {
+        if max <= below {
+            break;
+        }
+        max -= u32::from(draw & mask <= max);
+        used += 1;
+    }
+    (max, used)
+}
+
+#[inline]
+fn count_up_to<const N: usize>(bound: u32, mask: u32, draws: &[u32; N]) -> u32 {
+    draws.iter().map(|draw| u32::from(draw & mask <= bound)).sum()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn one_by_one(rng: &mut Generator, lens: &[u64]) -> Vec<Generator> {
+        let mut start = |len: &u64| {
+            let start = rng.clone();
+            rng.shuffle(&mut vec![(); *len as usize]);
+            start
+        };
+        lens.iter().map(&mut start).collect()
+    }
+
     #[test]
     fn the_starts_are_where_shuffles_begin() {
         let lens = [5, 0, 1, 700, 64, 2];
-        let mut rng = Generator::new(1);
-        let starts = shuffle_starts(&mut rng, &lens);
-        let mut shuffled = Generator::new(1);
-        for (&len, start) in lens.iter().zip(&starts) {
-            assert_eq!(shuffled, *start);
-            shuffled.shuffle(&mut vec![(); len as usize]);
-        }
+        let (mut rng, mut shuffled) = (Generator::new(1), Generator::new(1));
+        assert_eq!(shuffle_starts(&mut rng, &lens), one_by_one(&mut shuffled, &lens));
         assert_eq!(rng, shuffled);
     }
 
     #[test]
-    fn chunks_give_the_same_starts_as_one_walk() {
-        let lens: Vec<u64> = (0..300).map(|i| 2000 + i % 3).collect();
-        let mut whole = Vec::new();
-        let mut end = Generator::new(2);
-        walk(&mut end, &lens, &mut whole);
-        for chunk in [1, 7, 50, 100, 299, 300] {
-            let (mut rng, mut starts) = (Generator::new(2), Vec::new());
-            walk_in_chunks(&mut rng, lens.chunks(chunk), &mut starts);
-            assert!(starts == whole && rng == end, "chunks of {chunk}");
+    fn any_number_of_threads_finds_the_same() {
+        let lens: Vec<u64> = (0..400).map(|i| [1, 7, 0, 2, 300, 1030, 5000][i % 7]).collect();
+        for half in [false, true] {
+            let mut before = Generator::new(2);
+            if half {
+                before.next_u32();
+            }
+            let mut end = before.clone();
+            let expected = one_by_one(&mut end, &lens);
+            for makers in [1, 2, 5] {
+                let mut rng = before.clone();
+                let starts = walk_behind(&mut rng, &lens, makers);
+                assert!(starts == expected && rng == end, "{makers} makers, half {half}");
+            }
         }
     }
 
     #[test]
-    fn a_walk_from_a_guess_soon_is_the_true_one() {
-        let lens = vec![20_000; 40];
-        let mut rng = Generator::new(3);
-        let mut guess = rng.clone();
-        let mut first = Vec::new();
-        walk(&mut rng, &lens, &mut first);
-        guess.advance(expected_words(&lens));
-        assert_ne!(rng, guess);
-        let (mut noted, mut starts) = (Vec::new(), Vec::new());
-        walk(&mut guess, &lens, &mut noted);
-        let walked = join(&mut rng, &lens, &noted, guess, &mut starts);
-        assert!((1..4).contains(&walked), "{walked}");
-        assert_eq!(starts.len(), lens.len());
-    }
-
-    #[test]
-    fn the_expected_number_of_words_is_near() {
-        for len in [2, 3, 100, 4096, 4097, 20_000, 1_000_000] {
-            let runs = (4_000_000 / len).clamp(1, 20_000) as usize;
-            let mut rng = Generator::new(5);
-            let mut words = Generator::new(5);
-            (0..runs).for_each(|_| rng.skip_shuffle(len));
-            // Four standard deviations, and the half word.
-            let expected = expected_words(&vec![len; runs]);
-            let off = 4.0 * (0.61 * (len as usize * runs) as f64).sqrt() / 2.0 + 1.0;
-            words.advance(expected.saturating_sub(off as u64));
-            let mut rest = 0;
-            let end = {
-                let mut end = rng.clone();
-                end.advance(0);
-                end.next_u64()
-            };
-            let found = (0..=2 * off as u64 + 2).any(|_| {
-                rest += 1;
-                words.next_u64() == end
-            });
-            assert!(found, "{len}: not within {off} of {expected}");
-        }
+    fn long_lists_are_walked_on_several_threads_with_the_same_result() {
+        let lens = vec![20_000; 220];
+        assert!(lens.iter().sum::<u64>() >= WORTH_THREADS);
+        let (mut rng, mut shuffled) = (Generator::new(3), Generator::new(3));
+        assert!(shuffle_starts(&mut rng, &lens) == one_by_one(&mut shuffled, &lens));
+        assert_eq!(rng, shuffled);
     }
 }

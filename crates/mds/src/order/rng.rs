@@ -124,6 +124,31 @@ impl Generator {
         self.half
     }
 
+    /// Sets the half word that the next 32-bit draw will return.
+    pub(super) const fn set_half(&mut self, half: Option<u32>) {
+        self.half = half;
+    }
+
+    /// Draws whole words, and writes the halves of each in the order in which 32-bit draws return
+    /// them. The half word stays.
+    pub(super) fn fill_halves(&mut self, halves: &mut [u32]) {
+        // Each word waits for the one before; of two rows, each half of the words, one is made while
+        // the other waits.
+        let middle = halves.len() / 4 * 2;
+        let (front, back) = halves.split_at_mut(middle);
+        let mut behind = self.pcg.clone();
+        behind.advance(middle as u128 / 2);
+        let put = |pair: &mut [u32; 2], word: u64| *pair = [word as u32, (word >> 32) as u32];
+        let (front, back) = (front.as_chunks_mut().0, back.as_chunks_mut().0);
+        let (equal, rest) = back.split_at_mut(front.len());
+        for (front, back) in front.iter_mut().zip(equal) {
+            put(front, self.pcg.next_u64());
+            put(back, behind.next_u64());
+        }
+        rest.iter_mut().for_each(|pair| put(pair, behind.next_u64()));
+        self.pcg = behind;
+    }
+
     /// A number in [0, 1) with 53 random bits.
     #[inline]
     pub fn next_f64(&mut self) -> f64 {
@@ -372,6 +397,17 @@ mod tests {
             let mut tail: Vec<u32> = (0..len).collect();
             Generator::new(8).shuffle_tail(stop, &mut tail);
             assert_eq!(tail[stop..], whole[stop..]);
+        }
+    }
+
+    #[test]
+    fn halves_are_filled_in_the_order_of_draws() {
+        for len in [0, 2, 4, 6, 26, 28] {
+            let (mut fill, mut draw) = (Generator::new(9), Generator::new(9));
+            let mut halves = vec![0; len];
+            fill.fill_halves(&mut halves);
+            assert_eq!(halves, (0..len).map(|_| draw.next_u32()).collect::<Vec<_>>());
+            assert_eq!(fill, draw);
         }
     }
 
