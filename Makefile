@@ -4,7 +4,8 @@
 #   make test         every test that needs no server and no network
 #   make check        format, lints, documentation, licences
 #   make bench        micro-benchmarks (criterion)
-#   make bench-peers  measure this library and the reference side by side, into benches/runs/
+#   make bench-peers  measure this library and its peers side by side, into benches/runs/
+#   make bench-order  the same for the order of very long epochs; takes 15 GB of memory
 #   make conformance  exchange datasets with the reference implementation, both ways
 #   make cuda-check   lint the CUDA feature
 #   make cuda         build with CUDA into target-cuda/, print the device report, train two steps where there is a GPU
@@ -13,7 +14,7 @@ CARGO ?= cargo
 # One profile for programs, tests and benches: dependencies are built once, and what is tested is what runs.
 PROFILE := --release
 
-.PHONY: quickstart test check bench bench-peers conformance cuda cuda-check
+.PHONY: quickstart test check bench bench-peers bench-order conformance cuda cuda-check
 
 quickstart:
 	@scripts/quickstart
@@ -39,6 +40,9 @@ bench:
 
 bench-peers:
 	@scripts/bench-peers
+
+bench-order:
+	@scripts/bench-order
 
 conformance:
 	@scripts/conformance

@@ -68,9 +68,8 @@ fn main() -> Result<(), Failed> {
 }
 
 fn shards(samples: u64) -> Vec<u64> {
-    let mut sizes = vec![20_000; (samples / 20_000) as usize];
-    sizes.push(samples % 20_000);
-    sizes
+    let full = std::iter::repeat_n(20_000, (samples / 20_000) as usize);
+    full.chain(Some(samples % 20_000).filter(|rest| *rest > 0)).collect()
 }
 
 fn plan(sizes: Vec<u64>, weight: Weight, algo: ShuffleAlgo, world: World) -> Result<Plan, Failed> {
@@ -113,8 +112,11 @@ fn window(plan: Plan, sample: u64) -> Result<String, Failed> {
 
 fn whole(plan: Plan) -> Result<String, Failed> {
     let ids = plan.epoch(0, 0, None)?.to_vec();
-    let sum = ids.iter().filter(|id| **id >= 0).fold(0_u64, |sum, id| sum.wrapping_add(*id as u64));
-    Ok(format!("{} ids, sum {sum}", ids.len()))
+    // The same as benches/peers/order.py has for the reference's ids.
+    let weighted =
+        |sum: u64, (id, place): (&i64, u64)| sum.wrapping_add((*id as u64).wrapping_mul(place));
+    let checksum = ids.iter().zip(1..).fold(0, weighted);
+    Ok(format!("{} ids, checksum {checksum}", ids.len()))
 }
 
 /// A field of this process's `/proc/self/status`, in KiB.

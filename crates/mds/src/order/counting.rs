@@ -17,10 +17,10 @@ use std::thread;
 use super::rng::Generator;
 
 /// Words that are made at a time: a block of them stays in the processor's cache.
-const BLOCK_WORDS: usize = 1 << 13;
+const BLOCK_WORDS: usize = 1 << 15;
 
 /// Blocks that a thread may be ahead.
-const BLOCKS_AHEAD: usize = 4;
+const BLOCKS_AHEAD: usize = 2;
 
 /// Samples whose shuffles are worth more threads than one: about five milliseconds.
 const WORTH_THREADS: u64 = 1 << 22;
