@@ -48,6 +48,7 @@ pub mod dataset;
 pub mod durable;
 pub mod error;
 pub mod format;
+mod huge_pages;
 pub mod loader;
 mod merge;
 pub mod order;

@@ -16,6 +16,7 @@ use super::compression::MAX_SHARD_BYTES;
 use super::config::ShardConfig;
 use super::schema::Schema;
 use super::table::ShardTable;
+use crate::huge_pages::ask_for_huge_pages;
 use crate::{Error, Result};
 
 const WORD: usize = size_of::<u32>();
@@ -293,25 +294,6 @@ impl ShardBuilder {
         }
         config.copy_from_slice(self.config.as_bytes());
     }
-}
-
-/// Asks for pages of 2 MiB under an empty buffer of many: a shard is written once from end to end,
-/// and the kernel hands out small pages more slowly than the samples are copied. Where there are
-/// none, nothing changes.
-fn ask_for_huge_pages(buffer: &mut Vec<u8>) {
-    const HUGE: usize = 2 << 20;
-    #[cfg(target_os = "linux")]
-    {
-        let start = buffer.as_mut_ptr() as usize;
-        let (first, last) = (start.next_multiple_of(HUGE), start + buffer.capacity());
-        if let Some(length) = last.checked_sub(first).filter(|&length| length >= HUGE) {
-            // SAFETY: the range lies within the allocation of the buffer, and the advice changes no
-            // contents.
-            let _ = unsafe { libc::madvise(first as *mut _, length, libc::MADV_HUGEPAGE) };
-        }
-    }
-    #[cfg(not(target_os = "linux"))]
-    let _ = (buffer, HUGE);
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use super::partition::Partition;
 use super::sampling::Draw;
 use super::shuffle::{SampleOrder, SharedSegments};
 use super::world::World;
+use crate::huge_pages::ask_for_huge_pages;
 
 /// The dimensions of an epoch's order: `[node][rank][worker][batch][position]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,6 +121,7 @@ impl EpochOrder {
     pub fn to_vec(&self) -> Vec<i64> {
         // Zeros, which cost nothing until the threads write over them.
         let mut ids = vec![0; self.layout.len()];
+        ask_for_huge_pages(&mut ids);
         let step = self.layout.global_batch();
         if ids.is_empty() {
             return ids;
@@ -134,7 +136,7 @@ impl EpochOrder {
         for (number, stretch) in ids.chunks_mut(steps * step).enumerate() {
             let first = number * steps;
             let end = (first + steps).min(self.layout.rank_batches());
-            shared = self.mixing.compute_shared(&self.layout, first..end, threads, &shared);
+            shared = self.mixing.compute_shared(&self.layout, first..end, &mut readers, &shared);
             readers.iter_mut().for_each(|readers| readers.share(&shared));
             thread::scope(|scope| {
                 let parts = stretch.chunks_mut(steps / threads * step);

@@ -109,13 +109,13 @@ impl Mixing {
         }
     }
 
-    /// Computes the segments for some steps that threads share out, each on one of `threads`
-    /// threads, unless it is among `before`.
+    /// Computes the segments for some steps that threads share out, one thread for each of `readers`,
+    /// unless a segment is among `before`.
     pub(super) fn compute_shared(
         &self,
         layout: &Layout,
         steps: Range<usize>,
-        threads: usize,
+        readers: &mut [Readers],
         before: &SharedSegments,
     ) -> SharedSegments {
         let Self::Random { partition, samples } = self else { return SharedSegments::default() };
@@ -125,15 +125,15 @@ impl Mixing {
         for positions in partition.positions_of(ids.start as u64..ids.end as u64) {
             samples.segments_of(positions, before, &mut shared, &mut missing);
         }
-        let next = AtomicUsize::new(0);
-        let shared = Mutex::new(shared);
+        let (next, shared) = (AtomicUsize::new(0), Mutex::new(shared));
+        let (missing, claimed, found) = (&missing, &next, &shared);
         thread::scope(|scope| {
-            for _ in 0..threads.min(missing.len()) {
-                scope.spawn(|| {
-                    let mut reader = SampleReader::default();
-                    while let Some(places) = missing.get(next.fetch_add(1, Ordering::Relaxed)) {
+            for readers in readers.iter_mut().take(missing.len()) {
+                let reader = readers.of(0);
+                scope.spawn(move || {
+                    while let Some(places) = missing.get(claimed.fetch_add(1, Ordering::Relaxed)) {
                         let segment = reader.segment(samples, places.clone());
-                        shared.lock().unwrap_or_else(|e| e.into_inner()).insert(segment);
+                        found.lock().unwrap_or_else(|e| e.into_inner()).insert(segment);
                     }
                 });
             }

@@ -8,6 +8,7 @@ use std::ops::Range;
 
 use super::error::{Error, Result};
 use super::rng::Generator;
+use crate::huge_pages::ask_for_huge_pages;
 
 /// The samples that an epoch takes, in dataset order.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -182,6 +183,7 @@ fn take_singly<T: Copy + Into<u64>>(
     taken: &mut [u64],
 ) {
     let mut picks = Vec::with_capacity(shard_sizes.iter().sum::<u64>() as usize);
+    ask_for_huge_pages(&mut picks);
     for (shard, &size) in shard_sizes.iter().enumerate() {
         picks.extend(std::iter::repeat_n(number(shard), size as usize));
     }

@@ -5,6 +5,7 @@
 use std::ops::Range;
 
 use super::{Scratch, Segments, ShuffleRule};
+use crate::huge_pages::ask_for_huge_pages;
 use crate::order::error::{Error, Result};
 use crate::order::sampling::Samples;
 
@@ -28,11 +29,13 @@ impl Naive {
         let mut rng = rule.epoch_rng();
         if samples.max_id() > u64::from(u32::MAX) {
             let mut ids = Vec::with_capacity(samples.len() as usize);
+            ask_for_huge_pages(&mut ids);
             samples.extend(0..samples.len(), &mut ids);
             rng.shuffle(&mut ids);
             return Ok(Self(Ids::Wide(ids)));
         }
         let mut ids = Vec::with_capacity(samples.len() as usize);
+        ask_for_huge_pages(&mut ids);
         let mut part = Vec::new();
         for start in (0..samples.len()).step_by(SEGMENT as usize) {
             part.clear();

@@ -11,6 +11,7 @@ use std::sync::OnceLock;
 
 use super::canonical::{CanonicalNodes, Spans};
 use super::{Scratch, Segments, block_range};
+use crate::huge_pages::ask_for_huge_pages;
 use crate::order::counting::shuffle_starts;
 use crate::order::error::{Error, Result};
 use crate::order::rng::Generator;
@@ -200,7 +201,9 @@ impl Segments for Py1e {
             next[i] += next[i - 1];
         }
         if bucketed.len() < len {
-            bucketed.resize(len, (0.0, 0));
+            *bucketed = Vec::with_capacity(len.next_power_of_two());
+            ask_for_huge_pages(bucketed);
+            bucketed.resize(bucketed.capacity(), (0.0, 0));
         }
         for span in spans {
             ids.clear();
