@@ -11,7 +11,7 @@ use super::timeline::Heat;
 use crate::inspect::show::{count, size};
 
 const WIDTH: u32 = 1100;
-const TITLE: u32 = 76;
+const TITLE: u32 = 92;
 const LINES: u32 = 220;
 const MAP: u32 = 260;
 
@@ -103,7 +103,29 @@ fn draw_title<'a>(report: &Report, area: &Area<'a>) -> Outcome<'a> {
         report.shards_per_global_batch.mean,
     );
     area.draw_text(&title, &("sans-serif", 22).into_font().color(&INK), (24, 16))?;
-    area.draw_text(&subtitle, &("sans-serif", 15).into_font().color(&INK), (24, 46))
+    area.draw_text(&subtitle, &("sans-serif", 15).into_font().color(&INK), (24, 46))?;
+    draw_legend(report, area)
+}
+
+/// The colours of all lines, where there is more than one.
+fn draw_legend<'a>(report: &Report, area: &Area<'a>) -> Outcome<'a> {
+    let mut entries: Vec<(String, RGBColor)> = Vec::new();
+    if report.nodes.len() > 1 {
+        let nodes = report.nodes.iter().zip(NODES);
+        entries.extend(nodes.map(|(node, color)| (format!("node {}", node.node), color)));
+        if report.nodes.len() > NODES.len() {
+            entries.push((format!("({} more nodes)", report.nodes.len() - NODES.len()), WHITE));
+        }
+    }
+    if let Some(limit) = report.options.cache_limit {
+        entries.push((format!("cache_limit {}", size(limit)), LIMIT));
+    }
+    for ((text, color), x) in entries.iter().zip((24..).step_by(100)) {
+        let dash = PathElement::new([(x, 80), (x + 22, 80)], color.stroke_width(3));
+        area.draw(&dash)?;
+        area.draw_text(text, &("sans-serif", 13).into_font().color(&INK), (x + 28, 73))?;
+    }
+    Ok(())
 }
 
 /// A line over the steps for each node.
@@ -122,31 +144,12 @@ fn draw_lines<'a>(
     style(&mut mesh);
     mesh.y_labels(5).y_label_formatter(&|bytes| size(*bytes as u64)).draw()?;
     for (node, color) in report.nodes.iter().zip(NODES) {
-        let line =
-            LineSeries::new(steps_of(node, report.epoch.steps, value), color.stroke_width(2));
-        let series = chart.draw_series(line)?;
-        if report.nodes.len() > 1 {
-            series.label(format!("node {}", node.node)).legend(move |(x, y)| {
-                PathElement::new([(x, y), (x + 22, y)], color.stroke_width(2))
-            });
-        }
+        let corners = steps_of(node, report.epoch.steps, value);
+        chart.draw_series(LineSeries::new(corners, color.stroke_width(2)))?;
     }
     if let Some(limit) = limit {
         let ends = [(0.0, limit as f64), (last, limit as f64)];
-        chart
-            .draw_series(LineSeries::new(ends, LIMIT))?
-            .label("cache_limit")
-            .legend(|(x, y)| PathElement::new([(x, y), (x + 22, y)], LIMIT));
-    }
-    if report.nodes.len() > 1 || limit.is_some() {
-        chart
-            .configure_series_labels()
-            .position(SeriesLabelPosition::LowerRight)
-            .margin(10)
-            .background_style(WHITE.mix(0.85))
-            .border_style(GRID)
-            .label_font(("sans-serif", 13).into_font().color(&INK))
-            .draw()?;
+        chart.draw_series(LineSeries::new(ends, LIMIT.stroke_width(2)))?;
     }
     Ok(())
 }
@@ -167,8 +170,8 @@ fn steps_of(
 /// Which shards one node reads when.
 fn draw_map<'a>(report: &Report, node: usize, heat: &Heat, area: &Area<'a>) -> Outcome<'a> {
     let title = match report.nodes.len() {
-        1 => "samples read: which shard at which step".to_owned(),
-        _ => format!("samples read by node {node}: which shard at which step"),
+        1 => "shard numbers read at each step (darker: more samples)".to_owned(),
+        _ => format!("shard numbers read by node {node} at each step (darker: more samples)"),
     };
     let last = report.epoch.steps.max(1) as f64;
     let shards = report.dataset.shards.max(1) as f64;

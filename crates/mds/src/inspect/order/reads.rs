@@ -11,7 +11,7 @@ use super::{Failure, Format};
 
 /// Ranks, runs of samples and shards of a step that are listed unless all are asked for.
 const LISTED_RANKS: usize = 8;
-const LISTED_RUNS: usize = 12;
+const LISTED_RUNS: usize = 6;
 
 /// The steps to list: `A..B` (without B), `A..`, `..B` or `A`.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -87,7 +87,7 @@ pub(super) fn write_report(
         }
         writeln!(out)?;
     } else if report.epoch.steps > 0 {
-        writeln!(out, "no step is listed: there are {}\n", steps(report.epoch.steps))?;
+        writeln!(out, "no step is listed: the epoch has {}\n", steps(report.epoch.steps))?;
     }
     write_epoch(report, out)?;
     write_quality(report, out)?;
