@@ -57,12 +57,11 @@ fn reads(order: &EpochOrder) -> Reads {
     let World { nodes, ranks_per_node, workers_per_rank } = order.world();
     let steps = order.batches_per_worker() * workers_per_rank;
     let mut reads = vec![vec![Vec::new(); nodes]; steps];
-    for node in 0..nodes {
-        for rank in 0..ranks_per_node {
-            for (step, batch) in order.rank_batches(node, rank).enumerate() {
-                let samples = batch.iter().filter(|id| **id >= 0).map(|id| *id as u64);
-                reads[step][node].push(samples.collect());
-            }
+    let places = (0..nodes).flat_map(|node| (0..ranks_per_node).map(move |rank| (node, rank)));
+    for (node, rank) in places {
+        for (step, batch) in order.rank_batches(node, rank).enumerate() {
+            let samples = batch.iter().filter(|id| **id >= 0).map(|id| *id as u64);
+            reads[step][node].push(samples.collect());
         }
     }
     while reads.last().is_some_and(|step| step.iter().flatten().all(Vec::is_empty)) {
@@ -145,7 +144,7 @@ fn needed(batches: &[Vec<usize>], ahead: usize) -> Vec<u64> {
     let at = |step: usize| {
         let is_needed = |shard: &usize| {
             let first = uses(*shard).next().map(|batch| (batch + 1).saturating_sub(ahead));
-            first.is_some_and(|first| first <= step) && uses(*shard).last() >= Some(step)
+            first.is_some_and(|first| first <= step) && uses(*shard).next_back() >= Some(step)
         };
         (0..sizes().len()).filter(is_needed).map(raw).sum()
     };

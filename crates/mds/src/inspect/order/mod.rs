@@ -144,7 +144,10 @@ pub(super) fn run(
     }
     let steps = order.batches_per_worker() * order.world().workers_per_rank;
     let bar = progress::samples((steps * order.world().ranks() * batch_size) as u64);
-    let outcome = walk.run(&bar, &mut |step, ids| bar.suspend(|| listing.step(step, ids, out)));
+    let outcome = walk.run(&bar, |step, ids| match listing.has(step, ids) {
+        true => bar.suspend(|| listing.step(step, ids, out)),
+        false => Ok(()),
+    });
     bar.finish_and_clear();
     let outcome = outcome?;
     let report = asked.report(&outcome);

@@ -64,16 +64,18 @@ pub(super) struct Listing<'a> {
 }
 
 impl Listing<'_> {
-    /// Writes one step, if it is one of those.
+    /// Whether this step is one of those, and somebody reads something.
+    pub(super) fn has(&self, step: u64, ids: &[i64]) -> bool {
+        self.steps.contains(&step) && ids.iter().any(|id| *id >= 0)
+    }
+
+    /// Writes one step.
     pub(super) fn step(
         &mut self,
         step: u64,
         ids: &[i64],
         out: &mut dyn Write,
     ) -> Result<(), Failure> {
-        if !self.steps.contains(&step) || ids.iter().all(|id| *id < 0) {
-            return Ok(());
-        }
         let ranks = ids.len() / self.batch_size;
         let listed = match self.format {
             Format::Text if !self.full => ranks.min(LISTED_RANKS),

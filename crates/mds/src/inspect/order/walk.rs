@@ -60,7 +60,7 @@ impl<'a> Walk<'a> {
     pub(super) fn run(
         &self,
         bar: &ProgressBar,
-        listen: &mut dyn FnMut(u64, &[i64]) -> Result<(), Failure>,
+        mut listen: impl FnMut(u64, &[i64]) -> Result<(), Failure>,
     ) -> Result<Outcome<'a>, Failure> {
         let mut pass = Pass::new(self);
         let mut batches = global_batches(self.order).enumerate();
