@@ -681,6 +681,11 @@ fn what_cannot_be_is_refused() {
         "error: the argument '[REMOTE]' cannot be used with '--shard_sizes <SIZES>'",
     );
     refused(
+        &["./a", "--shard_bytes=1mb"],
+        2,
+        "error: the argument '[REMOTE]' cannot be used with '--shard_bytes <SIZE>'",
+    );
+    refused(
         &[sizes, "--batch_size=0"],
         1,
         "mds-inspect: batch_size is not set; set it to the samples per device and step, at least \

@@ -33,7 +33,8 @@ pub(in crate::inspect) struct Flags {
         alias = "shard-bytes",
         value_name = "SIZE",
         default_value = "64mb",
-        value_parser = parse_size
+        value_parser = parse_size,
+        conflicts_with_all = ["remote", "streams"]
     )]
     shard_bytes: u64,
 
