@@ -5,6 +5,7 @@
 mod convert;
 mod info;
 mod merge;
+mod order;
 mod output;
 mod progress;
 mod sample;
@@ -32,11 +33,13 @@ Examples:
   mds-inspect info ./c4                   columns, shards, sizes, compression, hashes
   mds-inspect sample ./c4 7               all columns of sample 7
   mds-inspect verify https://host/c4      read everything, check every hash and offset
+  mds-inspect order ./c4 --ranks_per_node 8
+                                          which rank reads what when, downloads, cache, quality
   mds-inspect merge ./parts               one index over the datasets in the folders below
   mds-inspect convert ./c4 ./c4-parquet --to parquet
                                           write it again: other formats, compression, hashes
 
-merge and convert say more in their own --help.
+order, merge and convert say more in their own --help.
 
 A REMOTE that is called like a subcommand is written as a path: mds-inspect ./info
 
@@ -105,6 +108,9 @@ enum Command {
         /// The dataset, as for streaming
         remote: Option<String>,
     },
+    /// Tell what a run would read: which rank what when, downloads, cache size, shuffle quality
+    #[command(after_long_help = order::EXAMPLES)]
+    Order(Box<order::Flags>),
     /// Write one index over the datasets in the folders below a root
     #[command(after_long_help = merge::EXAMPLES)]
     Merge(merge::Flags),
@@ -188,6 +194,9 @@ fn run(cli: Cli, out: &mut dyn Write) -> Result<ExitCode, Failure> {
         Some(Command::Verify { remote }) => {
             let source = dataset(remote, "verify")?;
             return to_the_end(out, |out| verify::run(&source, out));
+        }
+        Some(Command::Order(flags)) => {
+            order::run(&flags, cli.remote.clone(), common.split.as_deref(), common.full, out)?;
         }
         Some(Command::Merge(flags)) => {
             refuse_remote_before(&cli.remote, "merge ROOT [PART]...")?;
