@@ -5,7 +5,6 @@
 //! [`node`], [`quality`] and [`reads`] looking on; [`report`] is the answer, which [`text`] and
 //! [`picture`] show.
 
-mod batches;
 mod flags;
 mod node;
 mod picture;

@@ -6,7 +6,6 @@ use indicatif::ProgressBar;
 use mds::order::EpochOrder;
 
 use super::Failure;
-use super::batches::global_batches;
 use super::node::{Node, Sizes};
 use super::quality::{Meter, Quality};
 use super::shards::Shards;
@@ -63,7 +62,7 @@ impl<'a> Walk<'a> {
         mut listen: impl FnMut(u64, &[i64]) -> Result<(), Failure>,
     ) -> Result<Outcome<'a>, Failure> {
         let mut pass = Pass::new(self);
-        let mut batches = global_batches(self.order).enumerate();
+        let mut batches = self.order.global_batches().enumerate();
         let mut window: VecDeque<Vec<Vec<u32>>> = VecDeque::new();
         let mut step = 0;
         loop {

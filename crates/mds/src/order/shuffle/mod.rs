@@ -236,11 +236,19 @@ impl SharedSegments {
     }
 }
 
+/// The segments of a canonical node that were read last: where one ends and the next begins, the
+/// ranks of a batch go back and forth between the two.
+#[derive(Debug, Default)]
+struct Held {
+    last: Arc<Segment>,
+    before: Arc<Segment>,
+}
+
 /// Looks places up in a [`SampleOrder`] (always the same one), and holds the segments that it was
-/// last at: one for each canonical node, since a rank reads these in turns.
+/// last at: two for each canonical node, since a rank reads these in turns.
 #[derive(Debug, Default)]
 pub struct SampleReader {
-    held: Vec<Arc<Segment>>,
+    held: Vec<Held>,
     /// The canonical node of the last place.
     node: usize,
     shared: SharedSegments,
@@ -254,8 +262,8 @@ impl SampleReader {
     /// If there is no such place, as slices do.
     #[inline]
     pub fn id(&mut self, order: &SampleOrder, place: u64) -> u64 {
-        let near = self.held.get(self.node).filter(|held| held.places.contains(&place));
-        let segment = match near {
+        let near = self.held.get(self.node).map(|held| &*held.last);
+        let segment = match near.filter(|segment| segment.places.contains(&place)) {
             Some(segment) => segment,
             None => self.turn_to(order, place),
         };
@@ -279,20 +287,22 @@ impl SampleReader {
         assert!(place < order.len(), "there is no place {place} among {}", order.len());
         self.node = order.canonical_node(place);
         if self.held.len() <= self.node {
-            self.held.resize_with(self.node + 1, Arc::default);
+            self.held.resize_with(self.node + 1, Held::default);
         }
-        if !self.held[self.node].places.contains(&place) {
-            let places = order.segments.around(place);
-            self.held[self.node] = match self.shared.0.get(&places.start) {
-                Some(segment) => Arc::clone(segment),
-                None => {
-                    // Two segments need not be held at a time.
-                    self.held[self.node] = Arc::default();
-                    self.segment(order, places)
-                }
-            };
+        if !self.held[self.node].last.places.contains(&place) {
+            let held = &mut self.held[self.node];
+            std::mem::swap(&mut held.last, &mut held.before);
+            if !held.last.places.contains(&place) {
+                held.last = Arc::default();
+                let places = order.segments.around(place);
+                let segment = match self.shared.0.get(&places.start) {
+                    Some(segment) => Arc::clone(segment),
+                    None => self.segment(order, places),
+                };
+                self.held[self.node].last = segment;
+            }
         }
-        &self.held[self.node]
+        &self.held[self.node].last
     }
 }
 
