@@ -4,7 +4,7 @@
 #   make test         every test that needs no server and no network
 #   make check        format, lints, documentation, licences
 #   make bench        micro-benchmarks (criterion)
-#   make bench-peers  measure this library and the reference side by side, into benches/runs/
+#   make bench-peers  measure this library, the reference and litdata side by side, into benches/runs/
 #   make conformance  exchange datasets with the reference implementation, both ways
 #   make cuda-check   lint the CUDA feature
 #   make cuda         build with CUDA into target-cuda/, print the device report, train two steps where there is a GPU

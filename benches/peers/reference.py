@@ -8,6 +8,7 @@ every measurement. Reading is measured in each documented way (`LocalDataset`, t
 import functools
 import os
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -159,4 +160,5 @@ def epoch(way, data, column, batch):
 
 
 if __name__ == "__main__":
+    warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
     serve({f.__name__: f for f in (write, write_tokens, decode, random, iterate, epoch)})

@@ -72,7 +72,7 @@ impl<B> Shared<B> {
         let mut queue = self.lock();
         while !self.stop.is_raised() {
             let Some(shard) = self.next_wanted(&mut queue) else {
-                queue = self.wait_for_work(queue);
+                queue = self.wait_to_fetch(queue);
                 continue;
             };
             loop {
@@ -81,7 +81,7 @@ impl<B> Shared<B> {
                 queue = self.lock();
                 let Some(wanted) = queue.ahead.wanted.get_mut(&shard) else { break };
                 match fetched {
-                    Ok(None) if !self.stop.is_raised() => queue = self.wait_for_work(queue),
+                    Ok(None) if !self.stop.is_raised() => queue = self.wait_to_fetch(queue),
                     Ok(pin) => {
                         wanted.pin = pin;
                         break;

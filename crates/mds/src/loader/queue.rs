@@ -25,9 +25,11 @@ pub(super) struct Shared<B> {
     prefetch: usize,
     pub(super) stop: Stop,
     queue: Mutex<Queue<B>>,
-    /// There may be something to do for workers and fetchers.
+    /// There may be something to do for workers.
     work: Condvar,
-    /// A batch is done.
+    /// There may be something to do for fetchers.
+    fetch: Condvar,
+    /// The batch that is waited for is done.
     done: Condvar,
 }
 
@@ -38,8 +40,11 @@ pub(super) struct Queue<B> {
     next: usize,
     done: BTreeMap<usize, Result<B>>,
     pub(super) ahead: Ahead,
-    /// Threads that wait for work: without any there is nobody to wake.
-    waiting: usize,
+    /// Workers and fetchers that wait. Where nobody does, waking would be a system call for nothing.
+    idle_workers: usize,
+    idle_fetchers: usize,
+    /// Whether somebody waits for the batch that is to be delivered next.
+    awaited: bool,
 }
 
 impl<B> Shared<B> {
@@ -49,7 +54,9 @@ impl<B> Shared<B> {
             next: 0,
             done: BTreeMap::new(),
             ahead: Ahead::default(),
-            waiting: 0,
+            idle_workers: 0,
+            idle_fetchers: 0,
+            awaited: false,
         };
         Self {
             dataset,
@@ -58,6 +65,7 @@ impl<B> Shared<B> {
             stop: Stop::new(),
             queue: Mutex::new(queue),
             work: Condvar::new(),
+            fetch: Condvar::new(),
             done: Condvar::new(),
         }
     }
@@ -68,6 +76,7 @@ impl<B> Shared<B> {
         // Taking the lock keeps a thread from missing the call between its check and its wait.
         drop(self.lock());
         self.work.notify_all();
+        self.fetch.notify_all();
         self.done.notify_all();
     }
 
@@ -83,6 +92,7 @@ impl<B> Shared<B> {
         queue.ahead = Ahead::default();
         drop(queue);
         self.work.notify_all();
+        self.fetch.notify_all();
     }
 
     pub(super) fn end_epoch(&self) {
@@ -102,14 +112,14 @@ impl<B> Shared<B> {
         relock(&self.queue)
     }
 
-    /// Waits for work; the loader's drop or an error wakes it too.
-    pub(super) fn wait_for_work<'a>(
+    /// Waits until the fetchers may look further ahead; the loader's drop or an error ends it too.
+    pub(super) fn wait_to_fetch<'a>(
         &self,
         mut queue: MutexGuard<'a, Queue<B>>,
     ) -> MutexGuard<'a, Queue<B>> {
-        queue.waiting += 1;
-        let mut queue = self.work.wait(queue).unwrap_or_else(|poisoned| poisoned.into_inner());
-        queue.waiting -= 1;
+        queue.idle_fetchers += 1;
+        let mut queue = self.fetch.wait(queue).unwrap_or_else(|poisoned| poisoned.into_inner());
+        queue.idle_fetchers -= 1;
         queue
     }
 
@@ -119,14 +129,19 @@ impl<B> Shared<B> {
         let mut queue = self.lock();
         while !self.stop.is_raised() {
             let Some((number, ids)) = queue.claim(self.prefetch) else {
-                queue = self.wait_for_work(queue);
+                queue.idle_workers += 1;
+                queue = self.work.wait(queue).unwrap_or_else(|poisoned| poisoned.into_inner());
+                queue.idle_workers -= 1;
                 continue;
             };
             drop(queue);
             let made = self.make(&ids, &mut held);
             queue = self.lock();
             queue.done.insert(number, made);
-            self.done.notify_all();
+            let next = queue.epoch.as_ref().map(Epoch::delivered);
+            if queue.awaited && next == Some(number) {
+                self.done.notify_one();
+            }
         }
     }
 
@@ -143,7 +158,9 @@ impl<B> Shared<B> {
                 return None;
             }
             let pause = Duration::from_secs(1);
+            queue.awaited = true;
             queue = self.done.wait_timeout(queue, pause).unwrap_or_else(|e| e.into_inner()).0;
+            queue.awaited = false;
             if all_gone() {
                 return Some(Err(Error::new(
                     ErrorKind::Caller,
@@ -163,13 +180,20 @@ impl<B> Shared<B> {
 
     fn deliver(&self, mut queue: MutexGuard<'_, Queue<B>>, made: Result<B>) -> Result<B> {
         if made.is_ok() {
-            let Queue { epoch: Some(epoch), ahead, waiting, .. } = &mut *queue else { return made };
+            let Queue { epoch: Some(epoch), ahead, done, .. } = &mut *queue else { return made };
             epoch.deliver();
             ahead.release(epoch.delivered());
-            let anybody_waits = *waiting > 0;
+            // As long as many batches are ready there is no hurry: a worker that is woken for each
+            // of them spends its time on waking.
+            let ready = done.len();
+            let work = queue.idle_workers > 0 && ready <= self.prefetch / 2;
+            let fetch = queue.idle_fetchers > 0;
             drop(queue);
-            if anybody_waits {
+            if work {
                 self.work.notify_all();
+            }
+            if fetch {
+                self.fetch.notify_all();
             }
         }
         made
