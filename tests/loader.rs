@@ -16,6 +16,7 @@ use mds::{
     BatchLoader, Checkpoint, DatasetOptions, ErrorKind, Loader, LoaderOptions, Rows, Sample,
     Stream, StreamingDataset, Writer, WriterOptions,
 };
+use serde_json::Value as Json;
 use support::{HASHED, PLAIN, Server, files, text, write};
 
 fn options(batch_size: usize, world: World, rank: usize) -> DatasetOptions {
@@ -462,4 +463,88 @@ fn a_state_of_the_reference_is_taken_with_one_notice() {
     );
     let ours = theirs.replace('}', &format!(", \"index_fingerprint\": \"{fingerprint}\"}}"));
     assert_eq!(notices(&ours), (ids, String::new()), "nothing to say");
+}
+
+/// What real processes of the reference served, and the states that they saved: `None` where the
+/// vectors are not there.
+fn real_processes() -> Option<Json> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let golden = root.join(std::env::var_os("MDS_GOLDEN_DIR").unwrap_or("tests/golden".into()));
+    let Ok(text) = std::fs::read_to_string(golden.join("e2e/loader.json")) else {
+        eprintln!("loader: SKIPPED: there is no e2e/loader.json in {}", golden.display());
+        return None;
+    };
+    Some(serde_json::from_str(&text).unwrap())
+}
+
+/// A dataset whose shards have so many samples.
+fn write_shards(dir: &Path, shard_sizes: &Json) {
+    let schema = Schema::new([("tokens", "ndarray:int32".parse().unwrap())]).unwrap();
+    let mut id = 0;
+    for (shard, size) in shard_sizes.as_array().unwrap().iter().enumerate() {
+        let part = dir.join(format!("{shard:05}"));
+        let mut writer = Writer::create(&part, schema.clone(), WriterOptions::default()).unwrap();
+        for _ in 0..size.as_u64().unwrap() {
+            writer.write(&[NdArray::from_i32(&tokens(id)).into()]).unwrap();
+            id += 1;
+        }
+        writer.finish().unwrap();
+    }
+    mds::merge_index(dir.to_str().unwrap(), mds::storage::RemoteOptions::default()).unwrap();
+}
+
+#[test]
+fn real_processes_of_the_reference_are_matched_and_taken_over() {
+    let Some(file) = real_processes() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    write_shards(dir.path(), &file["shard_sizes"][0]);
+    let arguments = &file["dataset_args"];
+    let size = |value: &Json| value.as_u64().unwrap() as usize;
+    let mut runs = 0;
+    for run in file["runs"].as_array().unwrap() {
+        let ranks = size(&run["ranks"]);
+        // A loader of theirs without worker processes counts as one worker.
+        let workers_per_rank = size(&run["workers"]).max(1);
+        let world = World { nodes: 1, ranks_per_node: ranks, workers_per_rank };
+        for (rank, num_workers) in (0..ranks).flat_map(|rank| [0, 1, 2, 5].map(|n| (rank, n))) {
+            let mut options = options(size(&run["batch_size"]), world, rank);
+            options.order.shuffle_algo =
+                arguments["shuffle_algo"].as_str().unwrap().parse().unwrap();
+            options.order.shuffle_block_size = arguments["shuffle_block_size"].as_u64();
+            options.order.num_canonical_nodes = arguments["num_canonical_nodes"].as_u64();
+            options.order.shuffle_seed = arguments["shuffle_seed"].as_u64().unwrap();
+            let dataset = open(dir.path(), options);
+            let mut of_samples = Loader::new(Arc::clone(&dataset), workers(num_workers), id);
+            let mut of_rows = rows(&dataset, workers(num_workers));
+            if let Some(state) = run.get("resumed_from") {
+                let from = Checkpoint::from_json(&state.to_string()).unwrap();
+                of_samples = of_samples.resumed_at(from.clone()).unwrap();
+                of_rows = of_rows.resumed_at(from).unwrap();
+            }
+            let epochs = run["per_rank_batches"][rank].as_array().unwrap();
+            for (number, epoch) in epochs.iter().enumerate() {
+                let theirs: Vec<Vec<u64>> = serde_json::from_value(epoch.clone()).unwrap();
+                if run["stop"].is_array() && number + 1 == epochs.len() {
+                    // They stopped in the middle, and saved their state.
+                    for batch in theirs {
+                        assert_eq!(of_samples.next_batch().unwrap().unwrap().items, batch);
+                        assert_eq!(of_rows.next_batch().unwrap().unwrap().ids(), batch);
+                    }
+                    let saved = run["state_dict"][rank].to_string();
+                    let ours = format!(
+                        "{},\"version\":1,\"index_fingerprint\":\"{}\"}}",
+                        saved.trim_end_matches('}'),
+                        dataset.index_fingerprint()
+                    );
+                    assert_eq!(of_samples.checkpoint().to_json().unwrap(), ours);
+                    assert_eq!(of_rows.checkpoint().to_json().unwrap(), ours);
+                } else {
+                    assert_eq!(epoch_of_samples(&mut of_samples), theirs, "{world:?}, rank {rank}");
+                    assert_eq!(epoch_of_rows(&mut of_rows), theirs, "{world:?}, rank {rank}");
+                }
+            }
+            runs += 1;
+        }
+    }
+    assert!(runs >= 4, "{runs} runs");
 }

@@ -79,7 +79,7 @@ impl Checkpoint {
         check_version(version)?;
         Ok(Self {
             state: State {
-                epoch: required(fields, "epoch")?,
+                epoch: epoch(fields)?,
                 sample_in_epoch: required(fields, "sample_in_epoch")?,
                 num_canonical_nodes: required(fields, "num_canonical_nodes")?,
                 shuffle_seed: required(fields, "shuffle_seed")?,
@@ -139,6 +139,16 @@ fn check_version(version: Option<u64>) -> Result<()> {
     }
 }
 
+/// The epoch, counted from 0. Until its first batch is asked for the reference says -1, and no
+/// samples, of a run that stands at the beginning of epoch 0.
+fn epoch(fields: &Map<String, Value>) -> Result<u64> {
+    let is = |name: &str, number: i64| fields.get(name).and_then(Value::as_i64) == Some(number);
+    if is("epoch", -1) && is("sample_in_epoch", 0) {
+        return Ok(0);
+    }
+    required(fields, "epoch")
+}
+
 fn required(fields: &Map<String, Value>, name: &str) -> Result<u64> {
     match fields.get(name) {
         Some(value) => number(name, value),
@@ -156,13 +166,6 @@ fn optional<T>(
 }
 
 fn number(name: &str, value: &Value) -> Result<u64> {
-    if name == "epoch" && value.as_i64() == Some(-1) {
-        // The reference counts from -1 until its first batch is asked for.
-        return Err(Error::invalid(
-            "the field epoch of the state is -1: it was taken before the first epoch had begun",
-            "start afresh, which is the same position",
-        ));
-    }
     value.as_u64().ok_or_else(|| {
         unreadable(&format!(
             "has the field {name} {}, not a whole number from 0 to {}",
@@ -235,6 +238,7 @@ mod tests {
             ),
             (r#""epoch":1"#, r#""epoch":"1""#, format!("has the field epoch \"1\", {range}")),
             (r#""epoch":1"#, r#""epoch":null"#, format!("has the field epoch null, {range}")),
+            (r#""epoch":1"#, r#""epoch":-1"#, format!("has the field epoch -1, {range}")),
             (r#""epoch":1,"#, "", "has no field epoch".to_owned()),
             (r#""sample_in_epoch":28,"#, "", "has no field sample_in_epoch".to_owned()),
             (r#""num_canonical_nodes":2,"#, "", "has no field num_canonical_nodes".to_owned()),
@@ -269,13 +273,6 @@ mod tests {
             assert!(error.to_string().starts_with(&format!("the state {what}")), "{error}");
         }
         assert_eq!(
-            Checkpoint::from_json(&format!("{SAVED}}}").replace(r#""epoch":1"#, r#""epoch":-1"#))
-                .unwrap_err()
-                .to_string(),
-            "the field epoch of the state is -1: it was taken before the first epoch had begun; \
-             start afresh, which is the same position"
-        );
-        assert_eq!(
             Checkpoint::from_json("[1]").unwrap_err().to_string(),
             format!(
                 "the state is no JSON object (invalid type: sequence, expected a map at line 1 column 0); \
@@ -292,6 +289,13 @@ mod tests {
         assert_eq!(Checkpoint::from_json(&null).unwrap().state.initial_physical_nodes, None);
         let more = format!("{SAVED},\"mood\":\"well\"}}");
         assert_eq!(Checkpoint::from_json(&more).unwrap(), saved().into());
+    }
+
+    #[test]
+    fn the_reference_s_state_before_its_first_batch_is_the_beginning() {
+        let text = format!("{SAVED}}}").replace(":28", ":0").replace("\"epoch\":1", "\"epoch\":-1");
+        let beginning = State { epoch: 0, sample_in_epoch: 0, ..saved() };
+        assert_eq!(Checkpoint::from_json(&text).unwrap().state, beginning);
     }
 
     #[test]
