@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use clap::ValueEnum;
-use mds::shard::{Field, FieldType};
+use mds::format::Value;
+use mds::shard::Field;
 use mds::{
     BatchLoader, DatasetOptions, Loader, LoaderOptions, Rows, Sample, Stream, StreamingDataset,
 };
@@ -44,25 +45,24 @@ pub(crate) fn epoch(
         Way::Rows => {
             let loader = BatchLoader::<Rows<i32>>::rows(dataset, options, "tokens", width)?;
             second(loader, |batch, total| {
+                let tokens = bytemuck::cast_slice(batch.data());
                 total.samples += batch.ids().len() as u64;
-                total.add(bytemuck::cast_slice(batch.data()), sum_tokens(batch.data()));
+                total.add(tokens, sum_tokens(tokens));
                 Ok(())
             })
         }
-        Way::Tokens => {
-            let (loader, tokens) =
-                (samples(&dataset, options), field::<[i32]>(&dataset, "tokens")?);
-            second(loader, |batch, total| {
-                for sample in batch.items {
-                    let tokens = sample.borrow()?.get(tokens)?;
-                    total.samples += 1;
-                    total.add(bytemuck::cast_slice(&tokens), sum_tokens(&tokens));
-                }
-                Ok(())
-            })
-        }
+        Way::Tokens => second(samples(&dataset, options), |batch, total| {
+            for sample in batch.items {
+                let Value::NdArray(array) = sample.value("tokens")? else {
+                    return Err("the column tokens is no array".into());
+                };
+                total.samples += 1;
+                total.add(&array.data, sum_tokens(&array.data));
+            }
+            Ok(())
+        }),
         Way::Text => {
-            let (loader, text) = (samples(&dataset, options), field::<str>(&dataset, "text")?);
+            let (loader, text) = (samples(&dataset, options), text_field(&dataset)?);
             second(loader, |batch, total| {
                 for sample in batch.items {
                     let text = sample.borrow()?.get(text)?;
@@ -95,12 +95,12 @@ fn samples(dataset: &Arc<StreamingDataset>, options: LoaderOptions) -> Loader<Sa
     Loader::new(Arc::clone(dataset), options, Ok)
 }
 
-fn field<T: FieldType + ?Sized>(dataset: &StreamingDataset, name: &str) -> Result<Field<T>> {
+fn text_field(dataset: &StreamingDataset) -> Result<Field<str>> {
     let sample = dataset.sample(0)?;
     let mut fields = sample.shard().fields();
-    let field = fields.field(name);
+    let text = fields.field("text");
     fields.build()?;
-    Ok(field)
+    Ok(text)
 }
 
 /// Runs two epochs, and reports the second.
@@ -121,11 +121,13 @@ fn second<B: Send + 'static>(
     Ok(object(json!({ "seconds": seconds, "samples": samples, "bytes": bytes, "sum": sum })))
 }
 
-/// The sum of tokens, which are not negative.
-fn sum_tokens(tokens: &[i32]) -> u64 {
-    // Two to the 15th of them cannot overflow 32 bits, as tokens are below 50,257.
-    let blocks = tokens.chunks(1 << 15);
-    blocks
-        .map(|block| u64::from(block.iter().fold(0u32, |sum, &t| sum.wrapping_add(t as u32))))
-        .sum()
+/// The sum of tokens of 32 bits, wherever they lie: those in shards are not aligned.
+fn sum_tokens(bytes: &[u8]) -> u64 {
+    // So many of them cannot overflow 32 bits, as tokens are below 50,257.
+    const BLOCK: usize = 1 << 15;
+    let (tokens, _) = bytes.as_chunks::<4>();
+    let sum = |block: &[[u8; 4]]| {
+        block.iter().fold(0u32, |sum, &token| sum.wrapping_add(u32::from_le_bytes(token)))
+    };
+    tokens.chunks(BLOCK).map(|block| u64::from(sum(block))).sum()
 }
