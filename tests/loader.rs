@@ -307,6 +307,44 @@ fn rows_are_gathered_within_a_cache_limit() {
 }
 
 #[test]
+fn the_samples_of_a_batch_can_be_read_again_whatever_is_evicted() {
+    let dir = tempfile::tempdir().unwrap();
+    let (root, cache) = (dir.path().join("remote"), dir.path().join("cache"));
+    write(&root, 100, &PLAIN);
+    for cache_limit in [None, Some(3000)] {
+        let stream = Stream::cached(root.to_str().unwrap(), &cache);
+        let options = DatasetOptions { cache_limit, ..alone(20) };
+        let dataset = StreamingDataset::open(vec![stream], options).unwrap();
+        let mut loader = BatchLoader::collated(dataset, workers(1), |picks| {
+            let mut read = Vec::new();
+            for _ in 0..2 {
+                let mut found = Vec::new();
+                picks.for_each(|_, sample| {
+                    found.push(sample.str("text")?.to_owned());
+                    Ok(())
+                })?;
+                let texts = picks.samples()?.map(|sample| sample?.str("text"));
+                assert_eq!(texts.collect::<mds::Result<Vec<_>>>()?, found);
+                picks.for_each_owned(|sample| {
+                    read.push(sample.id());
+                    assert_eq!(sample.str("text")?, text(sample.id()));
+                    Ok(())
+                })?;
+                let expected: Vec<_> = picks.ids().iter().map(|&id| text(id)).collect();
+                assert_eq!(found, expected);
+            }
+            Ok(read)
+        });
+        let mut all: Vec<u64> = Vec::new();
+        while let Some(ids) = loader.next_batch().unwrap() {
+            all.extend(ids);
+        }
+        all.sort_unstable();
+        assert_eq!(all, (0..100).flat_map(|id| [id, id]).collect::<Vec<_>>());
+    }
+}
+
+#[test]
 fn a_run_goes_on_with_more_or_fewer_ranks_in_the_middle_of_an_epoch() {
     const GLOBAL: usize = 8;
     let dir = tempfile::tempdir().unwrap();
@@ -408,6 +446,21 @@ fn what_a_run_cannot_go_on_from_is_refused_by_name() {
         "num_canonical_nodes 3 and the 2 physical nodes do not divide one another; \
          make one a multiple of the other"
     );
+}
+
+#[test]
+fn a_state_at_the_end_of_an_epoch_goes_on_with_the_next() {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), 30, &PLAIN);
+    let dataset = open(dir.path(), alone(4));
+    let mut whole = Loader::new(Arc::clone(&dataset), workers(1), id);
+    epoch_of_samples(&mut whole);
+    // The reference counts on to the end; ours says at once that the next epoch begins.
+    let ended = Loader::resume(dataset, workers(1), state(30, 1), id);
+    let mut ended = ended.unwrap();
+    assert_eq!(ended.next_batch().unwrap(), None);
+    assert_eq!(ended.state(), whole.state());
+    assert_eq!(epoch_of_samples(&mut ended), epoch_of_samples(&mut whole));
 }
 
 /// Collects what a subscriber writes.

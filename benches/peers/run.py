@@ -19,6 +19,7 @@ import subprocess
 import sys
 import time
 from array import array
+from collections import Counter
 from importlib import metadata
 from pathlib import Path
 
@@ -217,7 +218,7 @@ def what(measure):
 
 
 def measure_epochs(run, label, data):
-    """A shuffled epoch on each side and in each way; after the first round only in the others' fastest."""
+    """A shuffled epoch on each side and in each way; after the first round only in the others' two fastest."""
     folder, column, others, ways = EPOCHS[label]
     for way in ways:
         for workers in WORKERS:
@@ -231,7 +232,8 @@ def measure_epochs(run, label, data):
             arguments = {"data": data / f"{folder}-litdata", "length": TOKENS, "batch": BATCH}
         tried = LOADERS
         if run.round > 0:
-            tried = [min(LOADERS, key=lambda way: run.best(side, f"{label} {way}"))]
+            first = {way: run.values(side, f"{label} {way}", "seconds")[0] for way in LOADERS}
+            tried = sorted(LOADERS, key=first.get)[:2]
         for way in tried:
             if run.round == 0:  # workers start and files are opened outside of every measurement
                 peer.measure("epoch", way=way, **arguments)
@@ -288,8 +290,9 @@ def table(run, of):
 
     def fastest_epoch(side, label):
         """Samples per second and the way to them: of our ways the one named, of the others' the fastest."""
-        measures = {r["measure"] for r in run.raw if r["side"] == side and r["measure"].startswith(label)}
-        measure = min(sorted(measures), key=lambda measure: of(side, measure))
+        rounds = Counter(r["measure"] for r in run.raw if r["side"] == side and r["measure"].startswith(label))
+        measures = [measure for measure, count in rounds.items() if count == max(rounds.values())]
+        measure = min(measures, key=lambda measure: of(side, measure))
         return of(side, measure, "samples") / of(side, measure), measure.removeprefix(label).strip()
 
     def epoch(name, label, way, side, target, limit):
@@ -456,7 +459,9 @@ def main():
     data = arguments.work / "data"
     scratch = {"tmpfs": arguments.tmpfs / f"bench-peers-{os.getpid()}", "disk": arguments.work / "written"}
     reference = Peer("reference.py")
-    litdata = Peer("peer_litdata.py", PYTHONPATH=arguments.litdata)
+    cache = str((arguments.work / "litdata-cache").resolve())  # else it leaves folders in /tmp
+    folders = {"DATA_OPTIMIZER_CACHE_FOLDER": cache, "DATA_OPTIMIZER_DATA_CACHE_FOLDER": cache}
+    litdata = Peer("peer_litdata.py", PYTHONPATH=arguments.litdata, **folders)
     try:
         for folder in scratch.values():
             folder.mkdir(parents=True, exist_ok=True)

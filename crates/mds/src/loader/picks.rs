@@ -160,9 +160,12 @@ impl Held {
     }
 
     fn find_all(&mut self, dataset: &StreamingDataset, ids: &[u64], stop: &Stop) -> Result<()> {
+        if self.places.len() == ids.len() && self.all {
+            return Ok(());
+        }
         // From here on all shards of the batch are held, whatever the cache may evict.
+        self.let_go();
         let all = std::mem::replace(&mut self.all, true);
-        self.places.clear();
         let found = ids.iter().try_for_each(|&id| {
             let place = self.find(dataset, id, stop)?;
             self.places.push(place);
@@ -184,8 +187,10 @@ impl Held {
         }
         self.shards.push(dataset.open_shard(shard, stop)?);
         let slot = self.shards.len() - 1;
-        // A batch has fewer shards than samples, and those are fewer than 2^32.
-        self.found[shard] = (self.batch, slot as u32);
+        if self.all {
+            // A batch has no more shards than samples, and those are fewer than 2^32.
+            self.found[shard] = (self.batch, slot as u32);
+        }
         Ok((slot, position))
     }
 }
