@@ -22,6 +22,32 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! Tokens of samples that all have one length come as one buffer for each batch, which is used
+//! again:
+//!
+//! ```no_run
+//! use mds::{BatchLoader, Checkpoint, LoaderOptions, Rows};
+//!
+//! # fn main() -> mds::Result<()> {
+//! # let dataset = mds::StreamingDataset::open(vec![], Default::default())?;
+//! # let saved = String::new();
+//! let options = LoaderOptions::default();
+//! let loader = BatchLoader::<Rows<i32>>::rows(dataset, options, "tokens", 2048)?;
+//! let mut loader = loader.resumed_at(Checkpoint::from_json(&saved)?)?;
+//! while let Some(batch) = loader.next_batch()? {
+//!     let tokens: &[i32] = batch.data(); // [samples, 2048]
+//! #   _ = tokens;
+//! }
+//! let saved = loader.checkpoint().to_json()?;
+//! # drop(saved);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! What the reference calls `state_dict` is [`BatchLoader::checkpoint`], and its `load_state_dict`
+//! is [`BatchLoader::resumed_at`]. Each reads what the other saved, and the world may change in
+//! between.
 
 mod ahead;
 mod checkpoint;
