@@ -4,7 +4,7 @@
 #   make test         every test that needs no server and no network
 #   make check        format, lints, documentation, licences
 #   make bench        micro-benchmarks (criterion)
-#   make bench-peers  measure this library and its peers side by side, into benches/runs/
+#   make bench-peers  measure this library, the reference and litdata side by side, into benches/runs/
 #   make bench-order  the same for the order of very long epochs; takes 15 GB of memory
 #   make conformance  exchange datasets with the reference implementation, both ways
 #   make cuda-check   lint the CUDA feature

@@ -454,7 +454,8 @@ fn a_checkpoint_of_another_dataset_is_refused() {
         shuffle_seed: 9176,
         initial_physical_nodes: Some(1),
     };
-    let foreign = Checkpoint { state, index_fingerprint: Some("0123".to_owned()) };
+    let foreign =
+        Checkpoint { state, version: Some(1), index_fingerprint: Some("0123".to_owned()) };
     let error = Loader::resume(Arc::clone(&dataset), workers(1), foreign, id_and_text).unwrap_err();
     assert_eq!(
         error.to_string(),

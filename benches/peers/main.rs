@@ -3,6 +3,7 @@
 //! `run.py` makes the data, calls this program and the reference in turns, and compares. Every
 //! measurement runs in a process of its own, so mapped pages and allocated memory are cold.
 
+mod epoch;
 mod input;
 mod limits;
 mod reading;
@@ -12,6 +13,7 @@ use std::error::Error;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
+use epoch::Way;
 use mds::format::{Compression, HashAlgorithm};
 use serde_json::Value;
 
@@ -85,6 +87,20 @@ enum Measure {
         #[arg(long)]
         data: PathBuf,
     },
+    /// The second of two shuffled epochs through the loader, summed.
+    Epoch {
+        #[arg(long)]
+        data: PathBuf,
+        #[arg(long)]
+        way: Way,
+        #[arg(long, default_value_t = 0)]
+        workers: usize,
+        #[arg(long)]
+        batch: usize,
+        /// Tokens of a sample.
+        #[arg(long, default_value_t = 2048)]
+        width: usize,
+    },
 }
 
 fn main() -> Result<()> {
@@ -99,6 +115,9 @@ fn main() -> Result<()> {
         Measure::Random { data, order, shards: false } => reading::random(data, &order)?,
         Measure::Random { data, order, shards: true } => reading::random_in_shards(&data, &order)?,
         Measure::Iterate { data } => reading::iterate(&data)?,
+        Measure::Epoch { data, way, workers, batch, width } => {
+            epoch::epoch(data, way, workers, batch, width)?
+        }
     };
     println!("{}", Value::Object(result));
     Ok(())

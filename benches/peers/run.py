@@ -1,6 +1,6 @@
-"""`make bench-peers`: this library and mosaicml-streaming side by side, on the same data, in one run.
+"""`make bench-peers`: this library, mosaicml-streaming and litdata side by side, on the same data, in one run.
 
-Makes the data once, measures both sides in turns, and writes `benches/runs/<date>/`: every raw result,
+Makes the data once, measures all sides in turns, and writes `benches/runs/<date>/`: every raw result,
 the table of medians, and what it ran on. Exits with 0 whether the targets are met or not; the table says
 which are.
 """
@@ -19,6 +19,7 @@ import subprocess
 import sys
 import time
 from array import array
+from collections import Counter
 from importlib import metadata
 from pathlib import Path
 
@@ -31,6 +32,15 @@ HASHES = ["sha1", "xxh64"]  # those of the reference's own examples
 SHARD = 64 << 20  # the default of both
 TOKENS = 2048
 TICK = os.sysconf("SC_CLK_TCK")
+BATCH = 32
+# Shuffled epochs: ours by what is delivered and to how many threads, the others by their documented ways.
+LOADERS = ["StreamingDataset", "loader 0", "loader 1", "loader 2"]
+EPOCHS = {
+    # label: (data, column, other sides, our ways)
+    "epoch tokens": ("tokens", "tokens", ["reference", "litdata"], ["rows", "tokens"]),
+    "epoch text": ("text-part", "text", ["reference"], ["text"]),
+}
+WORKERS = [0, 1, 2]
 # Iterating a StreamingDataset takes a minute, as each sample waits for a thread: not its best way.
 WAYS = {
     "decode": ["LocalDataset", "MDSReader"],
@@ -68,23 +78,28 @@ class Ours:
         return json.loads(done.stdout)
 
 
-class Reference:
-    """reference.py: one process for the whole run."""
+class Peer:
+    """reference.py or peer_litdata.py: one process for the whole run, and the workers that it starts."""
 
-    def __init__(self):
-        command = [sys.executable, str(HERE / "reference.py")]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    def __init__(self, script, **environment):
+        self.script = script
+        self.process = subprocess.Popen(
+            [sys.executable, str(HERE / script)],
+            env=os.environ | environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
 
     def processor_seconds(self):
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / TICK
+        return sum(processor_seconds(pid) for pid in descendants(self.process.pid))
 
     def measure(self, name, **arguments):
         request = {"name": name} | {key: str(v) if isinstance(v, Path) else v for key, v in arguments.items()}
         print(json.dumps(request), file=self.process.stdin, flush=True)
         answer = self.process.stdout.readline()
         if not answer:
-            sys.exit("bench-peers: the reference has died; what it said is above")
+            sys.exit(f"bench-peers: {self.script} has died; what it said is above")
         return json.loads(answer)
 
     def close(self):
@@ -92,11 +107,31 @@ class Reference:
         self.process.wait(timeout=60)
 
 
-class Run:
-    """Calls both sides and keeps every result."""
+def processor_seconds(pid):
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except FileNotFoundError:  # it has ended meanwhile
+        return 0
+    return (int(fields[11]) + int(fields[12])) / TICK
 
-    def __init__(self, ours, reference, scratch):
-        self.sides = {"ours": ours, "reference": reference}
+
+def descendants(pid):
+    """A process and those that it has started, which may have started others."""
+    found = [pid]
+    for parent in found:
+        try:
+            children = Path(f"/proc/{parent}/task/{parent}/children").read_text()
+        except FileNotFoundError:
+            continue
+        found += map(int, children.split())
+    return found
+
+
+class Run:
+    """Calls all sides and keeps every result."""
+
+    def __init__(self, ours, reference, litdata, scratch):
+        self.sides = {"ours": ours, "reference": reference, "litdata": litdata}
         self.scratch = scratch  # the folders that writes go to, by name of the medium
         self.raw = []
         self.round = 0
@@ -170,9 +205,39 @@ def measure_round(run, data):
             else:
                 for way in ways:
                     run.call(side, f"{label} {way}", name, way=way, **arguments)
-    sums = {(row["measure"].split()[0], row["sum"]) for row in run.raw if "sum" in row}
-    if len(sums) != len(WAYS):
-        sys.exit(f"bench-peers: the two sides read different data: {sums}")
+    for label in EPOCHS:
+        measure_epochs(run, label, data)
+    sums = {(what(row["measure"]), row["samples"], row["sum"]) for row in run.raw if "sum" in row}
+    if len(sums) != len(WAYS) + len(EPOCHS):
+        sys.exit(f"bench-peers: the sides read different data: {sums}")
+
+
+def what(measure):
+    """What was measured, without the way in which it was."""
+    return max((label for label in [*EPOCHS, *WAYS] if measure.startswith(label)), key=len)
+
+
+def measure_epochs(run, label, data):
+    """A shuffled epoch on each side and in each way; after the first round only in the others' two fastest."""
+    folder, column, others, ways = EPOCHS[label]
+    for way in ways:
+        for workers in WORKERS:
+            arguments = {"data": data / folder, "way": way, "workers": str(workers), "batch": BATCH}
+            run.call("ours", f"{label} {way} {workers}", "epoch", **arguments)
+    for side in others:
+        peer = run.sides[side]
+        if side == "reference":
+            arguments = {"data": data / folder, "column": column, "batch": BATCH}
+        else:
+            arguments = {"data": data / f"{folder}-litdata", "length": TOKENS, "batch": BATCH}
+        tried = LOADERS
+        if run.round > 0:
+            first = {way: run.values(side, f"{label} {way}", "seconds")[0] for way in LOADERS}
+            tried = sorted(LOADERS, key=first.get)[:2]
+        for way in tried:
+            if run.round == 0:  # workers start and files are opened outside of every measurement
+                peer.measure("epoch", way=way, **arguments)
+            run.call(side, f"{label} {way}", "epoch", way=way, **arguments)
 
 
 def check_same(one, other):
@@ -223,6 +288,22 @@ def table(run, of):
     def fastest(measure):
         return min(of("reference", f"{measure} {way}") for way in WAYS[measure])
 
+    def fastest_epoch(side, label):
+        """Samples per second and the way to them: of our ways the one named, of the others' the fastest."""
+        rounds = Counter(r["measure"] for r in run.raw if r["side"] == side and r["measure"].startswith(label))
+        measures = [measure for measure, count in rounds.items() if count == max(rounds.values())]
+        measure = min(measures, key=lambda measure: of(side, measure))
+        return of(side, measure, "samples") / of(side, measure), measure.removeprefix(label).strip()
+
+    def epoch(name, label, way, side, target, limit):
+        ours, workers = fastest_epoch("ours", f"{label} {way}")
+        theirs, by = fastest_epoch(side, label)
+        verdict = "pass" if ours / theirs >= target else "FAIL"
+        figures = [f"{ours / 1e3:6.0f}k/s, {workers} workers", f"{theirs / 1e3:6.1f}k/s, {by}", f"{ours / theirs:.1f}x"]
+        return [name, *figures, f">= {target}x", limit, verdict]
+
+    sample = 4 * TOKENS
+    epoch_limit = f"copying {memory['copy'] * 1e6 / sample:.0f}k/s, {scattered}"
     tmpfs, fsync, zstd = of("ours", "text tmpfs"), of("ours", "text disk"), of("ours", "text zstd")
     plain, quick = of("ours", "plain zstd"), of("ours", "text zstd xxh64")
     tmpfs_limit = f"plain write {size / of('ours', 'files tmpfs') / 1e9:.2f} GB/s"
@@ -251,13 +332,18 @@ def table(run, of):
         row("zero-copy iteration, summed", iterated, fastest("iterate"), None, in_order, tokens),
         share("  of the copy bandwidth", rate(iterated, tokens), "", tokens / iterated / 1e9, memory["copy"], 0.5, in_order),
     ]
+    for name, way in [("one buffer a batch", "rows"), ("zero-copy samples", "tokens")]:
+        for side, target in [("litdata", 5), ("reference", 5)]:
+            other = "mosaicml-streaming" if side == "reference" else side
+            rows.append(epoch(f"epoch, {name}, vs {other}", "epoch tokens", way, side, target, epoch_limit))
+    rows.append(epoch("epoch of text, vs mosaicml-streaming", "epoch text", "text", "reference", 30, ""))
     for result in (r for r in run.raw if r["measure"].startswith("peak")):
         peak, threads = result["peak_bytes"], result["threads"]
         allowed = 3 * result["shard_bytes"] * threads
         name = f"peak memory, {result['measure'].split()[1]}, {threads} thread{'s'[: threads > 1]}"
         figures = [f"{peak / 2**20:.0f} MiB", "", f"{peak / result['shard_bytes'] / threads:.2f} shards/thread"]
         rows.append([name, *figures, "<= 3", f"{allowed >> 20} MiB", "pass" if peak <= allowed else "FAIL"])
-    return [["what", "ours", "reference", "ratio", "target", "limit", ""], *rows]
+    return [["what", "ours", "theirs", "ratio", "target", "limit", ""], *rows]
 
 
 def aligned(rows):
@@ -266,12 +352,13 @@ def aligned(rows):
     return "\n".join(lines) + "\n"
 
 
-def make_data(data, size, samples, reference):
-    """The text, the tokens, the order of random access, and the text as a dataset to decode.
+def make_data(data, size, samples, reference, litdata):
+    """The text, the tokens, the order of random access, the text as a dataset to decode and its first shard as
+    one by itself, and the tokens as litdata keeps them.
 
     Datasets to read lie on the disk, where users have them; their pages are in memory by then.
     """
-    key = data / f"made-{size}-{samples}-{text.SEED}"
+    key = data / f"made-2-{size}-{samples}-{text.SEED}"
     if key.exists():
         return
     shutil.rmtree(data, ignore_errors=True)
@@ -280,10 +367,22 @@ def make_data(data, size, samples, reference):
     text.make(REPOSITORY, data / "short.bin", size // SHORT, text.SHORT_MEDIAN)
     reference.measure("write", input=data / "text.bin", out=data / "text")
     reference.measure("write_tokens", out=data / "tokens", samples=samples, length=TOKENS, seed=text.SEED)
+    first_shard(data / "text", data / "text-part")
+    litdata.measure("convert", data=data / "tokens", out=data / "tokens-litdata", length=TOKENS)
     order = array("I", range(samples))
     random.Random(text.SEED).shuffle(order)
     (data / "order").write_bytes(order.tobytes())
     key.touch()
+
+
+def first_shard(whole, part):
+    """A dataset of the first shard of another: the reference takes its time."""
+    index = json.loads((whole / "index.json").read_text())
+    index["shards"] = index["shards"][:1]
+    part.mkdir()
+    (part / "index.json").write_text(json.dumps(index))
+    name = index["shards"][0]["raw_data"]["basename"]
+    os.link(whole / name, part / name)
 
 
 def warm(folder):
@@ -293,7 +392,7 @@ def warm(folder):
             path.read_bytes()
 
 
-def versions():
+def versions(litdata):
     cpu = [line.partition(":")[2].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")]
     packages = ["mosaicml-streaming", "numpy", "torch", "zstd", "xxhash"]
     git = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=REPOSITORY, capture_output=True, text=True)
@@ -306,6 +405,7 @@ def versions():
         "rustc": rustc.stdout.strip(),
         "python": platform.python_version(),
         **{package: metadata.version(package) for package in packages},
+        "litdata": next(d.version for d in metadata.distributions(name="litdata", path=[litdata])),
     }
 
 
@@ -325,7 +425,7 @@ def report(run, folder, arguments, made_of):
     (folder / "summary.txt").write_text(summary + "\n" + notes)
     lines = [f"| {key} | {value} |" for key, value in made_of.items()]
     (folder / "README.md").write_text(
-        "# This library and mosaicml-streaming side by side\n\n"
+        "# This library, mosaicml-streaming and litdata side by side\n\n"
         f"Made by `make bench-peers`. {notes}\n"
         "| | |\n|---|---|\n" + "\n".join(lines) + "\n\n"
         "`summary.txt` is the table, `raw.jsonl` every result of every round. What is measured, and how, is in\n"
@@ -342,8 +442,9 @@ def new_folder():
 
 
 def main():
-    parser = argparse.ArgumentParser(description="Compares this library with mosaicml-streaming.")
+    parser = argparse.ArgumentParser(description="Compares this library with mosaicml-streaming and litdata.")
     parser.add_argument("program", help="the example `peers`")
+    parser.add_argument("--litdata", required=True, help="the folder of Python packages that has litdata")
     parser.add_argument("--work", type=Path, required=True, help="a folder on the disk, for data and writes")
     parser.add_argument("--tmpfs", type=Path, default=Path("/dev/shm"))
     parser.add_argument("--rounds", type=int, default=3)
@@ -357,22 +458,26 @@ def main():
         sys.exit(f"bench-peers: {arguments.tmpfs} has less than {needed >> 20} MiB left")
     data = arguments.work / "data"
     scratch = {"tmpfs": arguments.tmpfs / f"bench-peers-{os.getpid()}", "disk": arguments.work / "written"}
-    reference = Reference()
+    reference = Peer("reference.py")
+    cache = str((arguments.work / "litdata-cache").resolve())  # else it leaves folders in /tmp
+    folders = {"DATA_OPTIMIZER_CACHE_FOLDER": cache, "DATA_OPTIMIZER_DATA_CACHE_FOLDER": cache}
+    litdata = Peer("peer_litdata.py", PYTHONPATH=arguments.litdata, **folders)
     try:
         for folder in scratch.values():
             folder.mkdir(parents=True, exist_ok=True)
-        make_data(data, arguments.text_bytes, arguments.token_samples, reference)
+        make_data(data, arguments.text_bytes, arguments.token_samples, reference, litdata)
         warm(data)
-        run = Run(Ours(arguments.program), reference, scratch)
+        run = Run(Ours(arguments.program), reference, litdata, scratch)
         for run.round in range(arguments.rounds):
             print(f"round {run.round + 1} of {arguments.rounds}", flush=True)
             measure_round(run, data)
         measure_memory(run, data)
     finally:
         reference.close()
+        litdata.close()
         for folder in scratch.values():
             shutil.rmtree(folder, ignore_errors=True)
-    report(run, new_folder(), arguments, versions())
+    report(run, new_folder(), arguments, versions(arguments.litdata))
 
 
 if __name__ == "__main__":

@@ -59,7 +59,7 @@ pub mod writer;
 
 pub use dataset::{DatasetOptions, Stream, StreamingDataset};
 pub use error::{Error, ErrorKind, Position, Result};
-pub use loader::{Batch, Checkpoint, Loader, LoaderOptions};
+pub use loader::{Batch, BatchLoader, Checkpoint, Loader, LoaderOptions, Rows};
 pub use merge::{merge_index, merge_parts};
 pub use shard::{Sample, SampleRef, Shard, ShardOptions};
 pub use writer::{Output, Writer, WriterOptions};

@@ -147,6 +147,11 @@ impl ShardCache {
             .all(|slot| !self.places[slot.place].is_cache() && slot.info.zip_data.is_none())
     }
 
+    /// Whether there is a limit that shards may have to go for.
+    pub(crate) fn may_evict(&self) -> bool {
+        self.options.limit.is_some() && !self.is_all_in_place()
+    }
+
     /// The shard, mapped; brought into the cache first if need be.
     ///
     /// # Errors

@@ -160,11 +160,15 @@ impl StreamingDataset {
     /// [`NotFound`](ErrorKind::NotFound) if there is no such sample; otherwise as the shard cannot
     /// be fetched or is damaged: the error names it.
     pub fn sample(&self, id: u64) -> Result<Sample> {
-        self.sample_until(id, &self.never)
+        let (shard, position) = self.locate(id)?;
+        Ok(Sample::new(self.cache.open(shard, &self.never)?, position, id))
     }
 
-    /// [`sample`](Self::sample) that gives up when `stop` goes up.
-    pub(crate) fn sample_until(&self, id: u64, stop: &Stop) -> Result<Sample> {
+    /// The shard of sample `id`, and its position there.
+    ///
+    /// # Errors
+    /// [`NotFound`](ErrorKind::NotFound) if there is no such sample.
+    pub(crate) fn locate(&self, id: u64) -> Result<(usize, usize)> {
         let shard = self.shard_of(id).ok_or_else(|| {
             Error::new(
                 ErrorKind::NotFound,
@@ -172,16 +176,34 @@ impl StreamingDataset {
                 format!("the dataset has {} samples, numbered from 0", self.num_samples()),
             )
         })?;
-        let mapped = self.cache.open(shard, stop)?;
-        // The position fits: a shard has fewer than 2^32 samples, as checked when it was mapped.
-        let position = (id - self.starts[shard]) as usize;
-        Ok(Sample::new(mapped, position, id))
+        // The position fits: a shard has fewer than 2^32 samples, as checked when it is mapped.
+        Ok((shard, (id - self.starts[shard]) as usize))
     }
 
     /// The shard that holds sample `id`.
     pub(crate) fn shard_of(&self, id: u64) -> Option<usize> {
         // Empty shards share their start with the next one; the last of equals has the sample.
         (id < self.num_samples()).then(|| self.starts.partition_point(|start| *start <= id) - 1)
+    }
+
+    /// Shard number `shard`, fetching it first if need be. Blocks until then or until `stop` goes up.
+    pub(crate) fn open_shard(&self, shard: usize, stop: &Stop) -> Result<Arc<Shard>> {
+        self.cache.open(shard, stop)
+    }
+
+    /// Shards of all streams.
+    pub(crate) fn num_shards(&self) -> usize {
+        self.starts.len() - 1
+    }
+
+    /// Whether shards may have to go from a cache for want of room.
+    pub(crate) fn may_evict(&self) -> bool {
+        self.cache.may_evict()
+    }
+
+    /// The columns that [`schema`](Self::schema) gives, with a share in them.
+    pub(crate) fn shared_schema(&self) -> &Arc<Schema> {
+        &self.schema
     }
 
     /// Fetches a shard before it is needed and keeps it from being evicted. `None` if the cache

@@ -107,7 +107,7 @@ mod table;
 mod text;
 mod value;
 
-pub(crate) use codec::{decode, utf8};
+pub(crate) use codec::{decode, encode, utf8};
 pub use compression::Compression;
 pub use config::ShardConfig;
 pub use damage::{Damage, NameFault};

@@ -3,14 +3,18 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::queue::{Epoch, Queue, Shared};
+use super::ids::Epoch;
+use super::queue::{Queue, Shared};
 use crate::shard::Shard;
 
 /// How far the fetching of an epoch has come.
 #[derive(Debug, Default)]
 pub(super) struct Ahead {
-    /// The next position in the epoch's ids to look at.
-    cursor: usize,
+    /// The batch to look at, and the position in it.
+    batch: usize,
+    position: usize,
+    /// Samples of the epoch before that position.
+    samples: u64,
     /// Shards that batches not delivered yet need, as far as looked at.
     wanted: HashMap<usize, Wanted>,
 }
@@ -24,19 +28,27 @@ struct Wanted {
 }
 
 impl Ahead {
-    /// Looks on, up to position `end`, for a shard that nobody fetches yet.
+    /// Looks on, up to sample `end` of the epoch, for a shard that nobody fetches yet.
     fn next_shard(
         &mut self,
-        epoch: &Epoch,
-        end: usize,
+        epoch: &mut Epoch,
+        end: u64,
         shard_of: impl Fn(u64) -> Option<usize>,
     ) -> Option<usize> {
-        while self.cursor < epoch.ids.len().min(end) {
-            let position = self.cursor;
-            self.cursor += 1;
-            let id = u64::try_from(epoch.ids[position]).ok();
-            let Some(shard) = id.and_then(&shard_of) else { continue };
-            let last_batch = position / epoch.batch_size;
+        if self.batch < epoch.delivered() {
+            (self.batch, self.position) = (epoch.delivered(), 0);
+            self.samples = epoch.samples_delivered();
+        }
+        while self.samples < end {
+            let ids = epoch.batch(self.batch)?;
+            let Some(&id) = ids.get(self.position) else {
+                (self.batch, self.position) = (self.batch + 1, 0);
+                continue;
+            };
+            self.position += 1;
+            self.samples += 1;
+            let Some(shard) = shard_of(id) else { continue };
+            let last_batch = self.batch;
             if let Some(wanted) = self.wanted.get_mut(&shard) {
                 wanted.last_batch = last_batch;
                 continue;
@@ -53,14 +65,14 @@ impl Ahead {
     }
 }
 
-impl<T> Shared<T> {
+impl<B> Shared<B> {
     /// Fetches shards ahead until the loader goes away. Failures are left to the workers, which
     /// try again and report them in the order of the batches.
     pub(super) fn fetch_ahead(&self) {
         let mut queue = self.lock();
         while !self.stop.is_raised() {
             let Some(shard) = self.next_wanted(&mut queue) else {
-                queue = self.wait_for_work(queue);
+                queue = self.wait_to_fetch(queue);
                 continue;
             };
             loop {
@@ -69,7 +81,7 @@ impl<T> Shared<T> {
                 queue = self.lock();
                 let Some(wanted) = queue.ahead.wanted.get_mut(&shard) else { break };
                 match fetched {
-                    Ok(None) if !self.stop.is_raised() => queue = self.wait_for_work(queue),
+                    Ok(None) if !self.stop.is_raised() => queue = self.wait_to_fetch(queue),
                     Ok(pin) => {
                         wanted.pin = pin;
                         break;
@@ -83,11 +95,11 @@ impl<T> Shared<T> {
         }
     }
 
-    fn next_wanted(&self, queue: &mut Queue<T>) -> Option<usize> {
-        let epoch = Arc::clone(queue.epoch.as_ref()?);
-        let delivered = queue.delivered.saturating_mul(epoch.batch_size);
-        let end = delivered.saturating_add(self.dataset.predownload());
-        queue.ahead.next_shard(&epoch, end, |id| self.dataset.shard_of(id))
+    fn next_wanted(&self, queue: &mut Queue<B>) -> Option<usize> {
+        let Queue { epoch, ahead, .. } = queue;
+        let epoch = epoch.as_mut()?;
+        let end = epoch.samples_delivered().saturating_add(self.dataset.predownload() as u64);
+        ahead.next_shard(epoch, end, |id| self.dataset.shard_of(id))
     }
 }
 
@@ -97,18 +109,34 @@ mod tests {
 
     #[test]
     fn each_shard_is_wanted_once_and_until_its_last_batch() {
-        let epoch = Epoch { ids: vec![0, 10, 1, 20, -1, 11, 30, 31], batch_size: 2 };
+        let batches = vec![vec![0, 10], vec![1, 20], vec![-1, 11], vec![30, 31]];
+        let mut epoch = Epoch::from_batches(Box::new(batches.into_iter()));
         let shard_of = |id: u64| Some((id / 10) as usize);
         let mut ahead = Ahead::default();
-        assert_eq!(ahead.next_shard(&epoch, 6, shard_of), Some(0));
-        assert_eq!(ahead.next_shard(&epoch, 6, shard_of), Some(1));
-        assert_eq!(ahead.next_shard(&epoch, 6, shard_of), Some(2));
-        assert_eq!(ahead.next_shard(&epoch, 6, shard_of), None, "beyond the window");
+        assert_eq!(ahead.next_shard(&mut epoch, 5, shard_of), Some(0));
+        assert_eq!(ahead.next_shard(&mut epoch, 5, shard_of), Some(1));
+        assert_eq!(ahead.next_shard(&mut epoch, 5, shard_of), Some(2));
+        assert_eq!(ahead.next_shard(&mut epoch, 5, shard_of), None, "beyond the window");
         ahead.release(2);
         let mut wanted: Vec<_> = ahead.wanted.keys().copied().collect();
         wanted.sort_unstable();
         assert_eq!(wanted, [1], "shard 1 is needed by batch 2 again");
-        assert_eq!(ahead.next_shard(&epoch, 99, shard_of), Some(3));
-        assert_eq!(ahead.next_shard(&epoch, 99, shard_of), None);
+        assert_eq!(ahead.next_shard(&mut epoch, 99, shard_of), Some(3));
+        assert_eq!(ahead.next_shard(&mut epoch, 99, shard_of), None);
+    }
+
+    #[test]
+    fn what_was_delivered_meanwhile_is_passed_over() {
+        let batches = vec![vec![0, 1], vec![10, 11], vec![20, 21]];
+        let mut epoch = Epoch::from_batches(Box::new(batches.into_iter()));
+        let shard_of = |id: u64| Some((id / 10) as usize);
+        let mut ahead = Ahead::default();
+        assert_eq!(ahead.next_shard(&mut epoch, 1, shard_of), Some(0));
+        for batch in 0..2 {
+            assert!(epoch.batch(batch).is_some());
+            epoch.deliver();
+        }
+        assert_eq!(ahead.next_shard(&mut epoch, 4, shard_of), None);
+        assert_eq!(ahead.next_shard(&mut epoch, 5, shard_of), Some(2));
     }
 }

@@ -22,21 +22,56 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! Tokens of samples that all have one length come as one buffer for each batch, which is used
+//! again:
+//!
+//! ```no_run
+//! use mds::{BatchLoader, Checkpoint, LoaderOptions, Rows};
+//!
+//! # fn main() -> mds::Result<()> {
+//! # let dataset = mds::StreamingDataset::open(vec![], Default::default())?;
+//! # let saved = String::new();
+//! let options = LoaderOptions::default();
+//! let loader = BatchLoader::<Rows<i32>>::rows(dataset, options, "tokens", 2048)?;
+//! let mut loader = loader.resumed_at(Checkpoint::from_json(&saved)?)?;
+//! while let Some(batch) = loader.next_batch()? {
+//!     let tokens: &[i32] = batch.data(); // [samples, 2048]
+//! #   _ = tokens;
+//! }
+//! let saved = loader.checkpoint().to_json()?;
+//! # drop(saved);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! What the reference calls `state_dict` is [`BatchLoader::checkpoint`], and its `load_state_dict`
+//! is [`BatchLoader::resumed_at`]. Each reads what the other saved, and the world may change in
+//! between.
 
 mod ahead;
+mod checkpoint;
+mod ids;
+mod picks;
 mod queue;
+mod rows;
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use serde::{Deserialize, Serialize};
-
 use crate::dataset::StreamingDataset;
 use crate::error::{Error, ErrorKind, Result};
-use crate::order::State;
+use crate::order::{EpochOrder, State};
 use crate::shard::Sample;
-use queue::{Epoch, Shared};
+pub use checkpoint::Checkpoint;
+use ids::Epoch;
+use picks::Held;
+pub use picks::Picks;
+use queue::{Make, Shared, panicked};
+use rows::Gather;
+pub use rows::{Number, Rows};
 
 /// Threads that fetch shards ahead of use, where shards must be fetched.
 const FETCHING_THREADS: usize = 4;
@@ -65,34 +100,31 @@ pub struct Batch<T> {
     pub items: Vec<T>,
 }
 
-/// Where a loader stands, and in which dataset: what a checkpoint stores.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Checkpoint {
-    /// The position, with the reference's field names.
-    #[serde(flatten)]
-    pub state: State,
-    /// The [fingerprint](StreamingDataset::index_fingerprint) of the dataset, if known.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub index_fingerprint: Option<String>,
-}
+/// Delivers the batches of one rank, epoch after epoch, each made of its samples one by one.
+pub type Loader<T> = BatchLoader<Batch<T>>;
 
-impl From<State> for Checkpoint {
-    /// A position in a dataset that is not named, as the reference stores it.
-    fn from(state: State) -> Self {
-        Self { state, index_fingerprint: None }
-    }
-}
-
-/// Delivers the batches of one rank, epoch after epoch.
+/// Delivers the batches of one rank, epoch after epoch: each a `B`.
 ///
-/// Dropping a loader ends its threads and waits for them; a map function that is running is
-/// waited for.
-pub struct Loader<T> {
-    shared: Arc<Shared<T>>,
+/// There are three ways to make a batch:
+///
+/// | | a batch is |
+/// | --- | --- |
+/// | [`Loader::new`] | what a function makes of each sample, and the numbers of the samples |
+/// | [`BatchLoader::rows`] | one buffer of numbers, gathered from a column: [`Rows`] |
+/// | [`BatchLoader::collated`] | what a function makes of all samples together |
+///
+/// Dropping a loader ends its threads and waits for them; a function that is running is waited
+/// for.
+pub struct BatchLoader<B> {
+    shared: Arc<Shared<B>>,
     options: LoaderOptions,
     threads: Vec<JoinHandle<()>>,
+    /// What the thread that asks for batches needs to make them itself.
+    held: Option<Held>,
     /// The state that the run was resumed from.
     resumed: Option<State>,
+    /// The order to begin with, where it is known already.
+    order: Option<EpochOrder>,
     epoch: u64,
     /// Samples of the epoch, over all ranks, that came before this loader began it.
     offset: u64,
@@ -100,9 +132,9 @@ pub struct Loader<T> {
     failed: bool,
 }
 
-impl<T> fmt::Debug for Loader<T> {
+impl<B> fmt::Debug for BatchLoader<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Loader")
+        f.debug_struct("BatchLoader")
             .field("options", &self.options)
             .field("epoch", &self.epoch)
             .field("offset", &self.offset)
@@ -110,7 +142,7 @@ impl<T> fmt::Debug for Loader<T> {
     }
 }
 
-impl<T: Send + 'static> Loader<T> {
+impl<T: Send + 'static> BatchLoader<Batch<T>> {
     /// A loader at the beginning of epoch 0. `map` runs on the loader's threads, once for each
     /// sample; its first error is returned instead of the batch. Threads start with the first
     /// batch that is asked for.
@@ -118,14 +150,14 @@ impl<T: Send + 'static> Loader<T> {
     where
         F: Fn(Sample) -> Result<T> + Send + Sync + 'static,
     {
-        Self::at(dataset, options, Box::new(map), None)
+        Self::collated(dataset, options, mapped(map))
     }
 
     /// A loader that delivers what the one that stood at `checkpoint` had not delivered yet. The
     /// world and the number of threads may differ from that one's.
     ///
     /// # Errors
-    /// [`InvalidArgument`](ErrorKind::InvalidArgument) if the checkpoint names another dataset.
+    /// As [`resumed_at`](Self::resumed_at).
     pub fn resume<F>(
         dataset: Arc<StreamingDataset>,
         options: LoaderOptions,
@@ -135,46 +167,103 @@ impl<T: Send + 'static> Loader<T> {
     where
         F: Fn(Sample) -> Result<T> + Send + Sync + 'static,
     {
-        let Checkpoint { state, index_fingerprint } = checkpoint.into();
-        if let Some(saved) = index_fingerprint.filter(|s| s != dataset.index_fingerprint()) {
-            return Err(Error::invalid(
-                format!(
-                    "the checkpoint was made with another dataset (index {saved}) \
-                     than this one (index {})",
-                    dataset.index_fingerprint()
-                ),
-                "resume with the dataset of the checkpoint or start afresh",
-            ));
-        }
-        Ok(Self::at(dataset, options, Box::new(map), Some(state)))
+        Self::new(dataset, options, map).resumed_at(checkpoint)
     }
+}
 
-    fn at(
+/// Makes a batch by mapping each sample.
+fn mapped<T>(
+    map: impl Fn(Sample) -> Result<T> + Send + Sync + 'static,
+) -> impl Fn(&mut Picks<'_>) -> Result<Batch<T>> + Send + Sync + 'static {
+    move |picks| {
+        let ids = picks.ids().to_vec();
+        let mut items = Vec::with_capacity(ids.len());
+        picks.for_each_owned(|sample| {
+            // Caught here too, where it is known which sample it was.
+            let mapped = catch_unwind(AssertUnwindSafe(|| map(sample)));
+            items.push(mapped.unwrap_or_else(|panic| Err(panicked("map", panic.as_ref())))?);
+            Ok(())
+        })?;
+        Ok(Batch { ids, items })
+    }
+}
+
+impl<T: Number> BatchLoader<Rows<T>> {
+    /// A loader at the beginning of epoch 0 whose batches are the numbers of a column, gathered
+    /// into one buffer of `[samples, width]`.
+    ///
+    /// The column is an `ndarray` of `T`, of any shape with `width` numbers, or `bytes` that are
+    /// such numbers, little-endian. Buffers of batches that were dropped are used again.
+    ///
+    /// # Errors
+    /// [`InvalidArgument`](ErrorKind::InvalidArgument) if there is no such column or it cannot
+    /// hold such rows. A single row that is longer or shorter is an error when its turn comes.
+    pub fn rows(
         dataset: Arc<StreamingDataset>,
         options: LoaderOptions,
-        map: queue::Map<T>,
-        resumed: Option<State>,
-    ) -> Self {
-        // A thread that finds nothing to do for want of room is no use.
-        let prefetch = options.prefetch_batches.max(options.num_workers).max(1);
+        column: &str,
+        width: usize,
+    ) -> Result<Self> {
+        // Those that wait, and one with the caller; a second one while the caller exchanges them.
+        let buffers = prefetch(options) + 2;
+        let gather = Gather::new(dataset.shared_schema(), column, width, buffers)?;
+        Ok(Self::collated(dataset, options, move |picks| gather.rows(picks)))
+    }
+}
+
+/// Batches that may be ready or in the making: a thread that finds nothing to do for want of room
+/// is no use.
+fn prefetch(options: LoaderOptions) -> usize {
+    options.prefetch_batches.max(options.num_workers).max(1)
+}
+
+impl<B: Send + 'static> BatchLoader<B> {
+    /// A loader at the beginning of epoch 0 whose batches `make` makes of all their samples
+    /// together. It runs on the loader's threads, once for each batch; its first error is returned
+    /// instead of the batch.
+    pub fn collated<F>(dataset: Arc<StreamingDataset>, options: LoaderOptions, make: F) -> Self
+    where
+        F: Fn(&mut Picks<'_>) -> Result<B> + Send + Sync + 'static,
+    {
+        let make: Make<B> = Box::new(make);
         Self {
-            shared: Arc::new(Shared::new(dataset, map, prefetch)),
+            shared: Arc::new(Shared::new(dataset, make, prefetch(options))),
             options,
             threads: Vec::new(),
-            epoch: resumed.map_or(0, |state| state.epoch),
-            offset: resumed.map_or(0, |state| state.sample_in_epoch),
-            resumed,
+            held: None,
+            resumed: None,
+            order: None,
+            epoch: 0,
+            offset: 0,
             failed: false,
         }
+    }
+
+    /// This loader, which must not have delivered anything yet, moved to where another one stood at
+    /// `checkpoint`. The world and the number of threads may differ from that one's.
+    ///
+    /// # Errors
+    /// [`InvalidArgument`](ErrorKind::InvalidArgument) if the checkpoint names another dataset or an
+    /// unknown version, or if this dataset and its world cannot go on from it. A checkpoint that
+    /// names no dataset is taken, with a warning.
+    pub fn resumed_at(mut self, checkpoint: impl Into<Checkpoint>) -> Result<Self> {
+        let checkpoint = checkpoint.into();
+        checkpoint.check(&self.shared.dataset)?;
+        let state = checkpoint.state;
+        let order =
+            self.shared.dataset.plan().epoch(state.epoch, state.sample_in_epoch, Some(&state));
+        self.order = Some(order?);
+        (self.epoch, self.offset, self.resumed) = (state.epoch, state.sample_in_epoch, Some(state));
+        Ok(self)
     }
 
     /// The next batch, or `None` once at the end of each epoch. Blocks until it is ready.
     ///
     /// # Errors
-    /// The first error of the map function, of reading the batch's samples or of computing the
-    /// epoch's order; a panic of the map function is one too. The loader then has stopped: make a
-    /// new one from [`checkpoint`](Self::checkpoint), which stands before the failed batch.
-    pub fn next_batch(&mut self) -> Result<Option<Batch<T>>> {
+    /// The first error of the caller's function, of reading the batch's samples or of computing the
+    /// epoch's order; a panic of the function is one too. The loader then has stopped: make a new
+    /// one from [`checkpoint`](Self::checkpoint), which stands before the failed batch.
+    pub fn next_batch(&mut self) -> Result<Option<B>> {
         if self.failed {
             return Err(Error::new(
                 ErrorKind::InvalidArgument,
@@ -190,39 +279,34 @@ impl<T: Send + 'static> Loader<T> {
         batch
     }
 
-    fn advance(&mut self) -> Result<Option<Batch<T>>> {
+    fn advance(&mut self) -> Result<Option<B>> {
         if !self.shared.has_epoch() {
             self.begin_epoch()?;
         }
-        loop {
-            let next = match self.options.num_workers {
-                0 => self.shared.make_here(),
-                _ => self.shared.take(|| self.threads.iter().all(JoinHandle::is_finished)),
-            };
-            match next {
-                // Only padding, before other batches of this rank.
-                Some(Ok(batch)) if batch.ids.is_empty() => {}
-                Some(batch) => return batch.map(Some),
-                None => {
-                    self.shared.end_epoch();
-                    self.epoch += 1;
-                    self.offset = 0;
-                    return Ok(None);
-                }
+        let next = match self.options.num_workers {
+            0 => {
+                let held = self.held.get_or_insert_with(|| Held::of(&self.shared.dataset));
+                self.shared.make_here(held)
             }
+            _ => self.shared.take(|| self.threads.iter().all(JoinHandle::is_finished)),
+        };
+        if next.is_none() {
+            self.shared.end_epoch();
+            self.epoch += 1;
+            self.offset = 0;
         }
+        next.transpose()
     }
 
     fn begin_epoch(&mut self) -> Result<()> {
         let dataset = &self.shared.dataset;
         let plan = dataset.plan();
         let place = plan.place(dataset.rank())?;
-        let order = plan.epoch(self.epoch, self.offset, self.resumed.as_ref())?;
-        let mut ids: Vec<i64> = order.rank_batches(place.node, place.rank).flatten().collect();
-        // Batches at the end that are padding only are no batches of this rank.
-        let used = ids.iter().rposition(|id| *id >= 0).map_or(0, |last| last + 1);
-        ids.truncate(used.next_multiple_of(order.batch_size()));
-        self.shared.begin_epoch(Epoch { ids, batch_size: order.batch_size() });
+        let order = match self.order.take() {
+            Some(order) => order,
+            None => plan.epoch(self.epoch, self.offset, self.resumed.as_ref())?,
+        };
+        self.shared.begin_epoch(Epoch::new(order, place));
         if self.threads.is_empty() {
             self.start_threads()?;
         }
@@ -249,7 +333,7 @@ impl<T: Send + 'static> Loader<T> {
     }
 }
 
-impl<T> Loader<T> {
+impl<B> BatchLoader<B> {
     /// The position after the batches delivered so far: what was prepared ahead does not count.
     /// After the last batch of an epoch it is the start of the next one, whether or not the `None`
     /// between them was fetched; a loader resumed from there begins with the next epoch's batches.
@@ -265,12 +349,11 @@ impl<T> Loader<T> {
 
     /// The [`state`](Self::state) together with the dataset's fingerprint.
     pub fn checkpoint(&self) -> Checkpoint {
-        let fingerprint = self.shared.dataset.index_fingerprint().to_owned();
-        Checkpoint { state: self.state(), index_fingerprint: Some(fingerprint) }
+        Checkpoint::new(self.state(), &self.shared.dataset)
     }
 }
 
-impl<T> Drop for Loader<T> {
+impl<B> Drop for BatchLoader<B> {
     fn drop(&mut self) {
         self.shared.stop();
         for thread in self.threads.drain(..) {

@@ -7,73 +7,65 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
-use super::Batch;
 use super::ahead::Ahead;
+use super::ids::Epoch;
+use super::picks::{Held, Picks};
 use crate::cache::relock;
 use crate::dataset::StreamingDataset;
 use crate::error::{Error, ErrorKind, Result};
-use crate::shard::Sample;
 use crate::storage::Stop;
 
-pub(super) type Map<T> = Box<dyn Fn(Sample) -> Result<T> + Send + Sync>;
+/// Makes a batch of its samples.
+pub(super) type Make<B> = Box<dyn Fn(&mut Picks<'_>) -> Result<B> + Send + Sync>;
 
-/// The ids of one rank in one epoch, `[batch][position]` flat; -1 is padding.
-#[derive(Debug, Default)]
-pub(super) struct Epoch {
-    pub(super) ids: Vec<i64>,
-    pub(super) batch_size: usize,
-}
-
-impl Epoch {
-    fn batches(&self) -> usize {
-        self.ids.len().checked_div(self.batch_size).unwrap_or(0)
-    }
-
-    fn batch(&self, batch: usize) -> &[i64] {
-        &self.ids[batch * self.batch_size..(batch + 1) * self.batch_size]
-    }
-}
-
-pub(super) struct Shared<T> {
+pub(super) struct Shared<B> {
     pub(super) dataset: Arc<StreamingDataset>,
-    map: Map<T>,
+    make: Make<B>,
     /// Batches that may be taken beyond those delivered.
     prefetch: usize,
     pub(super) stop: Stop,
-    queue: Mutex<Queue<T>>,
-    /// There may be something to do for workers and fetchers.
+    queue: Mutex<Queue<B>>,
+    /// There may be something to do for workers.
     work: Condvar,
-    /// A batch is done.
+    /// There may be something to do for fetchers.
+    fetch: Condvar,
+    /// The batch that is waited for is done.
     done: Condvar,
 }
 
-pub(super) struct Queue<T> {
+pub(super) struct Queue<B> {
     /// `None` between epochs.
-    pub(super) epoch: Option<Arc<Epoch>>,
+    pub(super) epoch: Option<Epoch>,
     /// The next batch for a worker.
     next: usize,
-    /// Batches handed out.
-    pub(super) delivered: usize,
-    done: BTreeMap<usize, Result<Batch<T>>>,
+    done: BTreeMap<usize, Result<B>>,
     pub(super) ahead: Ahead,
+    /// Workers and fetchers that wait. Where nobody does, waking would be a system call for nothing.
+    idle_workers: usize,
+    idle_fetchers: usize,
+    /// Whether somebody waits for the batch that is to be delivered next.
+    awaited: bool,
 }
 
-impl<T> Shared<T> {
-    pub(super) fn new(dataset: Arc<StreamingDataset>, map: Map<T>, prefetch: usize) -> Self {
+impl<B> Shared<B> {
+    pub(super) fn new(dataset: Arc<StreamingDataset>, make: Make<B>, prefetch: usize) -> Self {
         let queue = Queue {
             epoch: None,
             next: 0,
-            delivered: 0,
             done: BTreeMap::new(),
             ahead: Ahead::default(),
+            idle_workers: 0,
+            idle_fetchers: 0,
+            awaited: false,
         };
         Self {
             dataset,
-            map,
+            make,
             prefetch,
             stop: Stop::new(),
             queue: Mutex::new(queue),
             work: Condvar::new(),
+            fetch: Condvar::new(),
             done: Condvar::new(),
         }
     }
@@ -84,6 +76,7 @@ impl<T> Shared<T> {
         // Taking the lock keeps a thread from missing the call between its check and its wait.
         drop(self.lock());
         self.work.notify_all();
+        self.fetch.notify_all();
         self.done.notify_all();
     }
 
@@ -93,72 +86,81 @@ impl<T> Shared<T> {
 
     pub(super) fn begin_epoch(&self, epoch: Epoch) {
         let mut queue = self.lock();
-        queue.epoch = Some(Arc::new(epoch));
-        (queue.next, queue.delivered) = (0, 0);
+        queue.epoch = Some(epoch);
+        queue.next = 0;
         queue.done.clear();
         queue.ahead = Ahead::default();
         drop(queue);
         self.work.notify_all();
+        self.fetch.notify_all();
     }
 
     pub(super) fn end_epoch(&self) {
         let mut queue = self.lock();
         queue.epoch = None;
-        queue.delivered = 0;
         queue.ahead = Ahead::default();
     }
 
     /// Samples of this epoch handed out, without padding; `None` if that was all of them.
     pub(super) fn samples_delivered(&self) -> Option<u64> {
-        let queue = self.lock();
-        let Some(epoch) = &queue.epoch else { return Some(0) };
-        let end = queue.delivered * epoch.batch_size;
-        (queue.delivered < epoch.batches())
-            .then(|| epoch.ids[..end].iter().filter(|id| **id >= 0).count() as u64)
+        let mut queue = self.lock();
+        let Some(epoch) = &mut queue.epoch else { return Some(0) };
+        (!epoch.is_over()).then(|| epoch.samples_delivered())
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, Queue<T>> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Queue<B>> {
         relock(&self.queue)
     }
 
-    /// Waits for work; the loader's drop or an error wakes it too.
-    pub(super) fn wait_for_work<'a>(
+    /// Waits until the fetchers may look further ahead; the loader's drop or an error ends it too.
+    pub(super) fn wait_to_fetch<'a>(
         &self,
-        queue: MutexGuard<'a, Queue<T>>,
-    ) -> MutexGuard<'a, Queue<T>> {
-        self.work.wait(queue).unwrap_or_else(|poisoned| poisoned.into_inner())
+        mut queue: MutexGuard<'a, Queue<B>>,
+    ) -> MutexGuard<'a, Queue<B>> {
+        queue.idle_fetchers += 1;
+        let mut queue = self.fetch.wait(queue).unwrap_or_else(|poisoned| poisoned.into_inner());
+        queue.idle_fetchers -= 1;
+        queue
     }
 
     /// Makes batches until the loader goes away.
     pub(super) fn work(&self) {
+        let mut held = Held::of(&self.dataset);
         let mut queue = self.lock();
         while !self.stop.is_raised() {
-            let Some((epoch, batch)) = queue.claim(self.prefetch) else {
-                queue = self.wait_for_work(queue);
+            let Some((number, ids)) = queue.claim(self.prefetch) else {
+                queue.idle_workers += 1;
+                queue = self.work.wait(queue).unwrap_or_else(|poisoned| poisoned.into_inner());
+                queue.idle_workers -= 1;
                 continue;
             };
             drop(queue);
-            let made = self.make(epoch.batch(batch));
+            let made = self.make(&ids, &mut held);
             queue = self.lock();
-            queue.done.insert(batch, made);
-            self.done.notify_all();
+            queue.done.insert(number, made);
+            let next = queue.epoch.as_ref().map(Epoch::delivered);
+            if queue.awaited && next == Some(number) {
+                self.done.notify_one();
+            }
         }
     }
 
     /// The next batch in order, made by the workers; `None` at the end of the epoch.
-    pub(super) fn take(&self, all_gone: impl Fn() -> bool) -> Option<Result<Batch<T>>> {
+    pub(super) fn take(&self, all_gone: impl Fn() -> bool) -> Option<Result<B>> {
         let mut queue = self.lock();
         loop {
-            let total = queue.epoch.as_ref().map_or(0, |epoch| epoch.batches());
-            if queue.delivered >= total {
-                return None;
-            }
-            let next = queue.delivered;
+            let epoch = queue.epoch.as_mut()?;
+            let next = epoch.delivered();
             if let Some(made) = queue.done.remove(&next) {
                 return Some(self.deliver(queue, made));
             }
+            if queue.epoch.as_mut()?.is_over() {
+                return None;
+            }
             let pause = Duration::from_secs(1);
+            queue.awaited = true;
             queue = self.done.wait_timeout(queue, pause).unwrap_or_else(|e| e.into_inner()).0;
+            queue.awaited = false;
             if all_gone() {
                 return Some(Err(Error::new(
                     ErrorKind::Caller,
@@ -170,58 +172,56 @@ impl<T> Shared<T> {
     }
 
     /// The next batch in order, made in this thread; `None` at the end of the epoch.
-    pub(super) fn make_here(&self) -> Option<Result<Batch<T>>> {
-        let (epoch, batch) = self.lock().claim(1)?;
-        let made = self.make(epoch.batch(batch));
+    pub(super) fn make_here(&self, held: &mut Held) -> Option<Result<B>> {
+        let (_, ids) = self.lock().claim(1)?;
+        let made = self.make(&ids, held);
         Some(self.deliver(self.lock(), made))
     }
 
-    fn deliver(
-        &self,
-        mut queue: MutexGuard<'_, Queue<T>>,
-        made: Result<Batch<T>>,
-    ) -> Result<Batch<T>> {
+    fn deliver(&self, mut queue: MutexGuard<'_, Queue<B>>, made: Result<B>) -> Result<B> {
         if made.is_ok() {
-            queue.delivered += 1;
-            let delivered = queue.delivered;
-            queue.ahead.release(delivered);
+            let Queue { epoch: Some(epoch), ahead, done, .. } = &mut *queue else { return made };
+            epoch.deliver();
+            ahead.release(epoch.delivered());
+            // As long as many batches are ready there is no hurry: a worker that is woken for each
+            // of them spends its time on waking.
+            let ready = done.len();
+            let work = queue.idle_workers > 0 && ready <= self.prefetch / 2;
+            let fetch = queue.idle_fetchers > 0;
             drop(queue);
-            self.work.notify_all();
+            if work {
+                self.work.notify_all();
+            }
+            if fetch {
+                self.fetch.notify_all();
+            }
         }
         made
     }
 
-    fn make(&self, ids: &[i64]) -> Result<Batch<T>> {
-        let mut batch = Batch { ids: Vec::new(), items: Vec::new() };
-        for id in ids.iter().filter_map(|id| u64::try_from(*id).ok()) {
-            let sample = self.dataset.sample_until(id, &self.stop)?;
-            // Nothing of this thread's is used after a panic of the caller's code.
-            let mapped = catch_unwind(AssertUnwindSafe(|| (self.map)(sample)));
-            let item = mapped.unwrap_or_else(|panic| Err(panicked(panic.as_ref())));
-            batch.items.push(item.map_err(|e| match e.position().shard {
-                Some(_) => e,
-                None => e.at_sample(id),
-            })?);
-            batch.ids.push(id);
-            self.stop.check()?;
-        }
-        Ok(batch)
+    fn make(&self, ids: &[u64], held: &mut Held) -> Result<B> {
+        let mut picks = Picks::new(&self.dataset, ids, &self.stop, held);
+        // Nothing of this thread's is used after a panic of the caller's code.
+        catch_unwind(AssertUnwindSafe(|| (self.make)(&mut picks)))
+            .unwrap_or_else(|panic| Err(panicked("batch", panic.as_ref())))
     }
 }
 
-impl<T> Queue<T> {
-    /// The next batch to be made, if there is one within reach.
-    fn claim(&mut self, prefetch: usize) -> Option<(Arc<Epoch>, usize)> {
-        let epoch = self.epoch.as_ref()?;
-        if self.next >= epoch.batches().min(self.delivered.saturating_add(prefetch)) {
+impl<B> Queue<B> {
+    /// The next batch to be made and the numbers of its samples, if there is one within reach.
+    fn claim(&mut self, prefetch: usize) -> Option<(usize, Arc<[u64]>)> {
+        let epoch = self.epoch.as_mut()?;
+        if self.next >= epoch.delivered().saturating_add(prefetch) {
             return None;
         }
+        let ids = Arc::clone(epoch.batch(self.next)?);
         self.next += 1;
-        Some((Arc::clone(epoch), self.next - 1))
+        Some((self.next - 1, ids))
     }
 }
 
-fn panicked(panic: &(dyn Any + Send)) -> Error {
+/// The error for a panic of the caller's function `which`.
+pub(super) fn panicked(which: &str, panic: &(dyn Any + Send)) -> Error {
     let message = panic
         .downcast_ref::<&str>()
         .map(|text| (*text).to_owned())
@@ -229,7 +229,7 @@ fn panicked(panic: &(dyn Any + Send)) -> Error {
         .unwrap_or_else(|| "no message".to_owned());
     Error::new(
         ErrorKind::Caller,
-        format!("the map function of the loader panicked: {message}"),
+        format!("the {which} function of the loader panicked: {message}"),
         "mend the function or leave the sample out",
     )
 }

@@ -99,7 +99,7 @@ pub struct Fields<'s> {
 }
 
 impl<'s> Fields<'s> {
-    pub(super) fn new(schema: &'s Schema) -> Self {
+    pub(crate) fn new(schema: &'s Schema) -> Self {
         Self { schema, faults: Vec::new() }
     }
 

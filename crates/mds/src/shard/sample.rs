@@ -118,7 +118,8 @@ impl<'a> SampleRef<'a> {
         values.map_err(|error| self.located(error))
     }
 
-    fn column_bytes(&self, position: usize) -> Result<&'a [u8]> {
+    /// The stored bytes of the column number `position`.
+    pub(crate) fn column_bytes(&self, position: usize) -> Result<&'a [u8]> {
         let bytes = self.shard.format.column_bytes(self.schema(), self.bytes, position);
         bytes.map_err(|error| self.located(error))
     }
@@ -134,7 +135,8 @@ impl<'a> SampleRef<'a> {
         })
     }
 
-    fn located(&self, error: Error) -> Error {
+    /// Adds to an error where this sample is.
+    pub(crate) fn located(&self, error: Error) -> Error {
         self.shard.located(error.at_sample(self.position as u64))
     }
 }
