@@ -117,7 +117,7 @@ impl Partition {
         if let Some((world, batch_size)) = self.regroup {
             let number = (batch * world.nodes + node) * world.ranks_per_node + rank;
             let first = (number * batch_size) as u64;
-            self.served(0..self.layout.world.nodes, first, batch_size, put);
+            self.served(self.nodes(), first, batch_size, put);
             return;
         }
         let size = self.layout.batch_size;
@@ -148,6 +148,12 @@ impl Partition {
             positions.take(len).enumerate().for_each(|(at, position)| put(done + at, position));
             done += len;
         }
+    }
+
+    /// The nodes that the positions are divided among at first, which are not those of the last
+    /// layout in a relaxed resumption.
+    pub(super) const fn nodes(&self) -> Range<usize> {
+        0..self.layout.world.nodes
     }
 
     /// The positions that are divided.
