@@ -5,7 +5,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 
 use mds::format::HashAlgorithm;
@@ -81,6 +81,7 @@ fn whole_epochs() {
         return;
     }
     let tallies = RefCell::new(BTreeMap::<String, Tally>::new());
+    let ordered = Cell::new(0);
     let cases = names.into_iter().map(|name| (name.clone(), vectors(&name)));
     run("order", cases, |case| {
         let arguments = &case["dataset_args"];
@@ -90,9 +91,13 @@ fn whole_epochs() {
         let shuffle = if shuffled { named("shuffle_algo", "py1e") } else { "unshuffled".into() };
         let row = format!("{:18}{shuffle}", named("batching_method", "random"));
         let mut tallies = tallies.borrow_mut();
-        check_epochs(case, tallies.entry(row).or_default())
-            .map_err(|why| format!("{why}\n  {}", parameters(case)))
+        let tally = tallies.entry(row).or_default();
+        let before = tally.equal;
+        check_epochs(case, tally).map_err(|why| format!("{why}\n  {}", parameters(case)))?;
+        ordered.set(ordered.get() + usize::from(tally.equal > before));
+        Ok(())
     });
+    notice(&format!("{} set-ups give equal orders, both refuse the others", ordered.get()));
     for (row, Tally { equal, refused }) in tallies.into_inner() {
         notice(&format!("{row:30}{equal:5} epochs equal, {refused:4} refused by both"));
     }
