@@ -266,7 +266,7 @@ fn of_worlds() -> Vec<Refusal> {
                    each of the three must be at least 1",
         },
         Refusal {
-            reference: "partition/orig.py, ZeroDivisionError: num_canonical_nodes of a state is 0",
+            reference: "partition/relaxed.py, ZeroDivisionError: num_canonical_nodes of a state is 0",
             ours: of_resumption(options(), world(1, 1), 0, 0, 1),
             text: "num_canonical_nodes is 0; use at least 1, or leave it out",
         },

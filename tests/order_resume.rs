@@ -1,5 +1,16 @@
 //! Resumption: a run that goes on from a checkpoint serves what was left, in the same order, and what
 //! holds when it goes on in another world.
+//!
+//! With the same canonical nodes and the same global batch, and an offset of whole global batches:
+//!
+//! | batching | the same world | other workers | other nodes or ranks |
+//! | --- | --- | --- | --- |
+//! | `random` | equal | equal | every full global batch has the same samples |
+//! | `stratified` | equal | equal | every full global batch is equal |
+//! | `per_stream` | equal | equal | the same samples, as long as no stream fills more or fewer batches |
+//! | `device_per_stream` | equal | equal | nothing: its device batches are of another size |
+//!
+//! The last batch of an epoch may differ in another world, which repeats other samples to fill it.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 

@@ -126,7 +126,7 @@ fn all_views_of_an_epoch_agree() {
 }
 
 /// So long that every pass over it is shared among threads.
-fn long_order(shuffle: Option<ShuffleAlgo>, shards: u64) -> EpochOrder {
+fn long_order(method: BatchingMethod, shuffle: Option<ShuffleAlgo>, shards: u64) -> EpochOrder {
     let stream = StreamShape {
         shard_sizes: (0..shards).map(|shard| 20_000 + shard * 37 % 2_000).collect(),
         weight: Weight::Natural,
@@ -135,7 +135,7 @@ fn long_order(shuffle: Option<ShuffleAlgo>, shards: u64) -> EpochOrder {
         batch_size: Some(64),
         num_canonical_nodes: Some(2),
         shuffle_block_size: Some(50_000),
-        ..options(BatchingMethod::Random, shuffle)
+        ..options(method, shuffle)
     };
     let world = World { nodes: 1, ranks_per_node: 4, workers_per_rank: 2 };
     Plan::new(&[stream], options, world).unwrap().epoch(1, 0, None).unwrap()
@@ -144,7 +144,7 @@ fn long_order(shuffle: Option<ShuffleAlgo>, shards: u64) -> EpochOrder {
 #[test]
 fn a_long_order_is_the_same_as_a_whole_and_step_by_step() {
     for shuffle in [ShuffleAlgo::Py1br, ShuffleAlgo::Py1e] {
-        let order = long_order(Some(shuffle), 440);
+        let order = long_order(BatchingMethod::Random, Some(shuffle), 440);
         let whole = order.to_vec();
         let steps: Vec<&[i64]> = whole.chunks(4 * 64).collect();
         for first in (0..steps.len()).step_by(steps.len() / 20) {
@@ -161,12 +161,14 @@ fn a_long_order_is_the_same_as_a_whole_and_step_by_step() {
 
 /// A hash of long orders, as this process computes them.
 fn hashes() -> String {
-    let hash = |shuffle| {
-        let ids = long_order(shuffle, 100).to_vec();
+    let random = SHUFFLES.map(|shuffle| (BatchingMethod::Random, shuffle));
+    let others = METHODS.map(|method| (method, Some(ShuffleAlgo::Py1e)));
+    let hash = |(method, shuffle)| {
+        let ids = long_order(method, shuffle, 60).to_vec();
         let bytes: Vec<u8> = ids.into_iter().flat_map(i64::to_le_bytes).collect();
-        HashAlgorithm::Xxh3_128.hex(&bytes)
+        HashAlgorithm::Xxh3_128.hex(&bytes).as_str().to_owned()
     };
-    SHUFFLES.map(|shuffle| hash(shuffle).as_str().to_owned()).join(" ")
+    random.into_iter().chain(others).map(hash).collect::<Vec<_>>().join(" ")
 }
 
 /// The environment variable that makes a copy of this test tell its hashes.
