@@ -7,10 +7,8 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
-use std::any::Any;
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
@@ -22,6 +20,10 @@ use mds::format::{
 };
 use mds::{ErrorKind, Shard, ShardOptions, Writer, WriterOptions};
 use serde_json::Value as Json;
+
+#[path = "support/vectors.rs"]
+mod vectors;
+use vectors::{assert_some_vectors, golden_dir, notice, panic_text};
 
 type Outcome<T = ()> = Result<T, Box<dyn std::error::Error>>;
 
@@ -36,14 +38,8 @@ macro_rules! ensure {
 
 #[test]
 fn reference_datasets_are_read_and_reproduced() {
-    // A test runs in its crate's folder; who sets a relative path means it from the workspace's root.
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../..")
-        .join(std::env::var_os("MDS_GOLDEN_DIR").unwrap_or("tests/golden".into()));
-    // Vectors of the order alone are cases too: tests/golden_order.rs runs those.
-    let parts = ["mds", "numpy_rng.json", "primitives", "order", "e2e"];
-    let some = parts.iter().any(|part| root.join(part).exists());
-    assert!(some, "there are no golden vectors in {}", root.display());
+    assert_some_vectors();
+    let root = golden_dir();
     let Ok(entries) = fs::read_dir(root.join("mds")) else {
         notice(&format!("SKIPPED: {} has no part mds/", root.display()));
         return;
@@ -79,16 +75,6 @@ fn reference_datasets_are_read_and_reproduced() {
     ));
     assert!(failed.is_empty(), "{} cases failed:\n{}", failed.len(), failed.join("\n"));
     assert!(ran > 0, "no case ran");
-}
-
-/// Written past the capture of the test harness, so that a passing run says what it skipped.
-fn notice(text: &str) {
-    let _ = writeln!(std::io::stderr(), "golden_mds: {text}");
-}
-
-fn panic_text(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("?").to_owned()
 }
 
 /// How many compressed files of each extension came out byte for byte as the reference's. Another

@@ -1,16 +1,19 @@
 """Writes order vectors for random configurations, computed by mosaicml-streaming, in the layout of tests/golden.
 
-usage: order_vectors.py OUT [--seed N] [--count N]
+usage: order_vectors.py OUT [--seed N] [--primitives N] [--epochs N]
 
 Set-ups that the reference refuses are kept, with the name of its exception: ours must refuse them too.
 """
 
 import argparse
+import atexit
+import contextlib
+import fcntl
+import hashlib
 import json
 import logging
 import os
 import random
-import subprocess
 import sys
 import tempfile
 import warnings
@@ -26,6 +29,7 @@ from streaming.base.world import World
 warnings.filterwarnings("ignore")
 logging.disable(logging.WARNING)
 SHUFFLES = ["naive", "py1br", "py1e", "py1s", "py2s"]
+METHODS = ["random", "random", "stratified", "per_stream", "device_per_stream"]
 
 
 def result_of(compute):
@@ -89,40 +93,97 @@ def sampling(draw):
     return case
 
 
-def stream_weights(draw, count):
-    kind = draw.choice(["plain", "proportion", "absolute"])
+def stream_weights(draw, count, most):
+    """Weights of all kinds; those that cannot stand together among them."""
+    proportion = lambda: {"proportion": draw.choice([0.0, 1.0]) if draw.random() < 0.03 else round(draw.random() + 0.05, 4)}
+    repeat = lambda: {"repeat": 0.0 if draw.random() < 0.03 else round(draw.uniform(0.3, 2.5), 2)}
+    choose = lambda: {"choose": 0 if draw.random() < 0.03 else draw.randint(20, most)}
+    kind = draw.choice(["plain"] * 3 + ["proportion"] * 3 + ["absolute"] * 3 + ["anything"])
     if kind == "plain":
         return [{} for _ in range(count)]
     if kind == "proportion":
-        # All different: the reference's own stratified order depends on the processor if four streams are alike.
-        return [{"proportion": round(draw.random() + 0.05, 4)} for _ in range(count)]
-    absolute = [lambda: {"repeat": round(draw.uniform(0.3, 2.5), 2)}, lambda: {"choose": draw.randint(20, 300)}, dict]
-    return [draw.choice(absolute)() for _ in range(count)]
+        return [proportion() for _ in range(count)]
+    kinds = [repeat, choose, dict] + [proportion] * (kind == "anything")
+    return [draw.choice(kinds)() for _ in range(count)]
 
 
-def random_epoch_case(draw, name):
-    count = draw.choice([1, 1, 2, 3, 5, 9, 14])
-    streams = stream_weights(draw, count)
+def random_world(draw):
+    nodes = draw.choice([1, 1, 1, 2, 2, 3, 4, draw.choice([5, 6, 8])])
+    return {"nodes": nodes, "ranks_per_node": draw.choice([1, 1, 2, 3, draw.choice([4, 8])]), "workers_per_rank": draw.randint(1, 4)}
+
+
+def small_case(draw):
+    """A few hundred samples, with every argument at random."""
+    count = draw.choice([1, 1, 2, 3, 4, 5, 9, 14])
+    most = draw.choice([5, 40, 200])
+    streams = stream_weights(draw, count, 300)
     for stream in streams:
-        sizes = [draw.choice([0, draw.randint(1, 40), draw.randint(10, 60)]) for _ in range(draw.randint(0, 6))]
-        stream["shard_sizes"] = sizes + [draw.randint(20, 60)]
-    nodes = draw.choice([1, 1, 2, 3, 4])
+        sizes = [draw.choice([0, draw.randint(1, most), draw.randint(10, 60)]) for _ in range(draw.randint(0, 12))]
+        sizes.insert(draw.randint(0, len(sizes)), draw.choice([draw.randint(1, 9), draw.randint(20, 60), draw.randint(20, 60)]))
+        stream["shard_sizes"] = sizes
+    world = random_world(draw)
+    nodes = world["nodes"]
     arguments = {
         "shuffle": draw.random() < 0.85,
         "shuffle_algo": draw.choice(SHUFFLES),
         "shuffle_seed": draw.randrange(1 << draw.choice([4, 32, 63])),
-        "batching_method": draw.choice(["random", "random", "stratified", "per_stream", "device_per_stream"]),
+        "batching_method": draw.choice(METHODS),
         "sampling_method": draw.choice(["balanced", "balanced", "fixed"]),
-        "sampling_granularity": draw.choice([1, 1, 3, 16]),
+        "sampling_granularity": draw.choice([1, 1, 3, 16, 1000, 0] if draw.random() < 0.1 else [1, 1, 3, 16]),
         "partition_algo": draw.choice(["relaxed", "relaxed", "orig"]),
-        "num_canonical_nodes": draw.choice([nodes, nodes * draw.randint(1, 4), max(1, nodes // 2)]),
-        "shuffle_block_size": draw.choice([draw.randint(1, 40), draw.randint(40, 400), 100_000]),
+        "num_canonical_nodes": draw.choice([None, None, nodes, nodes, nodes, nodes * draw.randint(1, 8), nodes * draw.randint(1, 3),
+                                            max(1, nodes // 2), draw.randint(1, 12)]),
+        "shuffle_block_size": draw.choice([None, draw.randint(1, 40), draw.randint(40, 400), draw.randint(40, 400), 100_000]),
     }
-    if draw.random() < 0.4 and not any("repeat" in stream or "choose" in stream for stream in streams):
-        arguments["epoch_size"] = draw.randint(30, 1500)
-    world = {"nodes": nodes, "ranks_per_node": draw.randint(1, 4), "workers_per_rank": draw.randint(1, 3)}
-    return {"name": name, "streams": streams, "physical_world": world, "replication": draw.choice([None, None, 2]),
-            "batch_size": draw.choice([1, 2, 4, 5, 8, 16]), "dataset_args": arguments}
+    ranks = nodes * world["ranks_per_node"]
+    replication = draw.choice([None, None, 1, draw.choice([k for k in (1, 2, 3, 4) if ranks % k == 0])])
+    if draw.random() < 0.03:
+        replication = draw.choice([0, 2, 3])
+    if draw.random() < (0.05 if any("repeat" in stream or "choose" in stream for stream in streams) else 0.5):
+        arguments["epoch_size"] = draw.choice([draw.randint(1, 60), draw.randint(30, 1500), str(draw.randint(30, 900)), "0.5k", "1x"]
+                                              if draw.random() < 0.2 else [draw.randint(30, 1500)])
+    return {"streams": streams, "physical_world": world, "replication": replication,
+            "batch_size": draw.choice([1, 2, 2, 3, 4, 5, draw.choice([8, 16])]), "dataset_args": arguments}
+
+
+def large_case(draw, samples, shard, block):
+    """So many samples that a shuffle is computed in many parts, most of them begun in the middle.
+
+    `shard` and `block` bound the sizes of shards and shuffle blocks.
+    """
+    count = draw.choice([1, 1, 2, 3])
+    streams = [{} for _ in range(count)]
+    if draw.random() < 0.5:
+        streams = [draw.choice([dict, lambda: {"repeat": round(draw.uniform(0.6, 1.8), 2)}])() for _ in range(count)]
+    total = draw.randint(*samples)
+    for stream in streams:
+        sizes, least = [], draw.choice([1, shard[0]])
+        while sum(sizes) < total // count:
+            sizes.append(0 if draw.random() < 0.02 else draw.randint(least, shard[1]) if draw.random() < 0.5 else shard[1])
+        stream["shard_sizes"] = sizes
+    nodes = draw.choice([1, 1, 2, 4])
+    arguments = {
+        "shuffle": True,
+        "shuffle_algo": draw.choice(SHUFFLES),
+        "shuffle_seed": draw.randrange(1 << 40),
+        "batching_method": draw.choice(METHODS),
+        "sampling_granularity": draw.choice([64, 1000]),
+        "partition_algo": draw.choice(["relaxed", "orig"]),
+        "num_canonical_nodes": nodes * draw.choice([1, 1, 2, 4, 16]),
+        "shuffle_block_size": draw.randint(*block),
+    }
+    world = {"nodes": nodes, "ranks_per_node": draw.choice([1, 2, 4]), "workers_per_rank": draw.choice([1, 2])}
+    return {"streams": streams, "physical_world": world, "replication": None, "batch_size": draw.choice([8, 50, 512]),
+            "dataset_args": arguments}
+
+
+def random_epoch_case(draw, number):
+    # Few shuffles are so long that threads share the pass over their random numbers.
+    if number % 200 == 199:
+        return large_case(draw, (1_500_000, 2_500_000), (6_000, 9_000), (20_000, 400_000))
+    if number % 20 == 19:
+        return large_case(draw, (100_000, 200_000), (200, draw.choice([400, 3_000, 20_000])), (300, draw.choice([2_000, 30_000])))
+    return small_case(draw)
 
 
 def write_index(folder, sizes):
@@ -138,11 +199,22 @@ def write_index(folder, sizes):
 
 def world_of(shape, replication=None):
     world = World(shape["nodes"], shape["ranks_per_node"], shape["workers_per_rank"], 0)
-    return world.replicate(replication) if replication else world
+    return world if replication is None else world.replicate(replication)
 
 
 def shape_of(world):
     return {"nodes": world.num_nodes, "ranks_per_node": world.ranks_per_node, "workers_per_rank": world.workers_per_rank}
+
+
+def ambiguous(dataset, world):
+    """Whether streams tie for a place in a stratified batch: from four on, the reference's answer depends on the CPU."""
+    global_batch = world.num_nodes * world.ranks_per_node * dataset.batch_size
+    if not dataset.epoch_size:
+        return False
+    exact = [stream.proportion * global_batch for stream in dataset.streams]
+    remainders = sorted((part - int(part) for part in exact), reverse=True)
+    missing = global_batch - sum(map(int, exact))
+    return len(exact) > 3 and 0 < missing < len(exact) and remainders[missing - 1] == remainders[missing]
 
 
 def run(dataset, method, world, kind, epoch, sample, state=None):
@@ -157,25 +229,32 @@ def run(dataset, method, world, kind, epoch, sample, state=None):
         case["state"] = state
     if error:
         return case | {"error": error}
+    if ids.size > 20_000:
+        return case | {"shape": list(ids.shape), "sha256_le_i64": hashlib.sha256(ids.astype("<i8").tobytes()).hexdigest()}
     flat = ids.reshape(*ids.shape[:3], -1)
     return case | {"shape": list(ids.shape), "ids": flat.tolist()}
 
 
-def whole_epochs(seed):
-    draw = random.Random(seed)
-    case = random_epoch_case(draw, seed)
-    arguments, streams = case["dataset_args"], []
-    with tempfile.TemporaryDirectory() as root:
-        for number, stream in enumerate(case["streams"]):
-            write_index(f"{root}/{number}", stream["shard_sizes"])
-            weights = {key: value for key, value in stream.items() if key != "shard_sizes"}
-            streams.append(Stream(local=f"{root}/{number}", **weights))
-        dataset = StreamingDataset(streams=streams, batch_size=case["batch_size"], **arguments)
-    physical = case["physical_world"]
-    if physical["nodes"] * physical["ranks_per_node"] % 2:
-        case["replication"] = None
-    world = world_of(physical, case["replication"])
-    dataset.initial_physical_nodes = world.num_nodes
+def new_dataset(case, root):
+    streams = []
+    for number, stream in enumerate(case["streams"]):
+        write_index(f"{root}/{number}", stream["shard_sizes"])
+        weights = {key: value for key, value in stream.items() if key != "shard_sizes"}
+        streams.append(Stream(local=f"{root}/{number}", **weights))
+    return StreamingDataset(streams=streams, batch_size=case["batch_size"], **case["dataset_args"])
+
+
+def whole_epochs(draw, number, root, lock):
+    case = random_epoch_case(draw, number)
+    physical, arguments = case["physical_world"], case["dataset_args"]
+    world, error = result_of(lambda: world_of(physical, case["replication"]))
+    if not error:
+        # The names of a dataset's shared memory are those that are free.
+        with locked(lock):
+            dataset, error = result_of(lambda: new_dataset(case, root))
+    if error:
+        return case | {"error": error}
+    dataset._resume(world, 0)
     case["derived"] = {
         "num_canonical_nodes": dataset.num_canonical_nodes,
         "shuffle_block_size": dataset.shuffle_block_size,
@@ -185,48 +264,93 @@ def whole_epochs(seed):
         "proportion_per_stream": [float(stream.proportion).hex() for stream in dataset.streams],
     }
     method = arguments["batching_method"]
-    runs = [run(dataset, method, world, "epoch", epoch, 0) for epoch in (0, draw.randint(1, 9))]
+    case["runs"] = runs = []
+
+    def add_run(world, *position):
+        if method != "stratified" or not ambiguous(dataset, world):
+            runs.append(run(dataset, method, world, *position))
+
+    for epoch in (0, draw.randint(1, 9)):
+        add_run(world, "epoch", epoch, 0)
 
     # Resumed on another world with the same global batch, where one can be made, and another seed.
     global_batch = world.num_nodes * world.ranks_per_node * case["batch_size"]
     other = {"nodes": draw.choice([1, 2, 3, 4, 6]), "ranks_per_node": world.ranks_per_node, "workers_per_rank": draw.randint(1, 3)}
     dataset.batch_size = max(1, global_batch // (other["nodes"] * other["ranks_per_node"]))
-    dataset.shuffle_seed = draw.randrange(1 << 32)
-    state = {"epoch": draw.randint(0, 4), "sample_in_epoch": draw.choice([global_batch, 3 * global_batch, draw.randint(0, 200)]),
-             "num_canonical_nodes": dataset.num_canonical_nodes, "shuffle_seed": dataset.shuffle_seed,
-             "initial_physical_nodes": world.num_nodes}
-    runs.append(run(dataset, method, world_of(other), "resume", state["epoch"], state["sample_in_epoch"], state))
-    return case | {"runs": runs}
+    most = case["derived"]["epoch_size"]
+    state = {"epoch": draw.randint(0, 4),
+             "sample_in_epoch": draw.choice([global_batch, 3 * global_batch, draw.randint(0, 200), draw.randint(0, most + most // 8 + 9),
+                                             draw.randint(0, most // global_batch) * global_batch]),
+             "num_canonical_nodes": draw.choice([dataset.num_canonical_nodes] * 4 + [draw.randint(1, 12)]),
+             "shuffle_seed": draw.randrange(1 << 32)}
+    # Old checkpoints do not say on how many nodes the run began.
+    if draw.random() < 0.8:
+        state["initial_physical_nodes"] = world.num_nodes
+    dataset.shuffle_block_size = arguments["shuffle_block_size"]
+    dataset.load_state_dict(state)
+    other = world_of(other)
+    epoch, sample = dataset._resume(other, state["epoch"])
+    add_run(other, "resume", epoch, sample, state)
+    return case
+
+
+@contextlib.contextmanager
+def locked(path):
+    with open(path, "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def write_epochs(out, seed, numbers):
-    for number in numbers:
-        case = whole_epochs(f"{seed}/{number}")
-        with open(f"{out}/order/{number:04}_random.json", "w") as file:
-            json.dump(case, file)
+    """Writes some cases in a process of their own, since each dataset keeps the descriptors of all before it."""
+    if child := os.fork():
+        return child
+    with tempfile.TemporaryDirectory(dir=out) as tempfile.tempdir:
+        lock = f"{out}/lock"
+        for number in numbers:
+            name = f"{seed}/{number}"
+            draw = random.Random(name)
+            case = {"name": name} | whole_epochs(draw, number, f"{tempfile.tempdir}/{number}", lock)
+            with open(f"{out}/order/{number:04}_random.json", "w") as file:
+                json.dump(case, file)
+        # Held until the process has ended, and given its shared memory back.
+        fcntl.flock(open(lock, "w"), fcntl.LOCK_EX)  # noqa: SIM115
+        atexit._run_exitfuncs()
+    os._exit(0)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--count", type=int, default=300)
-    parser.add_argument("--first", type=int, help="write only epochs, from this number on")
+    parser.add_argument("--primitives", type=int, default=300, help="cases of each single stage")
+    parser.add_argument("--epochs", type=int, default=3000, help="set-ups of whole epochs, a quarter of which is refused")
     arguments = parser.parse_args()
-    out, seed, count = arguments.out, arguments.seed, arguments.count
-    if arguments.first is not None:
-        return write_epochs(out, seed, range(arguments.first, arguments.first + count))
+    out, seed = arguments.out, arguments.seed
 
     draw = random.Random(seed)
     for folder in ("primitives", "order"):
         os.makedirs(f"{out}/{folder}", exist_ok=True)
     for name, make in {"partition": partition, "shuffle": shuffle, "sampling": sampling}.items():
         with open(f"{out}/primitives/{name}.json", "w") as file:
-            json.dump([make(draw) for _ in range(count)], file)
-    # A process for every few cases, because each dataset keeps the descriptors of all before it.
-    for first in range(0, count, 40):
-        part = ["--seed", str(seed), "--first", str(first), "--count", str(min(40, count - first))]
-        subprocess.run([sys.executable, __file__, out, *part], check=True)
+            json.dump([make(draw) for _ in range(arguments.primitives)], file)
+
+    processes = 0
+    for first in range(0, arguments.epochs, 20):
+        if processes == (os.cpu_count() or 1):
+            processes -= join_one()
+        write_epochs(out, seed, range(first, min(first + 20, arguments.epochs)))
+        processes += 1
+    while processes:
+        processes -= join_one()
+    os.remove(f"{out}/lock")
+
+
+def join_one():
+    _, status = os.wait()
+    if status:
+        sys.exit("a process that computes orders failed")
+    return 1
 
 
 main()

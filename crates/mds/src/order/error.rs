@@ -223,7 +223,7 @@ pub enum Error {
         canonical: u64,
         /// Physical nodes, after replication.
         nodes: usize,
-        /// Whether the partition continues a checkpoint.
+        /// Whether it continues a run that was started on another number of nodes.
         resumed: bool,
     },
     /// The relaxed partition cannot regroup the global batch.

@@ -170,7 +170,8 @@ impl Dealt {
             Self::PerStream { origins } => {
                 if let Some((stream, number)) = origins.get(first / global) {
                     let place = number * global + first % global;
-                    let nodes = 0..layout.world.nodes;
+                    // Not the run's nodes, if a resumption deals the batches of other nodes out again.
+                    let nodes = streams[stream].partition.nodes();
                     streams[stream].fill(nodes, place, readers.of(stream), ids);
                 }
             }

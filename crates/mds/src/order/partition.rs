@@ -62,6 +62,8 @@ impl Partition {
             return Err(Error::BatchSize);
         }
         check_canonical_nodes(rule.canonical_nodes)?;
+        // By the world that is, even if the positions are divided as for another one at first.
+        check_offset(rule)?;
         match rule.initial_nodes {
             Some(initial)
                 if rule.algo == PartitionAlgo::Relaxed
@@ -82,7 +84,6 @@ impl Partition {
     /// Divides the positions as the first run did, with its nodes and a batch size that gives the
     /// same global batch; they are then dealt out again for the new nodes.
     fn relaxed(rule: &PartitionRule, initial_nodes: u64) -> Result<Self> {
-        check_offset(rule)?;
         let world = rule.world;
         let nodes = usize::try_from(initial_nodes).unwrap_or(usize::MAX);
         let initial = World { nodes, ..world }.validated()?;
@@ -117,7 +118,7 @@ impl Partition {
         if let Some((world, batch_size)) = self.regroup {
             let number = (batch * world.nodes + node) * world.ranks_per_node + rank;
             let first = (number * batch_size) as u64;
-            self.served(0..self.layout.world.nodes, first, batch_size, put);
+            self.served(self.nodes(), first, batch_size, put);
             return;
         }
         let size = self.layout.batch_size;
@@ -148,6 +149,12 @@ impl Partition {
             positions.take(len).enumerate().for_each(|(at, position)| put(done + at, position));
             done += len;
         }
+    }
+
+    /// The nodes that the positions are divided among at first, which are not those of the last
+    /// layout in a relaxed resumption.
+    pub(super) const fn nodes(&self) -> Range<usize> {
+        0..self.layout.world.nodes
     }
 
     /// The positions that are divided.
@@ -226,11 +233,11 @@ enum Rows {
 
 impl Grid {
     fn new(rule: &PartitionRule) -> Result<Self> {
-        check_offset(rule)?;
         let PartitionRule { samples, canonical_nodes: canonical, world, .. } = *rule;
         let nodes = world.nodes as u64;
         if !divide_one_another(canonical, nodes) {
-            let resumed = rule.initial_nodes.is_some();
+            // A run that begins here has these nodes as its initial ones.
+            let resumed = rule.initial_nodes.is_some_and(|initial| initial != nodes);
             return Err(Error::NodesDoNotDivide { canonical, nodes: world.nodes, resumed });
         }
         let len = samples.div_ceil(canonical);
@@ -438,6 +445,22 @@ mod tests {
     }
 
     #[test]
+    fn how_much_is_dropped_depends_on_the_new_world() {
+        // 39 samples are 42 for the 3 ranks of one node, and 48 for the 12 of four.
+        let rule = |drop_first| PartitionRule {
+            algo: PartitionAlgo::Relaxed,
+            initial_nodes: Some(1),
+            batch_size: 4,
+            drop_first,
+            ..rule(39, 11, 4, 3)
+        };
+        assert!(ranks(&rule(48)).concat().is_empty());
+        assert!(
+            message(&rule(49)).starts_with("cannot resume at sample 49 of an epoch that serves 48")
+        );
+    }
+
+    #[test]
     fn worlds_that_do_not_fit_are_refused() {
         assert_eq!(
             message(&rule(100, 4, 6, 1)),
@@ -461,9 +484,19 @@ mod tests {
              that the run was started with; change batch_size so that it is"
         );
         assert!(message(&PartitionRule { initial_nodes: Some(0), ..relaxed }).contains("0 nodes"));
-        assert!(
-            message(&PartitionRule { initial_nodes: Some(6), ..relaxed }).contains("relaxed"),
-            "the initial nodes do not fit either"
+        let message_of = |algo, initial| {
+            message(&PartitionRule { algo, initial_nodes: Some(initial), ..relaxed })
+        };
+        let does_not_help = "num_canonical_nodes 4 and the 6 physical nodes do not divide one \
+                             another; make one a multiple of the other";
+        assert_eq!(message_of(PartitionAlgo::Relaxed, 6), does_not_help);
+        assert_eq!(message_of(PartitionAlgo::Orig, 6), does_not_help);
+        assert_eq!(
+            message_of(PartitionAlgo::Orig, 4),
+            format!(
+                "{does_not_help} (the relaxed partition takes any number, \
+                 when the checkpoint holds initial_physical_nodes)"
+            )
         );
     }
 
