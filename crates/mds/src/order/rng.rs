@@ -131,29 +131,35 @@ impl Generator {
 
     /// Draws whole words, and writes the halves of each in the order in which 32-bit draws return
     /// them. The half word stays.
-    pub(super) fn fill_halves(&mut self, halves: &mut [u32]) {
-        // Each word waits for the one before; of two rows, each half of the words, one is made while
-        // the other waits.
-        let middle = halves.len() / 4 * 2;
-        let (front, back) = halves.split_at_mut(middle);
+    pub(super) fn fill_halves(&mut self, halves: &mut [[u32; 2]]) {
+        self.fill(halves, |word| [word as u32, (word >> 32) as u32]);
+    }
+
+    /// numpy's `Generator.uniform(low, high, len)`.
+    pub(super) fn fill_uniform(&mut self, low: f64, high: f64, numbers: &mut [f64]) {
+        self.fill(numbers, |word| scaled(word, low, high));
+    }
+
+    /// Fills a row with one word each. A word waits for the one before it: so the row is filled from
+    /// two places, where one is made while the other waits.
+    fn fill<T>(&mut self, row: &mut [T], of_word: impl Fn(u64) -> T) {
+        let (front, back) = row.split_at_mut(row.len() / 2);
         let mut behind = self.pcg.clone();
-        behind.advance(middle as u128 / 2);
-        let put = |pair: &mut [u32; 2], word: u64| *pair = [word as u32, (word >> 32) as u32];
-        let (front, back) = (front.as_chunks_mut().0, back.as_chunks_mut().0);
-        let (equal, rest) = back.split_at_mut(front.len());
-        for (front, back) in front.iter_mut().zip(equal) {
-            put(front, self.pcg.next_u64());
-            put(back, behind.next_u64());
+        behind.advance(front.len() as u128);
+        for (front, back) in front.iter_mut().zip(&mut *back) {
+            *front = of_word(self.pcg.next_u64());
+            *back = of_word(behind.next_u64());
         }
-        rest.iter_mut().for_each(|pair| put(pair, behind.next_u64()));
+        for last in &mut back[front.len()..] {
+            *last = of_word(behind.next_u64());
+        }
         self.pcg = behind;
     }
 
     /// A number in [0, 1) with 53 random bits.
     #[inline]
     pub fn next_f64(&mut self) -> f64 {
-        // 53 bits are as many with a sign, which takes the processor a single instruction.
-        (self.next_u64() >> 11) as i64 as f64 * (1.0 / (1_u64 << 53) as f64)
+        fraction(self.next_u64())
     }
 
     /// Uniform on `0..=max` by rejection under the smallest mask that covers `max`.
@@ -310,12 +316,10 @@ impl Generator {
         low + self.lemire(high.saturating_sub(low).saturating_sub(1))
     }
 
-    /// numpy's `Generator.uniform(low, high)`, whose product and sum are rounded apart: a fused
-    /// multiply-add would give other numbers.
+    /// numpy's `Generator.uniform(low, high)`.
     #[inline]
     pub fn uniform(&mut self, low: f64, high: f64) -> f64 {
-        let product = (high - low) * self.next_f64();
-        low + product
+        scaled(self.next_u64(), low, high)
     }
 
     /// numpy's `Generator.choice(n, k, replace=False)`: `k` different numbers below `n`, in
@@ -362,6 +366,21 @@ impl Generator {
     }
 }
 
+/// A number in [0, 1) from 53 bits of a word.
+#[inline]
+fn fraction(word: u64) -> f64 {
+    // 53 bits are as many with a sign, which takes the processor a single instruction.
+    (word >> 11) as i64 as f64 * (1.0 / (1_u64 << 53) as f64)
+}
+
+/// A number in [low, high) from a word. Product and sum are rounded apart: a fused multiply-add would
+/// give other numbers.
+#[inline]
+fn scaled(word: u64, low: f64, high: f64) -> f64 {
+    let product = (high - low) * fraction(word);
+    low + product
+}
+
 /// Of more than 10,000 numbers, from one in fifty on, the tail of the whole range is shuffled; else
 /// Floyd's algorithm draws a set, which is shuffled afterwards.
 const fn is_chosen_by_tail(n: u64, k: u64) -> bool {
@@ -401,13 +420,16 @@ mod tests {
     }
 
     #[test]
-    fn halves_are_filled_in_the_order_of_draws() {
-        for len in [0, 2, 4, 6, 26, 28] {
+    fn rows_are_filled_in_the_order_of_draws() {
+        for len in [0, 1, 2, 3, 13, 14] {
             let (mut fill, mut draw) = (Generator::new(9), Generator::new(9));
-            let mut halves = vec![0; len];
+            let mut halves = vec![[0; 2]; len];
             fill.fill_halves(&mut halves);
-            assert_eq!(halves, (0..len).map(|_| draw.next_u32()).collect::<Vec<_>>());
-            assert_eq!(fill, draw);
+            assert_eq!(halves.concat(), (0..2 * len).map(|_| draw.next_u32()).collect::<Vec<_>>());
+            let mut numbers = vec![0.0; len];
+            fill.fill_uniform(-3.0, 5.5, &mut numbers);
+            let drawn: Vec<f64> = (0..len).map(|_| draw.uniform(-3.0, 5.5)).collect();
+            assert_eq!((numbers, fill), (drawn, draw));
         }
     }
 

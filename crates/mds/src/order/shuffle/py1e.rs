@@ -51,6 +51,7 @@ const BUCKET: usize = 512;
 pub(super) struct KeySort {
     /// Where each bucket begins, then where its next sample goes.
     next: Vec<u32>,
+    keys: Vec<f64>,
     bucketed: Vec<Keyed>,
     /// The ids of one span, and the samples of one bucket.
     span: Vec<u64>,
@@ -104,9 +105,11 @@ impl Py1e {
     fn count_below(&self, node: &Node, bound: u64) -> u64 {
         let spans = self.spans_near(node, bound, bound);
         let mut below = self.spans.places(spans.start).start - node.places.start;
+        let mut keys = Vec::new();
         for span in spans {
-            let bound = bound as f64;
-            below += self.keys(node, span).filter(|key| *key < bound).count() as u64;
+            keys.clear();
+            self.extend_keys(node, span, &mut keys);
+            below += keys.iter().filter(|key| **key < bound as f64).count() as u64;
         }
         below
     }
@@ -139,10 +142,10 @@ impl Py1e {
         near(low, reach).max(first.start)..end
     }
 
-    /// The keys of a span's samples, in the order after its shuffle.
+    /// Appends the keys of a span's samples, in the order after its shuffle.
     ///
     /// A span moves within a block of a random size around it, but not beyond the canonical node.
-    fn keys(&self, node: &Node, span: usize) -> impl Iterator<Item = f64> + use<> {
+    fn extend_keys(&self, node: &Node, span: usize, keys: &mut Vec<f64>) {
         let mut rng = self.key_starts[span].clone();
         let block = rng.integers(self.block.0, self.block.1);
         let places = self.spans.places(span);
@@ -152,8 +155,12 @@ impl Py1e {
         let len = (node.places.end - node.places.start) as f64;
         let down = (-reach).max(-(offset as f64));
         let up = reach.min(len - offset as f64 - size);
-        (offset..offset + (places.end - places.start))
-            .map(move |at| at as f64 + rng.uniform(down, up))
+        let first = keys.len();
+        keys.resize(first + (places.end - places.start) as usize, 0.0);
+        rng.fill_uniform(down, up, &mut keys[first..]);
+        for (at, shift) in (offset..).zip(&mut keys[first..]) {
+            *shift += at as i64 as f64;
+        }
     }
 }
 
@@ -163,7 +170,7 @@ impl Py1e {
 fn window(block: u64, longest: u64, nodes: u64) -> u64 {
     const MOST: u64 = 1 << 22;
     let memory = ((1 << 24) / nodes).min(MOST);
-    block.saturating_mul(8).min(memory).max(block).max(longest.saturating_mul(2))
+    block.saturating_mul(4).min(memory).max(block).max(longest.saturating_mul(2))
 }
 
 impl Segments for Py1e {
@@ -185,32 +192,38 @@ impl Segments for Py1e {
         let spans = self.spans_near(node, low, high);
         let bounds = low as f64..high as f64;
         let len = (places.end - places.start) as usize;
-        let KeySort { next, bucketed, span: ids, bucket } = &mut scratch.key_sort;
+        let KeySort { next, keys, bucketed, span: ids, bucket } = &mut scratch.key_sort;
 
         let width = self.window.min(node.places.end - node.places.start - low) as usize;
         let buckets = width.div_ceil(BUCKET) + 1;
         let bucket_of = |key: f64| (whole(key - bounds.start) / BUCKET).min(buckets - 1);
         next.clear();
         next.resize(buckets + 1, 0);
-        for key in spans.clone().flat_map(|span| self.keys(node, span)) {
-            if bounds.contains(&key) {
-                next[bucket_of(key) + 1] += 1;
-            }
+        keys.clear();
+        let all = self.spans.places(spans.end - 1).end - self.spans.places(spans.start).start;
+        if keys.capacity() < all as usize {
+            *keys = Vec::with_capacity(all as usize);
+            ask_for_huge_pages(keys);
+        }
+        spans.clone().for_each(|span| self.extend_keys(node, span, keys));
+        for key in keys.iter().filter(|key| bounds.contains(key)) {
+            next[bucket_of(*key) + 1] += 1;
         }
         for i in 1..next.len() {
             next[i] += next[i - 1];
         }
         if bucketed.len() < len {
-            *bucketed = Vec::with_capacity(len.next_power_of_two());
+            *bucketed = Vec::with_capacity(len + len / 32);
             ask_for_huge_pages(bucketed);
             bucketed.resize(bucketed.capacity(), (0.0, 0));
         }
+        let mut keys = keys.iter();
         for span in spans {
             ids.clear();
             let (first, last) = self.spans.spans[span];
             samples.extend(first..last, ids);
             self.starts[span].clone().shuffle(ids);
-            for (key, &id) in self.keys(node, span).zip(ids.iter()) {
+            for (&id, &key) in ids.iter().zip(&mut keys) {
                 if bounds.contains(&key) {
                     let place = &mut next[bucket_of(key)];
                     bucketed[*place as usize] = (key, id);
@@ -220,6 +233,7 @@ impl Segments for Py1e {
         }
         // Now `next` holds where each bucket ends.
         let mut sorted = Vec::with_capacity(len);
+        ask_for_huge_pages(&mut sorted);
         let mut start = 0;
         for (number, &end) in next[..buckets].iter().enumerate() {
             let low = bounds.start + (number * BUCKET) as f64;
@@ -239,27 +253,34 @@ fn whole(number: f64) -> usize {
     ((number + ONES).to_bits() & ((1 << 52) - 1)) as usize
 }
 
-/// Sorts keys from `low` on into `sorted`, stably: first by their whole part.
+/// Sorts keys from `low` on into `sorted`, stably: first by the nearest quarter.
 fn sort_bucket(keyed: &[Keyed], low: f64, sorted: &mut Vec<Keyed>) {
-    // Keys were rounded to their bucket.
-    let whole = |key: f64| whole((key - low).max(0.0)).min(BUCKET);
-    let mut next = [0_u32; BUCKET + 2];
+    // Keys were rounded to their bucket, so that some are a little below it.
+    let quarter = |key: f64| whole(4.0 * (key - low).max(0.0)).min(4 * BUCKET);
+    let mut next = [0_u32; 4 * BUCKET + 2];
     for (key, _) in keyed {
-        next[whole(*key) + 1] += 1;
+        next[quarter(*key) + 1] += 1;
     }
-    for i in 1..next.len() {
-        next[i] += next[i - 1];
+    let mut end = 0;
+    for next in &mut next {
+        end += *next;
+        *next = end;
     }
-    sorted.clear();
-    sorted.resize(keyed.len(), (0.0, 0));
+    if sorted.len() < keyed.len() {
+        sorted.resize(keyed.len(), (0.0, 0));
+    }
+    sorted.truncate(keyed.len());
     for keyed in keyed {
-        let place = &mut next[whole(keyed.0)];
+        let place = &mut next[quarter(keyed.0)];
         sorted[*place as usize] = *keyed;
         *place += 1;
     }
-    // What is left to move stands one or two places off.
+    // What is left to move stands one or two places off, and that is rare.
     for i in 1..sorted.len() {
         let moving = sorted[i];
+        if sorted[i - 1].0 <= moving.0 {
+            continue;
+        }
         let mut at = i;
         while at > 0 && sorted[at - 1].0 > moving.0 {
             sorted[at] = sorted[at - 1];
