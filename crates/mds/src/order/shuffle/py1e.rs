@@ -165,7 +165,7 @@ impl Py1e {
 }
 
 /// The width of the windows of keys. Every span is computed for each window that it reaches, in
-/// blocks of `block` around it, so that eight blocks are wide enough; no wider, as canonical nodes
+/// blocks of `block` around it, so that four blocks are wide enough; no wider, as canonical nodes
 /// hold a window each; and wide enough for spans of any length.
 fn window(block: u64, longest: u64, nodes: u64) -> u64 {
     const MOST: u64 = 1 << 22;
@@ -309,7 +309,7 @@ mod tests {
 
     #[test]
     fn windows_are_bounded_by_blocks_spans_and_memory() {
-        assert_eq!(window(1 << 18, 20_000, 1), 1 << 21);
+        assert_eq!(window(1 << 18, 20_000, 1), 1 << 20);
         assert_eq!(window(4_000_000, 20_000, 1), 1 << 22);
         assert_eq!(window(1 << 18, 20_000, 128), 1 << 18);
         assert_eq!(window(1 << 18, 1 << 20, 1), 1 << 21);
