@@ -5,7 +5,7 @@
 #   make check        format, lints, documentation, licences
 #   make bench        micro-benchmarks (criterion)
 #   make bench-peers  measure this library, the reference and litdata side by side, into benches/runs/
-#   make bench-order  the same for the order of very long epochs; takes 15 GB of memory
+#   make bench-order  the same for the order of very long epochs; takes 18 GB of memory
 #   make conformance  exchange datasets with the reference implementation, both ways
 #   make cuda-check   lint the CUDA feature
 #   make cuda         build with CUDA into target-cuda/, print the device report, train two steps where there is a GPU

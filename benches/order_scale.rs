@@ -68,7 +68,10 @@ fn main() -> Result<(), Failed> {
         return Ok(());
     }
     for row in ROWS {
-        Command::new(env::current_exe()?).arg(row.name).status()?;
+        let status = Command::new(env::current_exe()?).arg(row.name).status()?;
+        if !status.success() {
+            return Err(format!("{} has failed: {status}", row.name).into());
+        }
     }
     Ok(())
 }

@@ -650,6 +650,18 @@ fn what_cannot_be_is_refused() {
         assert_eq!(first, expected, "{err}");
     }
     let sizes = "--shard_sizes=10x3";
+    refused(
+        &["--shard_sizes=1000000000000"],
+        1,
+        "mds-inspect: the streams have 1000000000000 samples, more than can be followed; give \
+         streams of at most 34359738368 samples",
+    );
+    refused(
+        &[sizes, "--shard_bytes=18446744073709551615"],
+        1,
+        "mds-inspect: the shards have 110680464442257309690 bytes, more than can be added up; lower \
+         shard_bytes, so that all shards have at most 1152921504606846976",
+    );
     refused(&[], 2, "error: order needs a dataset: give its REMOTE, --stream or --shard_sizes");
     refused(
         &["--shard_sizes=3y"],

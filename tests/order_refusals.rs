@@ -415,7 +415,7 @@ fn stricter() -> Vec<Refusal> {
         },
         Refusal {
             reference: "runs out of memory",
-            ours: of_epoch(&large(1 << 53, Weight::Natural), options(), world(1, 1)),
+            ours: of_plan(&large(1 << 53, Weight::Natural), options(), world(1, 1)),
             text: "an epoch of 9007199254740992 samples is too long to be ordered; \
                    set epoch_size to at most 4503599627370496 (2^52) samples",
         },
@@ -434,11 +434,41 @@ fn stricter() -> Vec<Refusal> {
             reference: "runs out of memory",
             ours: of_epoch(
                 &large(60, Weight::Natural),
-                OrderOptions { batch_size: Some(1 << 57), ..unshuffled() },
+                OrderOptions { batch_size: Some(1 << 28), ..unshuffled() },
+                World { workers_per_rank: u32::MAX as usize, ..world(1, 1) },
+            ),
+            text: "repeats and padding make an order of 1152921504338411520 ids, more than can be \
+                   counted; lower batch_size, num_canonical_nodes or the number of workers",
+        },
+        Refusal {
+            reference: "runs out of memory",
+            ours: of_plan(
+                &[stream(60, Weight::Natural), stream(60, Weight::Natural)],
+                OrderOptions { epoch_size: Some(u64::MAX), ..options() },
                 world(1, 1),
             ),
-            text: "repeats and padding make an order of 144115188075855872 ids, more than can be \
-                   counted; lower batch_size, num_canonical_nodes or the number of workers",
+            text: "an epoch of 18446744073709551615 samples is too long to be ordered; \
+                   set epoch_size to at most 4503599627370496 (2^52) samples",
+        },
+        Refusal {
+            reference: "runs out of memory",
+            ours: of_epoch(
+                &large(60, Weight::Natural),
+                OrderOptions { batch_size: Some(usize::MAX), ..mixed(BatchingMethod::PerStream) },
+                world(1, 2),
+            ),
+            text: "a global batch of 36893488147419103230 samples is too large; \
+                   lower batch_size or the ranks, so that their product is at most 268435456",
+        },
+        Refusal {
+            reference: "ValueError of numpy's choice, with a shortfall of all samples",
+            ours: of_plan(
+                &[stream(60, Weight::Proportion(1e308)), stream(60, Weight::Proportion(1e308))],
+                options(),
+                world(1, 1),
+            ),
+            text: "the streams' proportions are too large to be added; \
+                   divide all of them by the largest",
         },
         Refusal {
             reference: "runs out of memory",

@@ -213,7 +213,8 @@ const GROWING: [[World; 4]; 3] = [
     [world(1, 1, 1), world(1, 2, 3), world(2, 2, 1), world(2, 4, 2)],
 ];
 
-/// Six nodes of two ranks, then four of one: neither divides the 6 canonical nodes of the other.
+/// Six nodes of two ranks, then four: the number of nodes, 4, and that of canonical nodes, 6, do not
+/// divide one another.
 const RELAXED: [World; 2] = [world(6, 2, 1), world(4, 2, 1)];
 
 fn long_streams(extra: u64) -> Vec<StreamShape> {

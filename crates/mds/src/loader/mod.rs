@@ -205,7 +205,7 @@ impl<T: Number> BatchLoader<Rows<T>> {
         width: usize,
     ) -> Result<Self> {
         // Those that wait, and one with the caller; a second one while the caller exchanges them.
-        let buffers = prefetch(options) + 2;
+        let buffers = prefetch(options).saturating_add(2);
         let gather = Gather::new(dataset.shared_schema(), column, width, buffers)?;
         Ok(Self::collated(dataset, options, move |picks| gather.rows(picks)))
     }
@@ -292,7 +292,7 @@ impl<B: Send + 'static> BatchLoader<B> {
         };
         if next.is_none() {
             self.shared.end_epoch();
-            self.epoch += 1;
+            self.epoch = self.epoch.saturating_add(1);
             self.offset = 0;
         }
         next.transpose()
@@ -342,7 +342,7 @@ impl<B> BatchLoader<B> {
         let (epoch, offset) = match self.shared.samples_delivered() {
             // All ranks have had as many samples as this one: only the last batch may be short.
             Some(samples) => (self.epoch, self.offset + samples * plan.world().ranks() as u64),
-            None => (self.epoch + 1, 0),
+            None => (self.epoch.saturating_add(1), 0),
         };
         plan.state(epoch, offset, self.resumed.as_ref())
     }

@@ -150,6 +150,12 @@ impl<T: Number> Gather<T> {
                 "give a width of at least 1",
             ));
         }
+        if width.checked_mul(T::DTYPE.size()).is_none_or(|bytes| bytes > u32::MAX as usize) {
+            return Err(Error::invalid(
+                format!("rows of {width} numbers are longer than any sample"),
+                "give the number of values in each sample as the width",
+            ));
+        }
         Ok(Self {
             name: name.to_owned(),
             column: Column::find::<T>(schema, name, width)?,

@@ -11,6 +11,7 @@
 //! rejected whatever becomes of the 31 others; so the numbers are what takes time, and the more
 //! threads make them the shorter it is.
 
+use std::io;
 use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::thread;
 
@@ -38,7 +39,11 @@ pub(super) fn shuffle_starts(rng: &mut Generator, lens: &[u64]) -> Vec<Generator
     let are_short = lens.iter().all(|len| *len <= u64::from(u32::MAX));
     let samples = lens.iter().fold(0_u64, |sum, len| sum.saturating_add(*len));
     if threads > 1 && are_short && samples >= WORTH_THREADS {
-        return walk_behind(rng, lens, (threads - 1).min(MOST_MAKERS));
+        let makers = (threads - 1).min(MOST_MAKERS);
+        if let Ok(starts) = walk_behind(rng, lens, makers) {
+            return starts;
+        }
+        // The system starts no more threads, so that this one does all.
     }
     let mut starts = Vec::with_capacity(lens.len());
     for &len in lens {
@@ -49,29 +54,33 @@ pub(super) fn shuffle_starts(rng: &mut Generator, lens: &[u64]) -> Vec<Generator
 }
 
 /// Walks behind `makers` threads that make the numbers.
-fn walk_behind(rng: &mut Generator, lens: &[u64], makers: usize) -> Vec<Generator> {
-    let mut starts = Vec::with_capacity(lens.len());
+///
+/// # Errors
+/// If a thread cannot be started; `rng` then is where it was.
+fn walk_behind(rng: &mut Generator, lens: &[u64], makers: usize) -> io::Result<Vec<Generator>> {
     thread::scope(|scope| {
-        let makers: Vec<Maker> = (0..makers)
+        let makers: io::Result<Vec<Maker>> = (0..makers)
             .map(|number| {
                 let (made, receive) = mpsc::sync_channel(BLOCKS_AHEAD);
                 let (give_back, used) = mpsc::sync_channel(BLOCKS_AHEAD);
                 let mut rng = rng.clone();
                 rng.advance((number * BLOCK_WORDS) as u64);
                 let others = ((makers - 1) * BLOCK_WORDS) as u64;
-                scope.spawn(move || make_numbers(rng, others, &made, &used));
-                Maker { made: receive, used: give_back }
+                let make = move || make_numbers(rng, others, &made, &used);
+                thread::Builder::new().spawn_scoped(scope, make)?;
+                Ok(Maker { made: receive, used: give_back })
             })
             .collect();
         // The threads end when the walk drops its ends of the channels.
-        let mut walk = Walk::new(rng.clone(), makers);
+        let mut walk = Walk::new(rng.clone(), makers?);
+        let mut starts = Vec::with_capacity(lens.len());
         for &len in lens {
             starts.push(walk.generator().clone());
             walk.skip_shuffle(len as u32);
         }
         *rng = walk.generator().clone();
-    });
-    starts
+        Ok(starts)
+    })
 }
 
 /// Makes every so many blocks, leaving out those of the `others`, until nobody wants more.
@@ -242,7 +251,7 @@ mod tests {
             let expected = one_by_one(&mut end, &lens);
             for makers in [1, 2, 5] {
                 let mut rng = before.clone();
-                let starts = walk_behind(&mut rng, &lens, makers);
+                let starts = walk_behind(&mut rng, &lens, makers).unwrap();
                 assert!(starts == expected && rng == end, "{makers} makers, half {half}");
             }
         }

@@ -118,6 +118,9 @@ impl EpochOrder {
     }
 
     /// The whole order in stretches, computed on all processors: for those who want all of it.
+    ///
+    /// # Panics
+    /// While it is computed, if the system can start no thread.
     pub fn stretches(&self) -> Stretches {
         Stretches::new(self.clone())
     }

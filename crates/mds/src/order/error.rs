@@ -116,6 +116,11 @@ pub enum Error {
         /// What was given.
         value: f64,
     },
+    /// The sum of the proportions is not a number.
+    #[error(
+        "the streams' proportions are too large to be added; divide all of them by the largest"
+    )]
+    WeightsTooLarge,
     /// Some streams have a proportion, others have not.
     #[error(
         "stream {stream} has no proportion while others have one; \
@@ -165,6 +170,17 @@ pub enum Error {
     OrderTooLong {
         /// Ids that the order would have.
         ids: u128,
+    },
+    /// One batch of every rank is more than anybody can hold.
+    #[error(
+        "a global batch of {ids} samples is too large; \
+         lower batch_size or the ranks, so that their product is at most {most}"
+    )]
+    GlobalBatchTooLarge {
+        /// Samples per batch times ranks.
+        ids: u128,
+        /// The most that there may be.
+        most: u128,
     },
     /// More canonical nodes than can be kept apart.
     #[error("num_canonical_nodes {canonical} is too large; use at most {most}")]

@@ -120,7 +120,8 @@ pub struct OrderOptions {
     pub shuffle: bool,
     /// How to shuffle.
     pub shuffle_algo: ShuffleAlgo,
-    /// Seed of every draw.
+    /// Seed of every draw. The reference takes any natural number; a run whose seed does not fit into
+    /// 64 bits cannot be continued here.
     pub shuffle_seed: u64,
     /// Samples over which the block algorithms mix. `None`: 4,000,000 per canonical node count,
     /// at least 262,144.

@@ -18,6 +18,7 @@ use super::epoch::Layout;
 use super::error::{Error, Result};
 use super::options::PartitionAlgo;
 use super::shuffle::check_canonical_nodes;
+use super::weights::check_samples;
 use super::world::World;
 
 /// What a partition depends on.
@@ -54,13 +55,16 @@ impl Partition {
     ///
     /// # Errors
     /// [`Error::OffsetBeyondEpoch`], [`Error::NodesDoNotDivide`], [`Error::TooFewSamples`],
-    /// [`Error::GlobalBatchDoesNotDivide`], [`Error::BatchSize`], [`Error::NoCanonicalNodes`],
+    /// [`Error::GlobalBatchDoesNotDivide`], [`Error::GlobalBatchTooLarge`], [`Error::EpochTooLong`],
+    /// [`Error::BatchSize`], [`Error::NoCanonicalNodes`],
     /// [`Error::TooManyCanonicalNodes`], [`Error::OrderTooLong`] or an error about the world.
     pub fn new(rule: &PartitionRule) -> Result<Self> {
         let world = rule.world.validated()?;
         if rule.batch_size == 0 {
             return Err(Error::BatchSize);
         }
+        check_global_batch(&world, rule.batch_size)?;
+        check_samples(rule.samples)?;
         check_canonical_nodes(rule.canonical_nodes)?;
         // By the world that is, even if the positions are divided as for another one at first.
         check_offset(rule)?;
@@ -87,9 +91,7 @@ impl Partition {
         let world = rule.world;
         let nodes = usize::try_from(initial_nodes).unwrap_or(usize::MAX);
         let initial = World { nodes, ..world }.validated()?;
-        let global_batch = (world.ranks() as u64)
-            .checked_mul(rule.batch_size as u64)
-            .ok_or(Error::OrderTooLong { ids: world.ranks() as u128 * rule.batch_size as u128 })?;
+        let global_batch = world.ranks() as u64 * rule.batch_size as u64;
         let ranks = initial.ranks() as u64;
         if !global_batch.is_multiple_of(ranks) {
             return Err(Error::GlobalBatchDoesNotDivide { global_batch, ranks });
@@ -189,6 +191,13 @@ impl Partition {
     pub(super) fn full_batches(&self) -> u64 {
         self.grid.per_rank() / self.layout.batch_size as u64
     }
+}
+
+/// A batch of every rank must fit into memory.
+pub(super) fn check_global_batch(world: &World, batch_size: usize) -> Result<()> {
+    const MOST: u128 = 1 << 28;
+    let ids = world.ranks() as u128 * batch_size as u128;
+    if ids > MOST { Err(Error::GlobalBatchTooLarge { ids, most: MOST }) } else { Ok(()) }
 }
 
 const fn divide_one_another(a: u64, b: u64) -> bool {
@@ -502,13 +511,25 @@ mod tests {
 
     #[test]
     fn absurd_sizes_are_refused_before_memory_is_taken() {
-        let absurd = [
-            PartitionRule { batch_size: usize::MAX, ..rule(5, 1, 1, 1) },
-            PartitionRule { samples: u64::MAX, ..rule(5, 1, 1, 1) },
-        ];
-        for rule in absurd {
-            assert!(matches!(Partition::new(&rule).unwrap_err(), Error::OrderTooLong { .. }));
+        for (nodes, ranks) in [(1, 1), (4, 2)] {
+            let rule = rule(5, 1, nodes, ranks);
+            assert_eq!(
+                message(&PartitionRule { samples: u64::MAX, ..rule }),
+                "an epoch of 18446744073709551615 samples is too long to be ordered; \
+                 set epoch_size to at most 4503599627370496 (2^52) samples"
+            );
+            let ids = (nodes * ranks) as u128 * usize::MAX as u128;
+            assert_eq!(
+                message(&PartitionRule { batch_size: usize::MAX, ..rule }),
+                format!(
+                    "a global batch of {ids} samples is too large; \
+                     lower batch_size or the ranks, so that their product is at most 268435456"
+                )
+            );
         }
+        let workers = World { nodes: 1, ranks_per_node: 1, workers_per_rank: u32::MAX as usize };
+        let rule_of = |batch_size| PartitionRule { world: workers, batch_size, ..rule(5, 1, 1, 1) };
+        assert!(matches!(Partition::new(&rule_of(1 << 28)), Err(Error::OrderTooLong { .. })));
         assert_eq!(
             message(&PartitionRule { canonical_nodes: u64::MAX, ..rule(5, 1, 1, 1) }),
             "num_canonical_nodes 18446744073709551615 is too large; use at most 16777216"

@@ -5,6 +5,7 @@ use super::batching::{self, Run};
 use super::epoch::EpochOrder;
 use super::error::{Error, Result};
 use super::options::OrderOptions;
+use super::partition::check_global_batch;
 use super::state::State;
 use super::weights::{self, Shares, StreamShape};
 use super::world::{Place, World};
@@ -63,6 +64,7 @@ impl Plan {
         }
         let batch_size =
             self.options.batch_size.filter(|&size| size > 0).ok_or(Error::BatchSize)?;
+        check_global_batch(&self.world, batch_size)?;
         batching::order(&Run {
             shards: &self.shards,
             shares: &self.shares,

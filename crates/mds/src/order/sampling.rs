@@ -101,6 +101,22 @@ impl Samples {
         }
     }
 
+    /// A range around the sample that is taken `k`-th which is made in one go: a choice as a whole, or
+    /// some of those that follow one another.
+    pub(super) fn piece(&self, k: u64) -> Range<u64> {
+        const PIECE: u64 = 1 << 16;
+        let part = self.parts.partition_point(|part| part.start <= k);
+        let end = self.parts.get(part).map_or(self.len, |next| next.start);
+        let start = self.parts[part - 1].start;
+        match self.parts[part - 1].taken {
+            Taken::Choice { .. } => start..end,
+            Taken::All => {
+                let first = k - (k - start) % PIECE;
+                first..(first + PIECE).min(end)
+            }
+        }
+    }
+
     /// The largest id that may be among them.
     pub(super) fn max_id(&self) -> u64 {
         let mut end = self.len;
@@ -138,8 +154,8 @@ impl Part {
 ///
 /// Every shard gives all its samples as often as `choose` holds the stream's size. The rest comes
 /// in picks of `granularity` samples of one shard, in an order that is drawn with `seed`. That
-/// order is a single shuffle of all picks, which cannot be had without making it: 2 or 4 bytes and
-/// one random access for each pick.
+/// order is a single shuffle of all picks, which cannot be had without making it, with a random
+/// access for each pick: of 2 bytes (4 from 65,536 shards on) if picks are single samples, else of 8.
 ///
 /// # Errors
 /// [`Error::SamplingGranularity`] or [`Error::TooManyPicks`].
@@ -193,6 +209,7 @@ fn take_singly<T: Copy + Into<u64>>(
     }
 }
 
+/// Picks of several samples each, of which the last one of a shard may be smaller.
 fn take_picks(
     shard_sizes: &[u64],
     granularity: u64,
@@ -202,7 +219,11 @@ fn take_picks(
 ) {
     let mut picks = picks(shard_sizes, granularity);
     rng.shuffle(&mut picks);
-    for (shard, samples) in picks {
+    for Pick { shard, is_rest } in picks {
+        let samples = match is_rest {
+            true => rest(shard_sizes[shard as usize], granularity),
+            false => granularity,
+        };
         let samples = samples.min(left);
         taken[shard as usize] += samples;
         left -= samples;
@@ -212,23 +233,34 @@ fn take_picks(
     }
 }
 
-/// All picks as (shard, samples), in shard order.
-fn picks(shard_sizes: &[u64], granularity: u64) -> Vec<(u32, u64)> {
-    let mut picks = Vec::new();
-    for (shard, &size) in shard_sizes.iter().enumerate() {
-        let full =
-            std::iter::repeat_n((shard as u32, granularity), size.div_ceil(granularity) as usize);
-        picks.extend(full);
+/// Samples of one shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Pick {
+    shard: u32,
+    /// Whether it has what other picks leave of the shard.
+    is_rest: bool,
+}
+
+/// What picks of `granularity` samples leave of a shard for the last one.
+const fn rest(size: u64, granularity: u64) -> u64 {
+    size - (size.div_ceil(granularity) - 1) * granularity
+}
+
+/// All picks in shard order.
+fn picks(shard_sizes: &[u64], granularity: u64) -> Vec<Pick> {
+    let count = |size: &u64| size.div_ceil(granularity) as usize;
+    let mut picks = Vec::with_capacity(shard_sizes.iter().map(count).sum());
+    for (shard, size) in (0..).zip(shard_sizes) {
+        picks.extend(std::iter::repeat_n(Pick { shard, is_rest: false }, count(size)));
     }
     // The last pick of a shard has the rest. The reference finds it by its index, which for an
     // empty shard is the pick before (the very last one, if there is none before): that pick is
     // then made a full one.
     let mut end = 0;
-    for &size in shard_sizes {
-        let count = size.div_ceil(granularity);
-        end += count as usize;
+    for size in shard_sizes {
+        end += count(size);
         let last = end.checked_sub(1).unwrap_or(picks.len() - 1);
-        picks[last].1 = if count == 0 { granularity } else { size - (count - 1) * granularity };
+        picks[last].is_rest = count(size) > 0;
     }
     picks
 }
@@ -329,6 +361,12 @@ mod tests {
         assert_eq!(draw.units.iter().sum::<u64>(), 60);
         let all = ids(&draw, 0..60);
         assert!(all.is_sorted() && all.iter().all(|id| (3..90).contains(id)));
+        let mut at = 0;
+        while at < 60 {
+            let piece = draw.samples.piece(at);
+            assert!(piece.contains(&at) && piece == draw.samples.piece(piece.end - 1));
+            at = piece.end;
+        }
         for start in 0..=60 {
             for end in start..=60 {
                 assert_eq!(ids(&draw, start..end), all[start as usize..end as usize]);
@@ -343,7 +381,7 @@ mod tests {
             let mut expected = vec![0; 4];
             let mut picks = picks(&sizes, 1);
             Generator::new(3).shuffle(&mut picks);
-            picks[..left].iter().for_each(|pick| expected[pick.0 as usize] += 1);
+            picks[..left].iter().for_each(|pick| expected[pick.shard as usize] += 1);
             assert_eq!(samples_per_shard(&sizes, left as u64, 1, 3), Ok(expected.clone()));
             let mut wide = vec![0; 4];
             take_singly(&sizes, left as u64, Generator::new(3), |s| s as u32, &mut wide);
@@ -401,11 +439,18 @@ mod tests {
 
     #[test]
     fn an_empty_shard_fills_the_pick_before_it() {
-        assert_eq!(picks(&[7, 0, 5], 3), [(0, 3), (0, 3), (0, 3), (2, 3), (2, 2)]);
-        assert_eq!(picks(&[7, 5], 3), [(0, 3), (0, 3), (0, 1), (1, 3), (1, 2)]);
+        let sizes = |shards: &[u64]| -> Vec<(u32, u64)> {
+            let size = |pick: Pick| match pick.is_rest {
+                true => rest(shards[pick.shard as usize], 3),
+                false => 3,
+            };
+            picks(shards, 3).into_iter().map(|pick| (pick.shard, size(pick))).collect()
+        };
+        assert_eq!(sizes(&[7, 0, 5]), [(0, 3), (0, 3), (0, 3), (2, 3), (2, 2)]);
+        assert_eq!(sizes(&[7, 5]), [(0, 3), (0, 3), (0, 1), (1, 3), (1, 2)]);
         // With none before, it is the very last pick, which the last shard sets right again.
-        assert_eq!(picks(&[0, 4], 3), [(1, 3), (1, 1)]);
-        assert_eq!(picks(&[0, 4, 0], 3), [(1, 3), (1, 3)]);
+        assert_eq!(sizes(&[0, 4]), [(1, 3), (1, 1)]);
+        assert_eq!(sizes(&[0, 4, 0]), [(1, 3), (1, 3)]);
     }
 
     #[test]

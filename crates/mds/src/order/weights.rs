@@ -46,7 +46,7 @@ pub struct Shares {
 ///
 /// # Errors
 /// [`Error::NoStreams`], [`Error::EmptyStream`], [`Error::InvalidWeight`],
-/// [`Error::MixedWeights`], [`Error::EpochSizeIsFixed`], [`Error::EmptyEpoch`] or
+/// [`Error::WeightsTooLarge`], [`Error::MixedWeights`], [`Error::EpochSizeIsFixed`], [`Error::EmptyEpoch`] or
 /// [`Error::EpochTooLong`].
 pub fn divide(streams: &[StreamShape], epoch_size: Option<u64>, seed: u64) -> Result<Shares> {
     let epoch_size = epoch_size.filter(|&size| size > 0);
@@ -55,6 +55,7 @@ pub fn divide(streams: &[StreamShape], epoch_size: Option<u64>, seed: u64) -> Re
         .iter()
         .try_fold(0_u64, |sum, &size| sum.checked_add(size))
         .ok_or(Error::EpochTooLong { samples: u64::MAX })?;
+    check_samples(total)?;
     if let Some(weights) = relative_weights(streams, &sizes, epoch_size)? {
         return relative_shares(&weights, epoch_size.unwrap_or(total), seed);
     }
@@ -64,6 +65,12 @@ pub fn divide(streams: &[StreamShape], epoch_size: Option<u64>, seed: u64) -> Re
         return Err(Error::EpochSizeIsFixed { epoch_size, stream });
     }
     absolute_shares(streams, &sizes)
+}
+
+/// Float64, in which shares and the distances of `py1e` are computed, holds so many exactly.
+pub(super) fn check_samples(samples: u64) -> Result<()> {
+    const MOST: u64 = 1 << 52;
+    if samples > MOST { Err(Error::EpochTooLong { samples }) } else { Ok(()) }
 }
 
 /// Samples of each stream.
@@ -124,10 +131,19 @@ fn relative_shares(weights: &[f64], epoch_size: u64, seed: u64) -> Result<Shares
     if sum == 0.0 {
         return Err(Error::EmptyEpoch);
     }
+    if !sum.is_finite() {
+        return Err(Error::WeightsTooLarge);
+    }
+    check_samples(epoch_size)?;
     let proportion: Vec<f64> = weights.iter().map(|weight| weight / sum).collect();
     let mut choose: Vec<u64> =
         proportion.iter().map(|part| (epoch_size as f64 * part) as u64).collect();
-    let shortfall = epoch_size.saturating_sub(choose.iter().sum());
+    // Rounding may make the parts of very many samples more than the whole, or too few for one more
+    // sample of each stream to fill it up.
+    let shortfall = epoch_size
+        .checked_sub(choose.iter().sum())
+        .filter(|missing| *missing <= choose.len() as u64)
+        .ok_or(Error::EpochTooLong { samples: epoch_size })?;
     for stream in Generator::new(seed.into()).choice(choose.len() as u64, shortfall) {
         choose[stream as usize] += 1;
     }
@@ -148,6 +164,7 @@ fn absolute_shares(streams: &[StreamShape], sizes: &[u64]) -> Result<Shares> {
     if epoch_size == 0 {
         return Err(Error::EmptyEpoch);
     }
+    check_samples(epoch_size)?;
     let proportion = choose.iter().map(|&samples| samples as f64 / epoch_size as f64).collect();
     Ok(Shares { epoch_size, choose, proportion })
 }

@@ -150,6 +150,10 @@ pub(super) fn run(
     bar.finish_and_clear();
     let outcome = outcome?;
     let report = asked.report(&outcome);
+    // Before the rest is printed, which may find that nobody reads it.
+    if let Some(path) = &rest.svg {
+        draw(&report, &outcome.heats, path)?;
+    }
     match rest.format {
         Format::Text => text::write_report(&report, &listing, full, out)?,
         Format::Json => {
@@ -157,9 +161,6 @@ pub(super) fn run(
             let json = serde_json::to_string(&report).map_err(std::io::Error::from)?;
             writeln!(out, "\n], {}", json.trim_start_matches('{'))?;
         }
-    }
-    if let Some(path) = &rest.svg {
-        draw(&report, &outcome.heats, path)?;
     }
     Ok(())
 }

@@ -186,7 +186,7 @@ impl<'a> Node<'a> {
         self.no_redownload_bytes.max(self.largest_window_bytes)
     }
 
-    /// The most that the cache held, and the steps in which that was more than the limit.
+    /// The most that the cache held, and the steps in which a download went beyond the limit.
     pub(super) fn under_the_limit(&self) -> Option<(u64, u64)> {
         self.limited.as_ref().map(|limited| (limited.largest_bytes, limited.steps_exceeded))
     }

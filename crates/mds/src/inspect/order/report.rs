@@ -117,7 +117,7 @@ pub(super) struct CacheReport {
     pub(super) no_redownload_limit: u64,
     /// The most bytes of shards that are wanted at once: less is exceeded.
     pub(super) largest_window_bytes: u64,
-    /// With a cache_limit: the most bytes held, and steps in which that was more than the limit.
+    /// With a cache_limit: the most bytes held, and steps in which a download went beyond the limit.
     pub(super) held_bytes_max: Option<u64>,
     pub(super) steps_over_limit: Option<u64>,
 }

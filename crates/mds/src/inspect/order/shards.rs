@@ -3,6 +3,7 @@
 
 use super::streams::{Dataset, StreamSpec};
 use super::{Failure, Source};
+use mds::ErrorKind;
 use mds::order::StreamShape;
 
 /// A stream as it was found.
@@ -65,7 +66,9 @@ pub(super) fn find(
         let shape = StreamShape { shard_sizes: sizes, weight: spec.weight };
         streams.push(StreamInfo { name, shape, first_sample, first_shard });
     }
-    Ok((streams, Shards::new(starts, raw, stored)))
+    let shards = Shards::new(starts, raw, stored);
+    shards.check()?;
+    Ok((streams, shards))
 }
 
 impl Shards {
@@ -83,6 +86,29 @@ impl Shards {
             .chain([last])
             .collect();
         shards
+    }
+
+    /// Refuses more than can be counted here: a bit is kept of each sample, and a sum of the bytes.
+    fn check(&self) -> Result<(), Failure> {
+        const MOST_SAMPLES: u64 = 1 << 35;
+        const MOST_BYTES: u128 = 1 << 60;
+        let refuse = |what: String, remedy: String| {
+            Err(Failure::Dataset(mds::Error::new(ErrorKind::InvalidArgument, what, remedy)))
+        };
+        if self.samples() > MOST_SAMPLES {
+            return refuse(
+                format!("the streams have {} samples, more than can be followed", self.samples()),
+                format!("give streams of at most {MOST_SAMPLES} samples"),
+            );
+        }
+        let bytes: u128 = self.raw.iter().chain(&self.stored).map(|bytes| u128::from(*bytes)).sum();
+        if bytes > MOST_BYTES {
+            return refuse(
+                format!("the shards have {bytes} bytes, more than can be added up"),
+                format!("lower shard_bytes, so that all shards have at most {MOST_BYTES}"),
+            );
+        }
+        Ok(())
     }
 
     /// How many there are.

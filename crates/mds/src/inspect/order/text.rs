@@ -108,7 +108,11 @@ fn write_epoch(report: &Report, out: &mut dyn Write) -> Result<(), Failure> {
     write!(out, "steps        {} of {} samples", epoch.steps, epoch.global_batch_size)?;
     let (fewest, most) = (epoch.batches_per_rank_min, epoch.batches_per_rank_max);
     if fewest == most {
-        writeln!(out, "; {most} batches per rank")?;
+        writeln!(
+            out,
+            "; {} per rank",
+            if most == 1 { "1 batch".to_owned() } else { format!("{most} batches") }
+        )?;
     } else {
         writeln!(out, "; {fewest} to {most} batches per rank")?;
     }

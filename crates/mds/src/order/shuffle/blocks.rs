@@ -116,7 +116,7 @@ impl Blocks {
 }
 
 impl Segments for Blocks {
-    fn around(&self, place: u64) -> Range<u64> {
+    fn around(&self, place: u64, _: &Samples) -> Range<u64> {
         self.segment(place).places.clone()
     }
 

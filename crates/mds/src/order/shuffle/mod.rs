@@ -16,7 +16,7 @@
 //!
 //! Segments are what can be computed by itself: making a [`SampleOrder`] finds the state of the
 //! generator at the beginning of each, in one pass over the random numbers that moves no sample (see
-//! `counting`); a [`SampleReader`] then computes the segments that are looked at, and holds one for
+//! `counting`); a [`SampleReader`] then computes the segments that are looked at, and holds two for
 //! each canonical node. So the first samples of an epoch, or those in the middle where a run is
 //! resumed, cost one pass over the numbers and the segments around them.
 //!
@@ -38,6 +38,7 @@ use super::error::{Error, Result};
 use super::options::ShuffleAlgo;
 use super::rng::Generator;
 use super::sampling::{Draw, Samples};
+use super::weights::check_samples;
 use canonical::CanonicalNodes;
 
 /// What a shuffle depends on beside the samples.
@@ -86,7 +87,7 @@ pub struct SampleOrder {
 /// A way to compute the order piece by piece.
 trait Segments: fmt::Debug + Send + Sync {
     /// The places that are computed together with `place`, which is one that exists.
-    fn around(&self, place: u64) -> Range<u64>;
+    fn around(&self, place: u64, samples: &Samples) -> Range<u64>;
 
     /// The ids at the places of a segment, as [`around`](Self::around) gave them.
     fn compute(&self, places: Range<u64>, samples: &Samples, scratch: &mut Scratch) -> Vec<u64>;
@@ -106,8 +107,8 @@ fn block_range(block: u64) -> (u64, u64) {
 impl SampleOrder {
     /// The samples as they are drawn.
     pub fn in_order(draw: Draw, canonical_nodes: u64) -> Self {
-        let segments = Box::new(InOrder { samples: draw.samples.len() });
-        Self { samples: draw.samples, canonical_nodes: canonical_nodes.max(1), segments }
+        let canonical_nodes = canonical_nodes.max(1);
+        Self { samples: draw.samples, canonical_nodes, segments: Box::new(InOrder) }
     }
 
     /// The samples in shuffled order.
@@ -118,18 +119,15 @@ impl SampleOrder {
     /// [`Error::NoCanonicalNodes`], [`Error::TooManyCanonicalNodes`], [`Error::NaiveTooLong`] or
     /// [`Error::EpochTooLong`].
     pub fn shuffled(draw: Draw, rule: &ShuffleRule) -> Result<Self> {
-        const MOST_SAMPLES: u64 = 1 << 52;
         let Draw { units, samples } = draw;
-        if samples.len() > MOST_SAMPLES {
-            return Err(Error::EpochTooLong { samples: samples.len() });
-        }
+        check_samples(samples.len())?;
         check_canonical_nodes(rule.canonical_nodes)?;
         let (algo, block, least) = (rule.algo, rule.block, rule.least_block());
         if block < least {
             return Err(Error::ShuffleBlock { block, algo, least, stream: None });
         }
         // Blocks beyond every sample are all alike; this keeps their arithmetic in bounds.
-        let block = block.min(MOST_SAMPLES);
+        let block = block.min(1 << 52);
         let canonical = || CanonicalNodes::new(&units, rule);
         let segments: Box<dyn Segments> = match algo {
             ShuffleAlgo::Naive => Box::new(naive::Naive::new(&samples, rule)?),
@@ -178,7 +176,7 @@ impl SampleOrder {
     ) {
         let mut at = places.start;
         while at < places.end {
-            let segment = self.segments.around(at);
+            let segment = self.segments.around(at, &self.samples);
             at = segment.end;
             match before.0.get(&segment.start) {
                 Some(held) => shared.insert(Arc::clone(held)),
@@ -199,17 +197,13 @@ pub(super) fn check_canonical_nodes(canonical: u64) -> Result<()> {
     }
 }
 
-/// Samples that are not shuffled, in pieces of any size.
+/// Samples that are not shuffled.
 #[derive(Debug)]
-struct InOrder {
-    samples: u64,
-}
+struct InOrder;
 
 impl Segments for InOrder {
-    fn around(&self, place: u64) -> Range<u64> {
-        const SEGMENT: u64 = 1 << 16;
-        let start = place - place % SEGMENT;
-        start..(start + SEGMENT).min(self.samples)
+    fn around(&self, place: u64, samples: &Samples) -> Range<u64> {
+        samples.piece(place)
     }
 
     fn compute(&self, places: Range<u64>, samples: &Samples, _: &mut Scratch) -> Vec<u64> {
@@ -294,7 +288,7 @@ impl SampleReader {
             std::mem::swap(&mut held.last, &mut held.before);
             if !held.last.places.contains(&place) {
                 held.last = Arc::default();
-                let places = order.segments.around(place);
+                let places = order.segments.around(place, &order.samples);
                 let segment = match self.shared.0.get(&places.start) {
                     Some(segment) => Arc::clone(segment),
                     None => self.segment(order, places),

@@ -37,9 +37,9 @@ impl Naive {
         let mut ids = Vec::with_capacity(samples.len() as usize);
         ask_for_huge_pages(&mut ids);
         let mut part = Vec::new();
-        for start in (0..samples.len()).step_by(SEGMENT as usize) {
+        while (ids.len() as u64) < samples.len() {
             part.clear();
-            samples.extend(start..(start + SEGMENT).min(samples.len()), &mut part);
+            samples.extend(samples.piece(ids.len() as u64), &mut part);
             ids.extend(part.iter().map(|&id| id as u32));
         }
         rng.shuffle(&mut ids);
@@ -55,7 +55,7 @@ impl Naive {
 }
 
 impl Segments for Naive {
-    fn around(&self, place: u64) -> Range<u64> {
+    fn around(&self, place: u64, _: &Samples) -> Range<u64> {
         let start = place - place % SEGMENT;
         start..(start + SEGMENT).min(self.len() as u64)
     }

@@ -165,8 +165,8 @@ impl Py1e {
 }
 
 /// The width of the windows of keys. Every span is computed for each window that it reaches, in
-/// blocks of `block` around it, so that four blocks are wide enough; no wider, as canonical nodes
-/// hold a window each; and wide enough for spans of any length.
+/// blocks of `block` around it, so that four blocks are wide enough; no wider, as a reader
+/// holds two windows of each canonical node (8 bytes a sample); and wide enough for spans of any length.
 fn window(block: u64, longest: u64, nodes: u64) -> u64 {
     const MOST: u64 = 1 << 22;
     let memory = ((1 << 24) / nodes).min(MOST);
@@ -174,7 +174,7 @@ fn window(block: u64, longest: u64, nodes: u64) -> u64 {
 }
 
 impl Segments for Py1e {
-    fn around(&self, place: u64) -> Range<u64> {
+    fn around(&self, place: u64, _: &Samples) -> Range<u64> {
         let node = self.node(place);
         let window = self.window_at(node, place);
         let start = node.places.start;

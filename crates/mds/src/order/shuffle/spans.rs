@@ -25,7 +25,7 @@ impl Py1s {
 }
 
 impl Segments for Py1s {
-    fn around(&self, place: u64) -> Range<u64> {
+    fn around(&self, place: u64, _: &Samples) -> Range<u64> {
         self.spans.places(self.spans.at(place))
     }
 
@@ -77,7 +77,7 @@ impl Py2s {
 }
 
 impl Segments for Py2s {
-    fn around(&self, place: u64) -> Range<u64> {
+    fn around(&self, place: u64, _: &Samples) -> Range<u64> {
         self.parts.places(self.parts.at(place))
     }
 
