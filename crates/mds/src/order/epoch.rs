@@ -127,9 +127,7 @@ impl EpochOrder {
 
     /// The whole order, `[step][node][rank][position]` flat, computed on all processors.
     pub fn to_vec(&self) -> Vec<i64> {
-        // Zeros, which cost nothing until the threads write over them.
-        let mut ids = vec![0; self.layout.len()];
-        ask_for_huge_pages(&mut ids);
+        let mut ids = untouched(self.layout.len());
         let mut stretches = self.stretches();
         let len = stretches.steps * self.layout.global_batch();
         for stretch in ids.chunks_mut(len.max(1)) {
@@ -147,6 +145,13 @@ impl EpochOrder {
             self.mixing.fill(&self.layout, place, step, readers, ids);
         }
     }
+}
+
+/// Zeros, which cost nothing until the threads write over them.
+fn untouched(len: usize) -> Vec<i64> {
+    let mut ids = vec![0; len];
+    ask_for_huge_pages(&mut ids);
+    ids
 }
 
 /// The order of some steps at a time: see [`EpochOrder::stretches`].
@@ -171,7 +176,10 @@ impl Stretches {
         const PART: usize = 1 << 22;
         let threads = thread::available_parallelism().map_or(1, usize::from);
         let step = order.layout.global_batch().max(1);
-        let steps = (PART * threads).div_ceil(step).next_multiple_of(threads);
+        // An order of less than two stretches is one: threads then wait for one another less often.
+        let len = order.layout.len();
+        let ids = if len <= 2 * PART * threads { len } else { PART * threads };
+        let steps = ids.div_ceil(step).next_multiple_of(threads).max(threads);
         Self {
             readers: (0..threads).map(|_| Readers::default()).collect(),
             shared: SharedSegments::default(),
@@ -188,8 +196,12 @@ impl Stretches {
         if steps == 0 {
             return None;
         }
+        let len = steps * self.order.layout.global_batch();
         let mut ids = std::mem::take(&mut self.ids);
-        ids.resize(steps * self.order.layout.global_batch(), 0);
+        ids.truncate(len);
+        if ids.len() < len {
+            ids = untouched(len);
+        }
         self.fill(&mut ids);
         self.ids = ids;
         Some(&self.ids)

@@ -94,6 +94,10 @@ impl Mixing {
         match self {
             Self::Random { partition, samples } => {
                 let reader = readers.of(0);
+                let run = partition.batch_run(node, rank, batch);
+                if run.is_some_and(|run| reader.fill_run(samples, run, ids)) {
+                    return;
+                }
                 partition.batch(node, rank, batch, |at, position| {
                     ids[at] = reader.id(samples, position) as i64;
                 });

@@ -128,6 +128,16 @@ impl Partition {
         positions.take(size).enumerate().for_each(|(at, position)| put(at, position));
     }
 
+    /// The positions of a whole batch of a rank, if they are at equal distances: as nearly always where
+    /// a rank has its samples from one canonical node.
+    pub(super) fn batch_run(&self, node: usize, rank: usize, batch: usize) -> Option<Run> {
+        if self.regroup.is_some() {
+            return None;
+        }
+        let len = self.layout.batch_size;
+        self.grid.rank(node as u64, rank as u64, (batch * len) as u64).run(len as u64)
+    }
+
     /// Gives `count` positions of some nodes, from `first` on in the order in which they are served
     /// (batch, worker, node, rank, position), to `put` with their places in that list.
     pub(super) fn served(
@@ -334,6 +344,13 @@ impl Grid {
     }
 }
 
+/// Positions at equal distances.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Run {
+    pub(super) first: u64,
+    pub(super) step: u64,
+}
+
 /// The positions of one rank in the order of serving.
 #[derive(Debug)]
 struct RankPositions<'a> {
@@ -350,6 +367,16 @@ struct RankPositions<'a> {
 }
 
 impl RankPositions<'_> {
+    /// The next `len` positions, if they are at equal distances in one row, and none is a repetition.
+    fn run(&self, len: u64) -> Option<Run> {
+        let Rows::Split { starts, .. } = &self.grid.rows else { return None };
+        let (first, step) = (starts[self.row as usize] + self.column, self.column_step);
+        let last = first + (len - 1) * step;
+        let is_run =
+            self.row_step == 0 && len <= self.regular && last < starts[self.row as usize + 1];
+        is_run.then_some(Run { first, step })
+    }
+
     /// The one that makes this rank equal to the others: the end of the node's places is
     /// repeated, from just behind what the last full round of ranks began with.
     fn repeated(&self) -> u64 {
@@ -411,6 +438,27 @@ mod tests {
 
     fn message(rule: &PartitionRule) -> String {
         Partition::new(rule).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn runs_are_the_positions_of_their_batches() {
+        let mut runs = 0;
+        for (samples, canonical, nodes, ranks) in
+            [(53, 1, 1, 3), (54, 2, 2, 3), (60, 4, 2, 2), (61, 3, 1, 2), (9, 1, 4, 1), (2, 4, 1, 2)]
+        {
+            let partition = Partition::new(&rule(samples, canonical, nodes, ranks)).unwrap();
+            for batch in 0..partition.layout().batches {
+                for (node, rank) in (0..nodes).flat_map(|n| (0..ranks).map(move |r| (n, r))) {
+                    let mut positions = Vec::new();
+                    partition.batch(node, rank, batch, |_, position| positions.push(position));
+                    if let Some(Run { first, step }) = partition.batch_run(node, rank, batch) {
+                        assert_eq!(positions, [first, first + step]);
+                        runs += 1;
+                    }
+                }
+            }
+        }
+        assert!(runs > 20, "{runs}");
     }
 
     #[test]

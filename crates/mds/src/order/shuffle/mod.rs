@@ -36,6 +36,7 @@ use std::sync::Arc;
 
 use super::error::{Error, Result};
 use super::options::ShuffleAlgo;
+use super::partition::Run;
 use super::rng::Generator;
 use super::sampling::{Draw, Samples};
 use super::weights::check_samples;
@@ -274,6 +275,23 @@ impl SampleReader {
     /// Looks into these segments before it computes any.
     pub(super) fn share(&mut self, segments: SharedSegments) {
         self.shared = segments;
+    }
+
+    /// Writes the ids at places of equal distances, if one segment holds them all. Returns whether it
+    /// does.
+    pub(super) fn fill_run(&mut self, order: &SampleOrder, run: Run, ids: &mut [i64]) -> bool {
+        let Run { first, step } = run;
+        self.id(order, first);
+        let segment = &self.held[self.node].last;
+        let last = first + (ids.len() as u64 - 1) * step;
+        if last >= segment.places.end {
+            return false;
+        }
+        let held = &segment.ids[(first - segment.places.start) as usize..];
+        for (slot, id) in ids.iter_mut().zip(held.iter().step_by(step as usize)) {
+            *slot = *id as i64;
+        }
+        true
     }
 
     #[inline(never)]
