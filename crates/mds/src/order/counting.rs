@@ -20,8 +20,8 @@ use super::rng::Generator;
 /// Words that are made at a time: a block of them stays in the processor's cache.
 const BLOCK_WORDS: usize = 1 << 15;
 
-/// Blocks that a thread may be ahead.
-const BLOCKS_AHEAD: usize = 2;
+/// Blocks that a thread may be ahead: with fewer both sides sleep, and wake one another, too often.
+const BLOCKS_AHEAD: usize = 16;
 
 /// The halves of some words, in the order in which they are drawn.
 type Block = Vec<[u32; 2]>;
