@@ -23,6 +23,9 @@ const BLOCK_WORDS: usize = 1 << 15;
 /// Blocks that a thread may be ahead: with fewer both sides sleep, and wake one another, too often.
 const BLOCKS_AHEAD: usize = 16;
 
+/// How often the walk looks for a block before it sleeps: for as long as it takes to make one or two.
+const LOOKS: usize = 1_000;
+
 /// The halves of some words, in the order in which they are drawn.
 type Block = Vec<[u32; 2]>;
 
@@ -160,8 +163,15 @@ impl Walk {
     fn next_block(&mut self) {
         let maker = &self.makers[self.turn];
         self.turn = (self.turn + 1) % self.makers.len();
-        let next =
-            maker.made.recv().expect("makers go on for as long as the walk has their channels");
+        // It does not sleep at once: the system would wake it on the maker's processor, and leave both
+        // there.
+        let ready = (0..LOOKS).find_map(|_| {
+            thread::yield_now();
+            maker.made.try_recv().ok()
+        });
+        let next = ready
+            .map_or_else(|| maker.made.recv(), Ok)
+            .expect("makers go on for as long as the walk has their channels");
         let used = std::mem::replace(&mut self.block, next);
         // Before the first block there is none to give back; if the maker has enough, this one goes.
         if !used.is_empty() {
