@@ -12,7 +12,7 @@
 //! threads make them the shorter it is.
 
 use std::io;
-use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::sync::mpsc::{self, Receiver, Sender, SyncSender, TryRecvError};
 use std::thread;
 
 use super::rng::Generator;
@@ -26,91 +26,128 @@ const BLOCKS_AHEAD: usize = 16;
 /// How often the walk looks for a block before it sleeps: for as long as it takes to make one or two.
 const LOOKS: usize = 1_000;
 
-/// The halves of some words, in the order in which they are drawn.
-type Block = Vec<[u32; 2]>;
-
 /// Samples whose shuffles are worth more threads than one: about five milliseconds.
 const WORTH_THREADS: u64 = 1 << 22;
 
 /// Beyond so many threads the walk takes longer than the numbers.
 const MOST_MAKERS: usize = 6;
 
-/// The generator as it is before each of some shuffles of `lens` items, one after the other. Leaves
-/// `rng` behind the last one. The result does not depend on the number of threads.
-pub(super) fn shuffle_starts(rng: &mut Generator, lens: &[u64]) -> Vec<Generator> {
-    let threads = thread::available_parallelism().map_or(1, usize::from);
-    let are_short = lens.iter().all(|len| *len <= u64::from(u32::MAX));
-    let samples = lens.iter().fold(0_u64, |sum, len| sum.saturating_add(*len));
-    if threads > 1 && are_short && samples >= WORTH_THREADS {
-        let makers = (threads - 1).min(MOST_MAKERS);
-        if let Ok(starts) = walk_behind(rng, lens, makers) {
-            return starts;
+/// The halves of some words, in the order in which they are drawn.
+type Halves = Vec<[u32; 2]>;
+
+/// Finds starts of shuffles, with the same threads for list after list: the system takes a while to
+/// give new ones a processor of their own.
+#[derive(Default)]
+pub(super) struct Counter {
+    /// `None` until a list is long enough.
+    makers: Option<Vec<Maker>>,
+    /// The number of the last list that was walked behind the makers.
+    list: u64,
+}
+
+impl Counter {
+    /// The generator as it is before each of some shuffles of `lens` items, one after the other. Leaves
+    /// `rng` behind the last one. The result does not depend on the number of threads.
+    pub(super) fn shuffle_starts(&mut self, rng: &mut Generator, lens: &[u64]) -> Vec<Generator> {
+        let are_short = lens.iter().all(|len| *len <= u64::from(u32::MAX));
+        let samples = lens.iter().fold(0_u64, |sum, len| sum.saturating_add(*len));
+        if are_short && samples >= WORTH_THREADS && self.makers.is_none() {
+            let threads = thread::available_parallelism().map_or(1, usize::from);
+            // If the system starts no more threads, this one does all.
+            let makers = start_makers((threads - 1).min(MOST_MAKERS));
+            self.makers = Some(makers.unwrap_or_default());
         }
-        // The system starts no more threads, so that this one does all.
+        match self.makers.as_deref() {
+            Some(makers @ [_, ..]) if are_short && samples >= WORTH_THREADS => {
+                self.list += 1;
+                walk_behind(makers, self.list, rng, lens)
+            }
+            _ => walk_alone(rng, lens),
+        }
     }
-    let mut starts = Vec::with_capacity(lens.len());
-    for &len in lens {
-        starts.push(rng.clone());
+}
+
+fn walk_alone(rng: &mut Generator, lens: &[u64]) -> Vec<Generator> {
+    let mut start = |&len: &u64| {
+        let start = rng.clone();
         rng.skip_shuffle(len);
-    }
+        start
+    };
+    lens.iter().map(&mut start).collect()
+}
+
+/// Walks through list number `list`, of shuffles of fewer than 2^32 items.
+fn walk_behind(makers: &[Maker], list: u64, rng: &mut Generator, lens: &[u64]) -> Vec<Generator> {
+    let mut walk = Walk::new(rng.clone(), makers, list);
+    let mut start = |&len: &u64| {
+        let start = walk.generator().clone();
+        walk.skip_shuffle(len as u32);
+        start
+    };
+    let starts = lens.iter().map(&mut start).collect();
+    *rng = walk.generator().clone();
     starts
 }
 
-/// Walks behind `makers` threads that make the numbers.
-///
-/// # Errors
-/// If a thread cannot be started; `rng` then is where it was.
-fn walk_behind(rng: &mut Generator, lens: &[u64], makers: usize) -> io::Result<Vec<Generator>> {
-    thread::scope(|scope| {
-        let makers: io::Result<Vec<Maker>> = (0..makers)
-            .map(|number| {
-                let (made, receive) = mpsc::sync_channel(BLOCKS_AHEAD);
-                let (give_back, used) = mpsc::sync_channel(BLOCKS_AHEAD);
-                let mut rng = rng.clone();
-                rng.advance((number * BLOCK_WORDS) as u64);
-                let others = ((makers - 1) * BLOCK_WORDS) as u64;
-                let make = move || make_numbers(rng, others, &made, &used);
-                thread::Builder::new().spawn_scoped(scope, make)?;
-                Ok(Maker { made: receive, used: give_back })
-            })
-            .collect();
-        // The threads end when the walk drops its ends of the channels.
-        let mut walk = Walk::new(rng.clone(), makers?);
-        let mut starts = Vec::with_capacity(lens.len());
-        for &len in lens {
-            starts.push(walk.generator().clone());
-            walk.skip_shuffle(len as u32);
-        }
-        *rng = walk.generator().clone();
-        Ok(starts)
-    })
+/// A thread that makes numbers. It ends when this is dropped.
+struct Maker {
+    /// From where on to make them, and for which list.
+    tasks: Sender<(u64, Generator)>,
+    made: Receiver<Block>,
+    used: SyncSender<Halves>,
 }
 
-/// Makes every so many blocks, leaving out those of the `others`, until nobody wants more.
-fn make_numbers(mut rng: Generator, others: u64, made: &SyncSender<Block>, used: &Receiver<Block>) {
+/// Numbers for a list.
+struct Block {
+    list: u64,
+    halves: Halves,
+}
+
+fn start_makers(count: usize) -> io::Result<Vec<Maker>> {
+    let start = |_| {
+        let (tasks, task) = mpsc::channel();
+        let (made, receive) = mpsc::sync_channel(BLOCKS_AHEAD);
+        let (used, give_back) = mpsc::sync_channel(BLOCKS_AHEAD);
+        let others = ((count - 1) * BLOCK_WORDS) as u64;
+        let name = "mds-numbers".to_owned();
+        let make = move || make_numbers(others, &task, &made, &give_back);
+        thread::Builder::new().name(name).spawn(make)?;
+        Ok(Maker { tasks, made: receive, used })
+    };
+    (0..count).map(start).collect()
+}
+
+/// Makes every so many blocks, leaving out those of the `others`, of one list after the other.
+fn make_numbers(
+    others: u64,
+    tasks: &Receiver<(u64, Generator)>,
+    made: &SyncSender<Block>,
+    used: &Receiver<Halves>,
+) {
+    let Ok((mut list, mut rng)) = tasks.recv() else { return };
     loop {
-        let mut block = used.try_recv().unwrap_or_else(|_| vec![[0; 2]; BLOCK_WORDS]);
-        rng.fill_halves(&mut block);
+        let mut halves = used.try_recv().unwrap_or_else(|_| vec![[0; 2]; BLOCK_WORDS]);
+        rng.fill_halves(&mut halves);
         rng.advance(others);
-        if made.send(block).is_err() {
+        if made.send(Block { list, halves }).is_err() {
             return;
+        }
+        match tasks.try_recv() {
+            Ok(task) => (list, rng) = task,
+            Err(TryRecvError::Empty) => {}
+            Err(TryRecvError::Disconnected) => return,
         }
     }
 }
 
-/// The channels to a thread that makes numbers.
-struct Maker {
-    made: Receiver<Block>,
-    used: SyncSender<Block>,
-}
-
 /// A walk through numbers that others make.
-struct Walk {
-    makers: Vec<Maker>,
+struct Walk<'a> {
+    makers: &'a [Maker],
+    list: u64,
     /// Whose block comes next.
     turn: usize,
     /// Draws of 32 bits, and how many of them are taken.
-    block: Block,
+    block: Halves,
     at: usize,
     /// The generator as it was at the last start, and the draws taken since then.
     start: Generator,
@@ -119,10 +156,16 @@ struct Walk {
     half: Option<u32>,
 }
 
-impl Walk {
-    fn new(start: Generator, makers: Vec<Maker>) -> Self {
+impl<'a> Walk<'a> {
+    /// Sets the makers to work for list number `list`, which begins at `start`.
+    fn new(start: Generator, makers: &'a [Maker], list: u64) -> Self {
+        let mut first = start.clone();
+        for maker in makers {
+            maker.tasks.send((list, first.clone())).expect(MAKERS_STAY);
+            first.advance(BLOCK_WORDS as u64);
+        }
         let half = start.buffered_half();
-        Self { makers, turn: 0, block: Vec::new(), at: 0, start, taken: 0, half }
+        Self { makers, list, turn: 0, block: Vec::new(), at: 0, start, taken: 0, half }
     }
 
     /// The generator as it is here.
@@ -163,21 +206,39 @@ impl Walk {
     fn next_block(&mut self) {
         let maker = &self.makers[self.turn];
         self.turn = (self.turn + 1) % self.makers.len();
+        let next = loop {
+            let Block { list, halves } = maker.next();
+            if list == self.list {
+                break halves;
+            }
+            // Made ahead for the list before.
+            maker.give_back(halves);
+        };
+        let used = std::mem::replace(&mut self.block, next);
+        if !used.is_empty() {
+            maker.give_back(used);
+        }
+        self.at = 0;
+    }
+}
+
+/// Why a channel to a maker is never closed before the walk ends.
+const MAKERS_STAY: &str = "a maker goes on for as long as its channels are open";
+
+impl Maker {
+    fn next(&self) -> Block {
         // It does not sleep at once: the system would wake it on the maker's processor, and leave both
         // there.
         let ready = (0..LOOKS).find_map(|_| {
             thread::yield_now();
-            maker.made.try_recv().ok()
+            self.made.try_recv().ok()
         });
-        let next = ready
-            .map_or_else(|| maker.made.recv(), Ok)
-            .expect("makers go on for as long as the walk has their channels");
-        let used = std::mem::replace(&mut self.block, next);
-        // Before the first block there is none to give back; if the maker has enough, this one goes.
-        if !used.is_empty() {
-            let _ = maker.used.try_send(used);
-        }
-        self.at = 0;
+        ready.map_or_else(|| self.made.recv(), Ok).expect(MAKERS_STAY)
+    }
+
+    fn give_back(&self, halves: Halves) {
+        // If the maker has enough, this memory goes.
+        let _ = self.used.try_send(halves);
     }
 }
 
@@ -245,7 +306,8 @@ mod tests {
     fn the_starts_are_where_shuffles_begin() {
         let lens = [5, 0, 1, 700, 64, 2];
         let (mut rng, mut shuffled) = (Generator::new(1), Generator::new(1));
-        assert_eq!(shuffle_starts(&mut rng, &lens), one_by_one(&mut shuffled, &lens));
+        let starts = Counter::default().shuffle_starts(&mut rng, &lens);
+        assert_eq!(starts, one_by_one(&mut shuffled, &lens));
         assert_eq!(rng, shuffled);
     }
 
@@ -259,10 +321,14 @@ mod tests {
             }
             let mut end = before.clone();
             let expected = one_by_one(&mut end, &lens);
-            for makers in [1, 2, 5] {
-                let mut rng = before.clone();
-                let starts = walk_behind(&mut rng, &lens, makers).unwrap();
-                assert!(starts == expected && rng == end, "{makers} makers, half {half}");
+            for count in [1, 2, 5] {
+                let makers = start_makers(count).unwrap();
+                // Several lists, so that blocks made for one are left over for the next.
+                for list in 1..4 {
+                    let mut rng = before.clone();
+                    let starts = walk_behind(&makers, list, &mut rng, &lens);
+                    assert!(starts == expected && rng == end, "{count} makers, half {half}");
+                }
             }
         }
     }
@@ -272,7 +338,8 @@ mod tests {
         let lens = vec![20_000; 220];
         assert!(lens.iter().sum::<u64>() >= WORTH_THREADS);
         let (mut rng, mut shuffled) = (Generator::new(3), Generator::new(3));
-        assert!(shuffle_starts(&mut rng, &lens) == one_by_one(&mut shuffled, &lens));
+        let starts = Counter::default().shuffle_starts(&mut rng, &lens);
+        assert!(starts == one_by_one(&mut shuffled, &lens));
         assert_eq!(rng, shuffled);
     }
 }
