@@ -12,15 +12,7 @@ fn epochs(criterion: &mut Criterion) {
     let world = World { nodes: 1, ranks_per_node: 8, workers_per_rank: 2 };
     let mut group = criterion.benchmark_group("epoch of 10M samples");
     group.sample_size(10);
-    let algos = [
-        ShuffleAlgo::Naive,
-        ShuffleAlgo::Py1b,
-        ShuffleAlgo::Py1br,
-        ShuffleAlgo::Py1e,
-        ShuffleAlgo::Py1s,
-        ShuffleAlgo::Py2s,
-    ];
-    for algo in [None].into_iter().chain(algos.map(Some)) {
+    for algo in [None].into_iter().chain(ShuffleAlgo::ALL.iter().copied().map(Some)) {
         let options = OrderOptions {
             num_canonical_nodes: Some(8),
             batch_size: Some(16),

@@ -14,8 +14,11 @@ use mds::order::{
 };
 use serde_json::{Value, json};
 
+#[path = "support/orders.rs"]
+mod orders;
 #[path = "support/vectors.rs"]
 mod vectors;
+use orders::served;
 use vectors::*;
 
 #[test]
@@ -246,21 +249,11 @@ fn check_processes(streams: &[StreamShape], arguments: &Value, run: &Value) -> C
             if run["stop"][0] == epoch {
                 ours.truncate(size(&run["stop"][1]));
             }
-            let theirs = array(theirs).iter().map(ints).collect();
+            let theirs = array(theirs).iter().map(uints).collect();
             equal(&format!("rank {rank}, epoch {epoch}"), ours, theirs)?;
         }
     }
     check_states(&plan, run, (batch_size * ranks) as u64)
-}
-
-/// The batches of a rank without padding; one that is all padding is not served.
-fn served(order: &EpochOrder, rank: usize) -> Vec<Vec<i64>> {
-    let place = order.world().place(rank).unwrap();
-    let batches = order.rank_batches(place.node, place.rank);
-    batches
-        .map(|batch| batch.iter().copied().filter(|&id| id >= 0).collect::<Vec<_>>())
-        .filter(|batch| !batch.is_empty())
-        .collect()
 }
 
 fn check_states(plan: &Plan, run: &Value, global_batch: u64) -> Check {

@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+#[path = "support/orders.rs"]
+mod orders;
 mod support;
 
 use std::collections::BTreeSet;
@@ -16,6 +18,7 @@ use mds::{
     BatchLoader, Checkpoint, DatasetOptions, ErrorKind, Loader, LoaderOptions, Rows, Sample,
     Stream, StreamingDataset, Writer, WriterOptions,
 };
+use orders::served;
 use serde_json::Value as Json;
 use support::{HASHED, PLAIN, Server, files, text, write};
 
@@ -93,11 +96,7 @@ fn every_way_and_any_number_of_threads_serve_the_order_of_the_plan() {
             });
         for number in 0..2 {
             let order = dataset.plan().epoch(number, 0, None).unwrap();
-            let expected: Vec<Vec<u64>> = order
-                .rank_batches(rank / 2, rank % 2)
-                .map(|ids| ids.iter().filter_map(|id| u64::try_from(*id).ok()).collect())
-                .filter(|ids: &Vec<u64>| !ids.is_empty())
-                .collect();
+            let expected = served(&order, rank);
             assert!(expected.len() > 6);
             assert_eq!(epoch_of_samples(&mut of_samples), expected, "{num_workers} workers");
             assert_eq!(epoch_of_rows(&mut of_rows), expected, "{num_workers} workers");

@@ -19,26 +19,11 @@ use mds::order::{
 };
 use mds::{DatasetOptions, Loader, LoaderOptions, Stream, StreamingDataset};
 
+#[path = "support/orders.rs"]
+mod orders;
 mod support;
+use orders::shuffles;
 use support::{PLAIN, write};
-
-const METHODS: [BatchingMethod; 4] = [
-    BatchingMethod::Random,
-    BatchingMethod::Stratified,
-    BatchingMethod::PerStream,
-    BatchingMethod::DevicePerStream,
-];
-
-/// No shuffle, and all there are.
-const SHUFFLES: [Option<ShuffleAlgo>; 7] = [
-    None,
-    Some(ShuffleAlgo::Naive),
-    Some(ShuffleAlgo::Py1b),
-    Some(ShuffleAlgo::Py1br),
-    Some(ShuffleAlgo::Py1e),
-    Some(ShuffleAlgo::Py1s),
-    Some(ShuffleAlgo::Py2s),
-];
 
 const fn world(nodes: usize, ranks_per_node: usize, workers_per_rank: usize) -> World {
     World { nodes, ranks_per_node, workers_per_rank }
@@ -66,8 +51,8 @@ fn options(method: BatchingMethod, shuffle: Option<ShuffleAlgo>) -> OrderOptions
 
 /// Every combination of batching and shuffle, with a name for messages.
 fn all_options() -> impl Iterator<Item = (String, OrderOptions)> {
-    METHODS.into_iter().flat_map(|method| {
-        SHUFFLES.into_iter().map(move |shuffle| {
+    BatchingMethod::ALL.iter().flat_map(|&method| {
+        shuffles().map(move |shuffle| {
             let name = shuffle.map_or("unshuffled", ShuffleAlgo::as_str);
             (format!("{method} {name}"), options(method, shuffle))
         })
@@ -241,7 +226,7 @@ fn assert_same(name: &str, ours: &[Vec<i64>], theirs: &[Vec<i64>]) {
 #[test]
 fn random_batches_keep_their_samples_in_a_growing_world() {
     let streams = long_streams(0);
-    for shuffle in SHUFFLES {
+    for shuffle in shuffles() {
         let options = elastic(BatchingMethod::Random, shuffle, 8);
         let whole = served_in(&streams, &options, &GROWING[0][..1], 0);
         for worlds in &GROWING {
@@ -269,7 +254,7 @@ fn random_batches_keep_their_samples_in_a_growing_world() {
 #[test]
 fn stratified_batches_are_the_same_in_a_growing_world_to_the_last_sample() {
     let streams = long_streams(0);
-    for shuffle in SHUFFLES {
+    for shuffle in shuffles() {
         let options = elastic(BatchingMethod::Stratified, shuffle, 8);
         let whole = served_in(&streams, &options, &GROWING[0][..1], 0);
         for worlds in GROWING.iter().map(|worlds| &worlds[..]).chain([&RELAXED[..]]) {
@@ -320,7 +305,7 @@ fn per_stream_batches_keep_their_samples_while_no_stream_gets_more_of_them() {
     }
     assert!(same > 20 && other > 20, "same {same} times, other {other} times");
 
-    for shuffle in SHUFFLES {
+    for shuffle in shuffles() {
         let options = elastic(BatchingMethod::PerStream, shuffle, 6);
         let whole = served_in(&long_streams(0), &options, &RELAXED[..1], 0);
         let moved = served_in(&long_streams(0), &options, &RELAXED, 5);

@@ -12,23 +12,9 @@ use mds::order::{
     BatchingMethod, EpochOrder, OrderOptions, Plan, ShuffleAlgo, StreamShape, Weight, World,
 };
 
-const METHODS: [BatchingMethod; 4] = [
-    BatchingMethod::Random,
-    BatchingMethod::Stratified,
-    BatchingMethod::PerStream,
-    BatchingMethod::DevicePerStream,
-];
-
-/// No shuffle, and all there are.
-const SHUFFLES: [Option<ShuffleAlgo>; 7] = [
-    None,
-    Some(ShuffleAlgo::Naive),
-    Some(ShuffleAlgo::Py1b),
-    Some(ShuffleAlgo::Py1br),
-    Some(ShuffleAlgo::Py1e),
-    Some(ShuffleAlgo::Py1s),
-    Some(ShuffleAlgo::Py2s),
-];
+#[path = "support/orders.rs"]
+mod orders;
+use orders::shuffles;
 
 fn options(method: BatchingMethod, shuffle: Option<ShuffleAlgo>) -> OrderOptions {
     OrderOptions {
@@ -99,7 +85,8 @@ fn all_views_of_an_epoch_agree() {
     let streams = [Weight::Natural, Weight::Repeat(1.7), Weight::Choose(300)].map(stream);
     let world =
         |nodes, ranks_per_node, workers_per_rank| World { nodes, ranks_per_node, workers_per_rank };
-    for (method, shuffle) in METHODS.into_iter().flat_map(|m| SHUFFLES.map(|s| (m, s))) {
+    let methods = BatchingMethod::ALL.iter();
+    for (&method, shuffle) in methods.flat_map(|m| shuffles().map(move |s| (m, s))) {
         // Blocks of a few samples and blocks of more than all.
         for (block, nodes) in [(40, 2), (700, 4), (1 << 20, 6)] {
             let options = OrderOptions {
@@ -161,8 +148,8 @@ fn a_long_order_is_the_same_as_a_whole_and_step_by_step() {
 
 /// A hash of long orders, as this process computes them.
 fn hashes() -> String {
-    let random = SHUFFLES.map(|shuffle| (BatchingMethod::Random, shuffle));
-    let others = METHODS.map(|method| (method, Some(ShuffleAlgo::Py1e)));
+    let random = shuffles().map(|shuffle| (BatchingMethod::Random, shuffle));
+    let others = BatchingMethod::ALL.iter().map(|&method| (method, Some(ShuffleAlgo::Py1e)));
     let hash = |(method, shuffle)| {
         let ids = long_order(method, shuffle, 60).to_vec();
         let bytes: Vec<u8> = ids.into_iter().flat_map(i64::to_le_bytes).collect();

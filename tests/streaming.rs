@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+#[path = "support/orders.rs"]
+mod orders;
 mod support;
 
 use std::collections::BTreeSet;
@@ -16,6 +18,7 @@ use mds::order::{State, World};
 use mds::{
     Checkpoint, DatasetOptions, ErrorKind, Loader, LoaderOptions, Sample, Stream, StreamingDataset,
 };
+use orders::served;
 use support::{HASHED, Mood, PLAIN, Server, ZIPPED, files, text, within, write};
 
 /// Long enough for a loaded machine, short enough to notice a hang.
@@ -385,11 +388,7 @@ fn batches_come_in_the_order_of_the_plan() {
         let mut loader = Loader::new(Arc::clone(&dataset), workers(num_workers), id_and_text);
         for number in 0..2 {
             let order = dataset.plan().epoch(number, 0, None).unwrap();
-            let expected: Vec<Vec<u64>> = order
-                .rank_batches(rank / 2, rank % 2)
-                .map(|ids| ids.iter().filter_map(|id| u64::try_from(*id).ok()).collect())
-                .filter(|ids: &Vec<u64>| !ids.is_empty())
-                .collect();
+            let expected = served(&order, rank);
             assert!(!expected.is_empty());
             assert_eq!(epoch(&mut loader).unwrap(), expected);
         }

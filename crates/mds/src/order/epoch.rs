@@ -105,16 +105,20 @@ impl EpochOrder {
     ///
     /// # Panics
     /// If there is no such node or rank in [`world`](Self::world), as slices do.
-    pub fn rank_batches(&self, node: usize, rank: usize) -> RankBatches {
+    pub fn rank_batches(&self, node: usize, rank: usize) -> Batches {
         let World { nodes, ranks_per_node, .. } = self.layout.world;
         assert!(node < nodes && rank < ranks_per_node, "no rank {rank} on node {node}");
-        RankBatches { order: self.clone(), readers: Readers::default(), node, rank, next: 0 }
+        self.batches(Some((node, rank)))
     }
 
     /// The batches of all ranks, step by step: `[node][rank][position]` ids each, flat. As with
     /// [`rank_batches`](Self::rank_batches), steps that are skipped are not computed.
-    pub fn global_batches(&self) -> GlobalBatches {
-        GlobalBatches { order: self.clone(), readers: Readers::default(), next: 0 }
+    pub fn global_batches(&self) -> Batches {
+        self.batches(None)
+    }
+
+    fn batches(&self, rank: Option<(usize, usize)>) -> Batches {
+        Batches { order: self.clone(), readers: Readers::default(), rank, next: 0 }
     }
 
     /// The whole order in stretches, computed on all processors: for those who want all of it.
@@ -232,28 +236,40 @@ impl Stretches {
     }
 }
 
-/// The batches of one rank: see [`EpochOrder::rank_batches`].
+/// Batches in the order of serving: of one rank, [`EpochOrder::rank_batches`], or of all,
+/// [`EpochOrder::global_batches`].
 #[derive(Debug)]
-pub struct RankBatches {
+pub struct Batches {
     order: EpochOrder,
     readers: Readers,
-    node: usize,
-    rank: usize,
+    /// The node and the rank of the node; `None` for all of them.
+    rank: Option<(usize, usize)>,
     next: usize,
 }
 
-impl Iterator for RankBatches {
-    /// `[batch_size]`
+impl Iterator for Batches {
+    /// The ids of a batch, `[batch_size]`, or of a batch of every rank, `[node][rank][batch_size]`
+    /// flat; -1 is padding.
     type Item = Vec<i64>;
 
     fn next(&mut self) -> Option<Vec<i64>> {
-        let layout = &self.order.layout;
+        let Self { order, readers, .. } = self;
+        let layout = &order.layout;
         if self.next >= layout.rank_batches() {
             return None;
         }
-        let mut ids = vec![-1; layout.batch_size];
-        let place = (self.node, self.rank);
-        self.order.mixing.fill(layout, place, self.next, &mut self.readers, &mut ids);
+        let ids = match self.rank {
+            Some(rank) => {
+                let mut ids = vec![-1; layout.batch_size];
+                order.mixing.fill(layout, rank, self.next, readers, &mut ids);
+                ids
+            }
+            None => {
+                let mut ids = vec![0; layout.global_batch()];
+                order.fill_step(self.next, readers, &mut ids);
+                ids
+            }
+        };
         self.next += 1;
         Some(ids)
     }
@@ -269,40 +285,4 @@ impl Iterator for RankBatches {
     }
 }
 
-impl ExactSizeIterator for RankBatches {}
-
-/// The batches of all ranks: see [`EpochOrder::global_batches`].
-#[derive(Debug)]
-pub struct GlobalBatches {
-    order: EpochOrder,
-    readers: Readers,
-    next: usize,
-}
-
-impl Iterator for GlobalBatches {
-    /// `[node][rank][position]`, flat.
-    type Item = Vec<i64>;
-
-    fn next(&mut self) -> Option<Vec<i64>> {
-        let layout = &self.order.layout;
-        if self.next >= layout.rank_batches() {
-            return None;
-        }
-        let mut ids = vec![0; layout.global_batch()];
-        self.order.fill_step(self.next, &mut self.readers, &mut ids);
-        self.next += 1;
-        Some(ids)
-    }
-
-    fn nth(&mut self, skipped: usize) -> Option<Vec<i64>> {
-        self.next = self.next.saturating_add(skipped);
-        self.next()
-    }
-
-    fn size_hint(&self) -> (usize, Option<usize>) {
-        let left = self.order.layout.rank_batches().saturating_sub(self.next);
-        (left, Some(left))
-    }
-}
-
-impl ExactSizeIterator for GlobalBatches {}
+impl ExactSizeIterator for Batches {}

@@ -56,7 +56,7 @@ mod state;
 pub mod weights;
 pub mod world;
 
-pub use epoch::{EpochOrder, GlobalBatches, RankBatches, Stretches};
+pub use epoch::{Batches, EpochOrder, Stretches};
 pub use error::{Error, Result};
 pub use options::{
     BatchingMethod, OrderOptions, PartitionAlgo, SamplingMethod, ShuffleAlgo, parse_epoch_size,

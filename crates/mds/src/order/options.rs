@@ -14,6 +14,9 @@ macro_rules! named {
         pub enum $name { $($(#[$variant_doc])* $variant,)* }
 
         impl $name {
+            /// Every one that there is.
+            pub const ALL: &[Self] = &[$(Self::$variant,)*];
+
             /// The reference's name.
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $text,)* }

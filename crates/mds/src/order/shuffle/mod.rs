@@ -323,15 +323,6 @@ mod tests {
     use super::*;
     use canonical::node_start;
 
-    const ALL: [ShuffleAlgo; 6] = [
-        ShuffleAlgo::Naive,
-        ShuffleAlgo::Py1b,
-        ShuffleAlgo::Py1br,
-        ShuffleAlgo::Py1e,
-        ShuffleAlgo::Py1s,
-        ShuffleAlgo::Py2s,
-    ];
-
     fn shuffle(units: &[u64], rule: &ShuffleRule) -> Result<Vec<u64>> {
         Ok(SampleOrder::shuffled(Draw::whole(units.to_vec(), 0), rule)?.to_vec())
     }
@@ -344,7 +335,7 @@ mod tests {
     fn every_algorithm_permutes_and_keeps_canonical_nodes_over_epochs() {
         let units: Vec<u64> = (0..40).map(|i| 1 + i * 7 % 31).collect();
         let samples: u64 = units.iter().sum();
-        for algo in ALL {
+        for &algo in ShuffleAlgo::ALL {
             let nodes_of = |epoch| {
                 let rule = ShuffleRule { epoch, ..rule(algo, 3, 60) };
                 let order = shuffle(&units, &rule).unwrap();
@@ -367,7 +358,7 @@ mod tests {
 
     #[test]
     fn nothing_and_one_sample_are_shuffled() {
-        for algo in ALL {
+        for &algo in ShuffleAlgo::ALL {
             assert_eq!(shuffle(&[1], &rule(algo, 1, 10)), Ok(vec![0]), "{algo}");
             if algo != ShuffleAlgo::Py1e {
                 assert_eq!(shuffle(&[], &rule(algo, 2, 10)), Ok(vec![]), "{algo}");
