@@ -6,64 +6,35 @@
 //!
 //! # On several threads
 //! The next shuffle begins where the last one ended, so that the pass itself is sequential. The
-//! numbers are not: PCG64 jumps. One thread walks, over blocks of numbers that the others make ahead
-//! of it. Most of the walk is done 32 draws at a time, as nearly always each of them is taken or
-//! rejected whatever becomes of the 31 others; so the numbers are what takes time, and the more
-//! threads make them the shorter it is.
+//! numbers are not: PCG64 jumps. One thread walks over a row of numbers while the others make the
+//! next one, and it helps them when it is done. Most of the walk is done 32 draws at a time, as nearly
+//! always each of them is taken or rejected whatever becomes of the 31 others; so that making the
+//! numbers takes most of the time, and the more threads there are the shorter it is.
 
-use std::io;
-use std::sync::mpsc::{self, Receiver, Sender, SyncSender, TryRecvError};
-use std::thread;
+use std::{mem, slice};
+
+use rayon::prelude::*;
 
 use super::rng::Generator;
 
-/// Words that are made at a time: a block of them stays in the processor's cache.
+/// Words that a thread makes at a time.
 const BLOCK_WORDS: usize = 1 << 15;
 
-/// Blocks that a thread may be ahead: with fewer both sides sleep, and wake one another, too often.
-const BLOCKS_AHEAD: usize = 16;
-
-/// How often the walk looks for a block before it sleeps: for as long as it takes to make one or two.
-const LOOKS: usize = 1_000;
+/// Words that are made while as many others are walked over: a millisecond or so, and 4 MiB.
+const ROW_WORDS: usize = 16 * BLOCK_WORDS;
 
 /// Samples whose shuffles are worth more threads than one: about five milliseconds.
 const WORTH_THREADS: u64 = 1 << 22;
 
-/// Beyond so many threads the walk takes longer than the numbers.
-const MOST_MAKERS: usize = 6;
-
-/// The halves of some words, in the order in which they are drawn.
-type Halves = Vec<[u32; 2]>;
-
-/// Finds starts of shuffles, with the same threads for list after list: the system takes a while to
-/// give new ones a processor of their own.
-#[derive(Default)]
-pub(super) struct Counter {
-    /// `None` until a list is long enough.
-    makers: Option<Vec<Maker>>,
-    /// The number of the last list that was walked behind the makers.
-    list: u64,
-}
-
-impl Counter {
-    /// The generator as it is before each of some shuffles of `lens` items, one after the other. Leaves
-    /// `rng` behind the last one. The result does not depend on the number of threads.
-    pub(super) fn shuffle_starts(&mut self, rng: &mut Generator, lens: &[u64]) -> Vec<Generator> {
-        let are_short = lens.iter().all(|len| *len <= u64::from(u32::MAX));
-        let samples = lens.iter().fold(0_u64, |sum, len| sum.saturating_add(*len));
-        if are_short && samples >= WORTH_THREADS && self.makers.is_none() {
-            let threads = thread::available_parallelism().map_or(1, usize::from);
-            // If the system starts no more threads, this one does all.
-            let makers = start_makers((threads - 1).min(MOST_MAKERS));
-            self.makers = Some(makers.unwrap_or_default());
-        }
-        match self.makers.as_deref() {
-            Some(makers @ [_, ..]) if are_short && samples >= WORTH_THREADS => {
-                self.list += 1;
-                walk_behind(makers, self.list, rng, lens)
-            }
-            _ => walk_alone(rng, lens),
-        }
+/// The generator as it is before each of some shuffles of `lens` items, one after the other. Leaves
+/// `rng` behind the last one. The result does not depend on the number of threads.
+pub(super) fn shuffle_starts(rng: &mut Generator, lens: &[u64]) -> Vec<Generator> {
+    let are_short = lens.iter().all(|len| *len <= u64::from(u32::MAX));
+    let samples = lens.iter().fold(0_u64, |sum, len| sum.saturating_add(*len));
+    if are_short && samples >= WORTH_THREADS && rayon::current_num_threads() > 1 {
+        walk_behind(rng, lens, ROW_WORDS)
+    } else {
+        walk_alone(rng, lens)
     }
 }
 
@@ -76,169 +47,90 @@ fn walk_alone(rng: &mut Generator, lens: &[u64]) -> Vec<Generator> {
     lens.iter().map(&mut start).collect()
 }
 
-/// Walks through list number `list`, of shuffles of fewer than 2^32 items.
-fn walk_behind(makers: &[Maker], list: u64, rng: &mut Generator, lens: &[u64]) -> Vec<Generator> {
-    let mut walk = Walk::new(rng.clone(), makers, list);
-    let mut start = |&len: &u64| {
-        let start = walk.generator().clone();
-        walk.skip_shuffle(len as u32);
-        start
-    };
-    let starts = lens.iter().map(&mut start).collect();
-    *rng = walk.generator().clone();
-    starts
-}
-
-/// A thread that makes numbers. It ends when this is dropped.
-struct Maker {
-    /// From where on to make them, and for which list.
-    tasks: Sender<(u64, Generator)>,
-    made: Receiver<Block>,
-    used: SyncSender<Halves>,
-}
-
-/// Numbers for a list.
-struct Block {
-    list: u64,
-    halves: Halves,
-}
-
-fn start_makers(count: usize) -> io::Result<Vec<Maker>> {
-    let start = |_| {
-        let (tasks, task) = mpsc::channel();
-        let (made, receive) = mpsc::sync_channel(BLOCKS_AHEAD);
-        let (used, give_back) = mpsc::sync_channel(BLOCKS_AHEAD);
-        let others = ((count - 1) * BLOCK_WORDS) as u64;
-        let name = "mds-numbers".to_owned();
-        let make = move || make_numbers(others, &task, &made, &give_back);
-        thread::Builder::new().name(name).spawn(make)?;
-        Ok(Maker { tasks, made: receive, used })
-    };
-    (0..count).map(start).collect()
-}
-
-/// Makes every so many blocks, leaving out those of the `others`, of one list after the other.
-fn make_numbers(
-    others: u64,
-    tasks: &Receiver<(u64, Generator)>,
-    made: &SyncSender<Block>,
-    used: &Receiver<Halves>,
-) {
-    let Ok((mut list, mut rng)) = tasks.recv() else { return };
-    loop {
-        let mut halves = used.try_recv().unwrap_or_else(|_| vec![[0; 2]; BLOCK_WORDS]);
-        rng.fill_halves(&mut halves);
-        rng.advance(others);
-        if made.send(Block { list, halves }).is_err() {
-            return;
+/// Walks through shuffles of fewer than 2^32 items each, over rows of numbers that others make.
+fn walk_behind(rng: &mut Generator, lens: &[u64], row_words: usize) -> Vec<Generator> {
+    let mut walk = Walk::new(rng, lens);
+    let mut ahead = rng.clone();
+    let (mut row, mut next) = (vec![[0; 2]; row_words], vec![[0; 2]; row_words]);
+    rayon::scope(|_| {
+        make_row(&mut ahead, &mut row);
+        while !rayon::join(|| walk.over(row.as_flattened()), || make_row(&mut ahead, &mut next)).0 {
+            mem::swap(&mut row, &mut next);
         }
-        match tasks.try_recv() {
-            Ok(task) => (list, rng) = task,
-            Err(TryRecvError::Empty) => {}
-            Err(TryRecvError::Disconnected) => return,
-        }
-    }
+    });
+    *rng = walk.generator;
+    walk.starts
 }
 
-/// A walk through numbers that others make.
+/// Fills a row with the halves of words, in the order in which they are drawn.
+fn make_row(rng: &mut Generator, row: &mut [[u32; 2]]) {
+    row.par_chunks_mut(BLOCK_WORDS).enumerate().for_each(|(number, block)| {
+        let mut rng = rng.clone();
+        rng.advance((number * BLOCK_WORDS) as u64);
+        rng.fill_halves(block);
+    });
+    rng.advance(row.len() as u64);
+}
+
+/// A walk over rows of numbers.
 struct Walk<'a> {
-    makers: &'a [Maker],
-    list: u64,
-    /// Whose block comes next.
-    turn: usize,
-    /// Draws of 32 bits, and how many of them are taken.
-    block: Halves,
-    at: usize,
-    /// The generator as it was at the last start, and the draws taken since then.
-    start: Generator,
+    /// The shuffles to come.
+    lens: slice::Iter<'a, u64>,
+    starts: Vec<Generator>,
+    /// The step of the shuffle under way, which goes down to 0.
+    step: u32,
+    /// As it was `taken` draws ago.
+    generator: Generator,
     taken: u64,
-    /// The half word that was left over before the first block.
+    /// The half word that was left over before the first row.
     half: Option<u32>,
 }
 
 impl<'a> Walk<'a> {
-    /// Sets the makers to work for list number `list`, which begins at `start`.
-    fn new(start: Generator, makers: &'a [Maker], list: u64) -> Self {
-        let mut first = start.clone();
-        for maker in makers {
-            maker.tasks.send((list, first.clone())).expect(MAKERS_STAY);
-            first.advance(BLOCK_WORDS as u64);
-        }
-        let half = start.buffered_half();
-        Self { makers, list, turn: 0, block: Vec::new(), at: 0, start, taken: 0, half }
+    fn new(rng: &Generator, lens: &'a [u64]) -> Self {
+        let starts = Vec::with_capacity(lens.len());
+        let (generator, half) = (rng.clone(), rng.buffered_half());
+        Self { lens: lens.iter(), starts, step: 0, generator, taken: 0, half }
     }
 
-    /// The generator as it is here.
-    fn generator(&mut self) -> &Generator {
-        if self.taken > 0 {
-            // A start between two halves leaves the upper one over, which is the next draw.
-            let odd = self.start.buffered_half().is_some();
-            let halves = self.taken + u64::from(odd);
-            let words = if odd { halves.div_ceil(2) - 1 } else { halves.div_ceil(2) };
-            let half = (!halves.is_multiple_of(2)).then(|| self.block.as_flattened()[self.at]);
-            self.start.advance(words);
-            self.start.set_half(half);
-            self.taken = 0;
-        }
-        &self.start
-    }
-
-    /// Draws what a shuffle of `len` items draws.
-    fn skip_shuffle(&mut self, len: u32) {
-        let mut max = len.saturating_sub(1);
-        if max > 0
-            && let Some(half) = self.half.take()
-        {
-            self.taken += 1;
-            max -= u32::from(half & mask(max) <= max);
-        }
-        while max > 0 {
-            if self.at == self.block.as_flattened().len() {
-                self.next_block();
+    /// Walks on over the next row; true if that was the end of the list.
+    fn over(&mut self, row: &[u32]) -> bool {
+        let mut at = 0;
+        loop {
+            if self.step > 0
+                && let Some(half) = self.half.take()
+            {
+                self.taken += 1;
+                self.step -= u32::from(half & mask(self.step) <= self.step);
             }
-            let (left, used) = descend(max, &self.block.as_flattened()[self.at..]);
-            max = left;
-            self.at += used;
-            self.taken += used as u64;
-        }
-    }
-
-    fn next_block(&mut self) {
-        let maker = &self.makers[self.turn];
-        self.turn = (self.turn + 1) % self.makers.len();
-        let next = loop {
-            let Block { list, halves } = maker.next();
-            if list == self.list {
-                break halves;
+            while self.step > 0 {
+                if at == row.len() {
+                    return false;
+                }
+                let (step, used) = descend(self.step, &row[at..]);
+                self.step = step;
+                at += used;
+                self.taken += used as u64;
             }
-            // Made ahead for the list before.
-            maker.give_back(halves);
-        };
-        let used = std::mem::replace(&mut self.block, next);
-        if !used.is_empty() {
-            maker.give_back(used);
+            self.catch_up(row, at);
+            let Some(&len) = self.lens.next() else { return true };
+            self.starts.push(self.generator.clone());
+            self.step = len.saturating_sub(1) as u32;
         }
-        self.at = 0;
-    }
-}
-
-/// Why a channel to a maker is never closed before the walk ends.
-const MAKERS_STAY: &str = "a maker goes on for as long as its channels are open";
-
-impl Maker {
-    fn next(&self) -> Block {
-        // It does not sleep at once: the system would wake it on the maker's processor, and leave both
-        // there.
-        let ready = (0..LOOKS).find_map(|_| {
-            thread::yield_now();
-            self.made.try_recv().ok()
-        });
-        ready.map_or_else(|| self.made.recv(), Ok).expect(MAKERS_STAY)
     }
 
-    fn give_back(&self, halves: Halves) {
-        // If the maker has enough, this memory goes.
-        let _ = self.used.try_send(halves);
+    /// Brings the generator to where the walk is: before draw `at` of a row.
+    fn catch_up(&mut self, row: &[u32], at: usize) {
+        if self.taken == 0 {
+            return;
+        }
+        // A start between two halves leaves the upper one over, which is the next draw.
+        let odd = self.generator.buffered_half().is_some();
+        let halves = self.taken + u64::from(odd);
+        let words = if odd { halves.div_ceil(2) - 1 } else { halves.div_ceil(2) };
+        self.generator.advance(words);
+        self.generator.set_half((!halves.is_multiple_of(2)).then(|| row[at]));
+        self.taken = 0;
     }
 }
 
@@ -306,13 +198,13 @@ mod tests {
     fn the_starts_are_where_shuffles_begin() {
         let lens = [5, 0, 1, 700, 64, 2];
         let (mut rng, mut shuffled) = (Generator::new(1), Generator::new(1));
-        let starts = Counter::default().shuffle_starts(&mut rng, &lens);
+        let starts = shuffle_starts(&mut rng, &lens);
         assert_eq!(starts, one_by_one(&mut shuffled, &lens));
         assert_eq!(rng, shuffled);
     }
 
     #[test]
-    fn any_number_of_threads_finds_the_same() {
+    fn a_walk_behind_others_finds_the_same() {
         let lens: Vec<u64> = (0..400).map(|i| [1, 7, 0, 2, 300, 1030, 5000][i % 7]).collect();
         for half in [false, true] {
             let mut before = Generator::new(2);
@@ -321,15 +213,13 @@ mod tests {
             }
             let mut end = before.clone();
             let expected = one_by_one(&mut end, &lens);
-            for count in [1, 2, 5] {
-                let makers = start_makers(count).unwrap();
-                // Several lists, so that blocks made for one are left over for the next.
-                for list in 1..4 {
-                    let mut rng = before.clone();
-                    let starts = walk_behind(&makers, list, &mut rng, &lens);
-                    assert!(starts == expected && rng == end, "{count} makers, half {half}");
-                }
+            for row_words in [1, 50, BLOCK_WORDS + 1, 3 * BLOCK_WORDS] {
+                let mut rng = before.clone();
+                let starts = walk_behind(&mut rng, &lens, row_words);
+                assert!(starts == expected && rng == end, "rows of {row_words}, half {half}");
             }
+            let mut rng = before.clone();
+            assert!(walk_alone(&mut rng, &lens) == expected && rng == end, "half {half}");
         }
     }
 
@@ -338,7 +228,7 @@ mod tests {
         let lens = vec![20_000; 220];
         assert!(lens.iter().sum::<u64>() >= WORTH_THREADS);
         let (mut rng, mut shuffled) = (Generator::new(3), Generator::new(3));
-        let starts = Counter::default().shuffle_starts(&mut rng, &lens);
+        let starts = shuffle_starts(&mut rng, &lens);
         assert!(starts == one_by_one(&mut shuffled, &lens));
         assert_eq!(rng, shuffled);
     }

@@ -141,19 +141,29 @@ impl Generator {
     }
 
     /// Fills a row with one word each. A word waits for the one before it: so the row is filled from
-    /// two places, where one is made while the other waits.
+    /// several places, where others are made while one waits.
     fn fill<T>(&mut self, row: &mut [T], of_word: impl Fn(u64) -> T) {
-        let (front, back) = row.split_at_mut(row.len() / 2);
-        let mut behind = self.pcg.clone();
-        behind.advance(front.len() as u128);
-        for (front, back) in front.iter_mut().zip(&mut *back) {
-            *front = of_word(self.pcg.next_u64());
-            *back = of_word(behind.next_u64());
+        const PLACES: usize = 4;
+        let len = row.len() / PLACES;
+        let mut places: [_; PLACES] = std::array::from_fn(|place| {
+            let mut pcg = self.pcg.clone();
+            pcg.advance((place * len) as u128);
+            pcg
+        });
+        let (a, rest) = row.split_at_mut(len);
+        let (b, rest) = rest.split_at_mut(len);
+        let (c, rest) = rest.split_at_mut(len);
+        let (d, rest) = rest.split_at_mut(len);
+        for (((a, b), c), d) in a.iter_mut().zip(b).zip(c).zip(d) {
+            for (word, place) in [a, b, c, d].into_iter().zip(&mut places) {
+                *word = of_word(place.next_u64());
+            }
         }
-        for last in &mut back[front.len()..] {
-            *last = of_word(behind.next_u64());
+        let [.., mut last] = places;
+        for word in rest {
+            *word = of_word(last.next_u64());
         }
-        self.pcg = behind;
+        self.pcg = last;
     }
 
     /// A number in [0, 1) with 53 random bits.

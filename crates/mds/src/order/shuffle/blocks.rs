@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::canonical::{CanonicalNodes, Spans};
 use super::{Scratch, Segments, block_range};
-use crate::order::counting::Counter;
+use crate::order::counting::shuffle_starts;
 use crate::order::rng::Generator;
 use crate::order::sampling::Samples;
 
@@ -33,7 +33,7 @@ pub(super) fn py1b(nodes: CanonicalNodes, block: u64) -> Blocks {
         let starts = places.clone().step_by(usize::try_from(block).unwrap_or(usize::MAX));
         blocks.extend(starts.map(|start| start..start.saturating_add(block).min(places.end)));
     }
-    let starts = Counter::default().shuffle_starts(&mut nodes.rng.clone(), &lens(&blocks));
+    let starts = shuffle_starts(&mut nodes.rng.clone(), &lens(&blocks));
     Blocks::new(nodes, blocks, starts)
 }
 
@@ -43,14 +43,13 @@ pub(super) fn py1br(nodes: CanonicalNodes, block: u64) -> Blocks {
     let mut rng = nodes.rng.clone();
     let (mut blocks, mut starts) = (Vec::new(), Vec::new());
     let staggers: Vec<u64> = nodes.nodes.iter().map(|_| rng.integers(0, low)).collect();
-    let mut counter = Counter::default();
     for (node, stagger) in nodes.nodes.iter().zip(staggers) {
         let places = nodes.places(node);
         let mut of_node = staggered_blocks(places.end - places.start, stagger, low, high, &mut rng);
         for block in &mut of_node {
             *block = places.start + block.start..places.start + block.end;
         }
-        starts.append(&mut counter.shuffle_starts(&mut rng, &lens(&of_node)));
+        starts.append(&mut shuffle_starts(&mut rng, &lens(&of_node)));
         blocks.append(&mut of_node);
     }
     Blocks::new(nodes, blocks, starts)

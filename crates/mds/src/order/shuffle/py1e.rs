@@ -12,7 +12,7 @@ use std::sync::OnceLock;
 use super::canonical::{CanonicalNodes, Spans};
 use super::{Scratch, Segments, block_range};
 use crate::huge_pages::ask_for_huge_pages;
-use crate::order::counting::Counter;
+use crate::order::counting::shuffle_starts;
 use crate::order::error::{Error, Result};
 use crate::order::rng::Generator;
 use crate::order::sampling::Samples;
@@ -70,9 +70,8 @@ impl Py1e {
         let range = block_range(block);
         let mut starts = Vec::with_capacity(lens.len());
         let mut key_starts = Vec::with_capacity(lens.len());
-        let mut counter = Counter::default();
         for node in &nodes {
-            starts.append(&mut counter.shuffle_starts(&mut rng, &lens[node.clone()]));
+            starts.append(&mut shuffle_starts(&mut rng, &lens[node.clone()]));
             for &len in &lens[node.clone()] {
                 key_starts.push(rng.clone());
                 rng.integers(range.0, range.1);

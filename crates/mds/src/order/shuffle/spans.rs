@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::canonical::{CanonicalNodes, Span, Spans, cut, spans_of};
 use super::{Scratch, Segments, ShuffleRule};
-use crate::order::counting::Counter;
+use crate::order::counting::shuffle_starts;
 use crate::order::rng::Generator;
 use crate::order::sampling::Samples;
 
@@ -19,7 +19,7 @@ pub(super) struct Py1s {
 impl Py1s {
     pub(super) fn new(nodes: CanonicalNodes) -> Self {
         let CanonicalNodes { spans, mut rng, .. } = nodes;
-        let starts = Counter::default().shuffle_starts(&mut rng, &spans.lens());
+        let starts = shuffle_starts(&mut rng, &spans.lens());
         Self { spans, starts }
     }
 }
@@ -57,8 +57,7 @@ impl Py2s {
         let mut shards = spans_of(units);
         rng.shuffle(&mut shards);
         let shards = Spans::new(shards);
-        let mut counter = Counter::default();
-        let shard_starts = counter.shuffle_starts(&mut rng, &shards.lens());
+        let shard_starts = shuffle_starts(&mut rng, &shards.lens());
 
         let places: Vec<Span> = (0..shards.spans.len())
             .map(|shard| shards.places(shard))
@@ -71,7 +70,7 @@ impl Py2s {
             let parts = &mut parts[node];
             rng.shuffle(parts);
             let lens: Vec<u64> = parts.iter().map(|part| part.1 - part.0).collect();
-            part_starts.append(&mut counter.shuffle_starts(&mut rng, &lens));
+            part_starts.append(&mut shuffle_starts(&mut rng, &lens));
         }
         Self { shards, shard_starts, parts: Spans::new(parts), part_starts }
     }
