@@ -22,32 +22,39 @@
 //! Every wait has a time limit.
 //!
 //! # Eviction
-//! With a limit, the shards used least recently are unlinked before a new one is published. A
-//! shard that any sample or any process still refers to stays. If everything that could go is in
-//! use, the limit is exceeded with a warning, since waiting could last for ever.
+//! With a limit, the shards used least recently are unlinked before a new one is fetched. A shard
+//! that any sample or any process still refers to stays. Shards that are on their way count as well,
+//! and no more than one shard goes beyond the limit: who needs another one waits until one is no
+//! longer in use. With a limit no shard stays mapped that nobody refers to, so that other processes
+//! may evict it.
 //!
 //! Unix only: `flock`, and files that live on after `unlink`.
 
+mod counters;
 mod lock;
 mod place;
 mod publish;
 mod room;
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, Weak};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{Index, IndexOptions, ShardFile, ShardInfo};
 use crate::shard::{Shard, ShardOptions, missing};
 use crate::storage::{RemoteOptions, Stop};
+pub use counters::CacheStats;
+use counters::Counters;
 use lock::FileLock;
 use place::RawFiles;
 pub(crate) use place::{Addresses, Place};
 use publish::PartFile;
+pub(crate) use room::Pin;
+use room::{Need, Pinned};
 
 /// Shards that stay mapped although no sample refers to them.
 const MAX_IDLE_MAPPED: usize = 256;
@@ -74,10 +81,14 @@ pub(crate) struct ShardCache {
     options: CacheOptions,
     /// Shards in the order in which they were mapped, with the time.
     idle: Mutex<VecDeque<(usize, u64)>>,
-    /// Held while room is made and filled, so that two threads do not fill the same room.
-    publishing: Mutex<()>,
-    /// Shards that are about to be opened ahead of their use.
+    /// Held while room is made and taken, so that two threads do not take the same room.
+    making_room: Mutex<()>,
+    /// Shards that are about to be opened ahead of their use, and those that were.
     reserved: Mutex<HashSet<usize>>,
+    pins: Mutex<Vec<Weak<Pinned>>>,
+    /// Made when first needed.
+    names: OnceLock<HashMap<(usize, PathBuf), usize>>,
+    counters: Counters,
 }
 
 #[derive(Debug)]
@@ -102,6 +113,12 @@ struct SlotState {
     verified: Option<u64>,
 }
 
+impl SlotState {
+    fn mapped(&self) -> Option<Arc<Shard>> {
+        self.kept.clone().or_else(|| self.seen.upgrade())
+    }
+}
+
 impl ShardCache {
     /// A cache of the shards of all `streams`, in order.
     pub(crate) fn new(streams: Vec<(Place, Index)>, options: CacheOptions) -> Result<Self> {
@@ -123,8 +140,11 @@ impl ShardCache {
             slots,
             options,
             idle: Mutex::default(),
-            publishing: Mutex::default(),
+            making_room: Mutex::default(),
             reserved: Mutex::default(),
+            pins: Mutex::default(),
+            names: OnceLock::new(),
+            counters: Counters::default(),
         };
         cache.check_limit()?;
         Ok(cache)
@@ -138,6 +158,11 @@ impl ShardCache {
     /// How messages call the dataset that the shard belongs to.
     pub(crate) fn shown(&self, shard: usize) -> &str {
         self.places[self.slots[shard].place].shown()
+    }
+
+    /// What has been fetched so far, and how long it was waited for.
+    pub(crate) fn stats(&self) -> CacheStats {
+        self.counters.stats()
     }
 
     /// Whether there is nothing to fetch or decompress for any shard.
@@ -157,22 +182,38 @@ impl ShardCache {
     /// # Errors
     /// Names the dataset and the shard.
     pub(crate) fn open(&self, shard: usize, stop: &Stop) -> Result<Arc<Shard>> {
+        let opened = self.open_for(shard, Need::Now, stop)?;
+        opened.ok_or_else(|| missing(Path::new(self.info(shard).raw_data.basename.as_str())))
+    }
+
+    /// Brings a shard ahead of its use and pins it, unless the cache has no room for it now.
+    pub(crate) fn open_ahead(&self, shard: usize, stop: &Stop) -> Result<Option<Pin>> {
+        // Reserved until the shard is open, and so in use.
+        let Some(_reserved) = self.reserve_ahead(shard) else { return Ok(None) };
+        Ok(self.open_for(shard, Need::Ahead, stop)?.map(|opened| self.pin(opened)))
+    }
+
+    fn open_for(&self, shard: usize, need: Need, stop: &Stop) -> Result<Option<Arc<Shard>>> {
         let slot = &self.slots[shard];
         let now = now();
         slot.last_used.store(now, Ordering::Relaxed);
+        if let Some(mapped) = self.mapped(slot) {
+            return Ok(Some(mapped));
+        }
+        let waiting = self.counters.wait(need);
         {
-            let mut started = None;
+            let started = Instant::now();
             let mut state = relock(&slot.state);
             loop {
-                if let Some(mapped) = state.kept.clone().or_else(|| state.seen.upgrade()) {
-                    return Ok(mapped);
+                if let Some(mapped) = state.mapped() {
+                    return Ok(Some(mapped));
                 }
                 if !state.busy {
                     state.busy = true;
                     break;
                 }
                 stop.check()?;
-                if started.get_or_insert_with(Instant::now).elapsed() > lock_limit(&self.options) {
+                if started.elapsed() > lock_limit(&self.options) {
                     return Err(self.waited_for_a_thread(shard));
                 }
                 let pause = Duration::from_millis(20);
@@ -183,40 +224,40 @@ impl ShardCache {
         // Ends `busy` whatever happens, so that no other thread waits for one that is gone.
         let bringing = Bringing(slot);
         let mapped = self
-            .bring(shard, stop)
-            .map(|mapped| Arc::new(mapped.of_dataset(self.shown(shard))))
+            .bring(shard, need, stop)
             .map_err(|e| e.in_shard(&slot.info.raw_data.basename).in_dataset(self.shown(shard)))?;
+        let Some(mapped) = mapped else { return Ok(None) };
+        let mapped = Arc::new(mapped.of_dataset(self.shown(shard)));
         {
             let mut state = relock(&slot.state);
             state.seen = Arc::downgrade(&mapped);
-            state.kept = Some(Arc::clone(&mapped));
+            // Where shards may have to go, none stays mapped that nobody uses.
+            state.kept = self.options.limit.is_none().then(|| Arc::clone(&mapped));
         }
-        drop(bringing);
-        self.bound_idle(shard, now);
-        Ok(mapped)
+        drop((bringing, waiting));
+        if self.options.limit.is_none() {
+            self.bound_idle(shard, now);
+        }
+        Ok(Some(mapped))
     }
 
-    /// Brings a shard ahead of its use and pins it, unless the cache has no room for more shards
-    /// that are in use.
-    pub(crate) fn open_ahead(&self, shard: usize, stop: &Stop) -> Result<Option<Arc<Shard>>> {
-        match self.reserve_ahead(shard) {
-            // Reserved until the shard is open, and so in use.
-            Some(_reserved) => self.open(shard, stop).map(Some),
-            None => Ok(None),
-        }
+    fn mapped(&self, slot: &Slot) -> Option<Arc<Shard>> {
+        relock(&slot.state).mapped()
     }
 
-    fn bring(&self, shard: usize, stop: &Stop) -> Result<Shard> {
+    /// The shard's file, fetched if need be; `None` if there is no room for one that is not needed yet.
+    fn bring(&self, shard: usize, need: Need, stop: &Stop) -> Result<Option<Shard>> {
         let slot = &self.slots[shard];
         let files = self.places[slot.place].raw_files(&slot.info)?;
         if !files.cached {
             let mapped = self.map(slot, &files)?;
-            return mapped.ok_or_else(|| missing(files.first_missing()));
+            return mapped.ok_or_else(|| missing(files.first_missing())).map(Some);
         }
         // More than once only if another process evicts the shard before it is mapped here.
         for _ in 0..3 {
             if let Some(mapped) = self.map_undamaged(slot, &files)? {
-                return Ok(mapped);
+                self.counters.found();
+                return Ok(Some(mapped));
             }
             if let Some(folder) = files.data.parent() {
                 std::fs::create_dir_all(folder)
@@ -226,12 +267,15 @@ impl ShardCache {
                 FileLock::acquire(&lock_path(&files.data), lock_limit(&self.options), stop)?;
             // Another process may have brought it while this one waited.
             if let Some(mapped) = self.map_undamaged(slot, &files)? {
-                return Ok(mapped);
+                self.counters.found();
+                return Ok(Some(mapped));
             }
-            self.fetch(shard, &files, stop)?;
+            if !self.fetch(shard, &files, need, stop)? {
+                return Ok(None);
+            }
             relock(&slot.state).verified = inode(&files.data);
             if let Some(mapped) = self.map(slot, &files)? {
-                return Ok(mapped);
+                return Ok(Some(mapped));
             }
         }
         Err(Error::new(
@@ -280,44 +324,52 @@ impl ShardCache {
     }
 
     /// Puts the shard's raw files into place, downloading a second time if the first is damaged.
-    fn fetch(&self, shard: usize, files: &RawFiles, stop: &Stop) -> Result<()> {
-        match self.fetch_once(shard, files, stop) {
+    /// False if there is no room for a shard that is not needed yet.
+    fn fetch(&self, shard: usize, files: &RawFiles, need: Need, stop: &Stop) -> Result<bool> {
+        match self.fetch_once(shard, files, need, stop) {
             Err(error) if error.kind() == ErrorKind::Corrupt => {
                 tracing::warn!(%error, "fetching the shard a second time");
-                self.fetch_once(shard, files, stop)
+                self.fetch_once(shard, files, need, stop)
             }
             fetched => fetched,
         }
     }
 
-    fn fetch_once(&self, shard: usize, files: &RawFiles, stop: &Stop) -> Result<()> {
+    fn fetch_once(&self, shard: usize, files: &RawFiles, need: Need, stop: &Stop) -> Result<bool> {
         let slot = &self.slots[shard];
-        let mut fetched = Vec::with_capacity(2);
-        for (file, path) in slot.info.files().zip(files.paths()) {
-            fetched.push(self.fetch_file(slot, file, path, stop)?);
+        let Some(mut parts) = self.take_room(shard, files, need, stop)? else { return Ok(false) };
+        for (file, part) in slot.info.files().zip(&mut parts) {
+            self.fetch_file(slot, file, part, stop)?;
         }
-        let room = fetched.iter().map(|file| file.bytes).sum();
-        self.publish_in_room(shard, room, || fetched.into_iter().try_for_each(Fetched::publish))
+        for (raw, kept) in parts {
+            kept.map_or(Ok(()), PartFile::publish)?;
+            raw.publish()?;
+        }
+        self.counters.fetched();
+        Ok(true)
     }
 
     fn fetch_file(
         &self,
         slot: &Slot,
         file: ShardFile<'_>,
-        path: &Path,
+        (raw, kept): &mut (PartFile, Option<PartFile>),
         stop: &Stop,
-    ) -> Result<Fetched> {
+    ) -> Result<()> {
         let place = &self.places[slot.place];
         let (Some(zip), Some(compression)) = (file.zip, slot.info.compression) else {
-            let part = place.download_raw(file.raw, path, &self.options, stop)?;
-            return Ok(Fetched { bytes: file.raw.bytes, part, kept: None });
+            place.download_raw(file.raw, raw, &self.options, stop)?;
+            self.counters.downloaded(file.raw.bytes);
+            return Ok(());
         };
         let (zipped, downloaded) = place.read_zip(zip, &self.options, stop)?;
-        let bytes = compression.decompress(&zipped, file.raw.bytes)?;
-        let kept = place.zip_path(zip)?.filter(|_| downloaded && self.options.keep_zip);
-        let room = file.raw.bytes + kept.as_ref().map_or(0, |_| zip.bytes);
-        let kept = kept.map(|path| PartFile::holding(&path, &zipped)).transpose()?;
-        Ok(Fetched { bytes: room, part: PartFile::holding(path, &bytes)?, kept })
+        if downloaded {
+            self.counters.downloaded(zip.bytes);
+            kept.as_mut().map_or(Ok(()), |kept| kept.fill(&zipped))?;
+        } else {
+            *kept = None;
+        }
+        raw.fill(&compression.decompress(&zipped, file.raw.bytes)?)
     }
 
     /// Unmaps shards that have been idle longest, beyond the number that may stay mapped.
@@ -348,22 +400,6 @@ impl ShardCache {
         )
         .in_shard(&self.info(shard).raw_data.basename)
         .in_dataset(self.shown(shard))
-    }
-}
-
-/// A file on its way into the cache.
-struct Fetched {
-    /// What it takes up there.
-    bytes: u64,
-    part: PartFile,
-    /// The compressed file, if that is kept too.
-    kept: Option<PartFile>,
-}
-
-impl Fetched {
-    fn publish(self) -> Result<()> {
-        self.kept.map_or(Ok(()), PartFile::publish)?;
-        self.part.publish()
     }
 }
 

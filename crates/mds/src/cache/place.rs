@@ -1,6 +1,7 @@
 //! Where the files of one stream are: in a folder that is read in place, or in a cache that
 //! mirrors a remote.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -27,6 +28,8 @@ pub(crate) struct Place {
     remote: Option<Remote>,
     /// Made when first needed: for shards that exist only compressed where nothing may be written.
     private: Mutex<Option<TempDir>>,
+    /// The folders that files of shards lie in, below `dir`.
+    folders: Vec<PathBuf>,
 }
 
 /// A stream's addresses, as a user gives them.
@@ -71,7 +74,8 @@ impl Place {
         let shown = dir.display().to_string();
         let text = read_index(&dir)?.ok_or_else(|| no_index(&dir))?;
         let index = Index::parse_with(&text, options.index).map_err(|e| e.in_dataset(&shown))?;
-        Ok((Self { shown, dir, remote: None, private: Mutex::new(None) }, index))
+        let folders = folders(&index);
+        Ok((Self { shown, dir, remote: None, private: Mutex::new(None), folders }, index))
     }
 
     fn mirror(
@@ -109,13 +113,12 @@ impl Place {
             }
             Err(error) => return Err(error),
         };
-        let mut folders: Vec<_> =
-            index.shards.iter().map(|s| folder_of(&s.raw_data.basename.join_to(&dir))).collect();
-        folders.push(dir.clone());
-        folders.sort();
-        folders.dedup();
-        folders.iter().for_each(|folder| sweep(folder));
-        Ok((Self { shown, dir, remote: Some(remote), private: Mutex::new(private) }, index))
+        let folders = folders(&index);
+        folders.iter().for_each(|folder| sweep(&dir.join(folder)));
+        Ok((
+            Self { shown, dir, remote: Some(remote), private: Mutex::new(private), folders },
+            index,
+        ))
     }
 
     /// How messages call the dataset: its address without any password.
@@ -148,6 +151,15 @@ impl Place {
             empty => empty.insert(private_dir()?),
         };
         in_folder(folder.path(), true)
+    }
+
+    /// The folders of this machine where shards are put, as the root of a cache and a folder below it.
+    pub(crate) fn cache_folders(&self) -> Vec<(PathBuf, &Path)> {
+        let private = relock(&self.private).as_ref().map(|folder| folder.path().to_path_buf());
+        // A private folder is the whole cache where there is no other.
+        let own = self.is_cache().then(|| self.dir.clone());
+        let Some(root) = own.or(private) else { return Vec::new() };
+        self.folders.iter().map(|folder| (root.clone(), folder.as_path())).collect()
     }
 
     /// Where a compressed file is kept in a cache.
@@ -184,22 +196,20 @@ impl Place {
         Ok((bytes, true))
     }
 
-    /// Downloads the raw file to a temporary one beside `target` and checks it.
+    /// Downloads the raw file to a temporary one and checks it.
     pub(crate) fn download_raw(
         &self,
         raw: &FileInfo,
-        target: &Path,
+        part: &mut PartFile,
         options: &CacheOptions,
         stop: &Stop,
-    ) -> Result<PartFile> {
+    ) -> Result<()> {
         let Some(remote) = &self.remote else { return Err(no_index(&self.dir)) };
-        let mut part = PartFile::create(target)?;
         remote.download(raw.basename.as_str(), part.file_mut(), raw.bytes, stop)?;
         let checked = map(part.file_mut())
-            .map_err(|e| Error::io(e, format!("cannot read {}", target.display())))
+            .map_err(|e| Error::io(e, format!("cannot read {}", part.target().display())))
             .map(|map| check_bytes(&map, raw, options.validate_hash))?;
-        checked.map_err(|damage| damaged(&object(remote, raw), damage))?;
-        Ok(part)
+        checked.map_err(|damage| damaged(&object(remote, raw), damage))
     }
 }
 
@@ -315,8 +325,16 @@ fn private_dir() -> Result<TempDir> {
         .map_err(|e| Error::io(e, "cannot create a temporary folder for shards"))
 }
 
-fn folder_of(path: &Path) -> PathBuf {
-    path.parent().map(Path::to_path_buf).unwrap_or_default()
+/// The folders that the files of shards lie in, relative to the dataset's; that one comes first.
+fn folders(index: &Index) -> Vec<PathBuf> {
+    let files = index.shards.iter().flat_map(ShardInfo::files);
+    let names = files.flat_map(|file| [Some(file.raw), file.zip]).flatten();
+    let folder = |file: &FileInfo| {
+        let path = file.basename.join_to(Path::new(""));
+        path.parent().map(Path::to_path_buf).unwrap_or_default()
+    };
+    let folders: BTreeSet<PathBuf> = names.map(folder).chain([PathBuf::new()]).collect();
+    folders.into_iter().collect()
 }
 
 /// Refuses a local folder that is no folder, or whose `index.json` would hide the splits of the remote.

@@ -16,7 +16,7 @@ use crate::regular;
 /// A file under its temporary name, removed when dropped before [`publish`](Self::publish).
 ///
 /// Its writer holds a lock on it, so that [`sweep`] can tell a file at work from one that a killed
-/// process left behind.
+/// process left behind. Its name says how many bytes it is going to have: `.NAME.BYTES-RANDOM.part`.
 #[derive(Debug)]
 pub(crate) struct PartFile {
     file: NamedTempFile,
@@ -24,14 +24,14 @@ pub(crate) struct PartFile {
 }
 
 impl PartFile {
-    /// An empty file beside `target`, whose folder is made if need be.
-    pub(crate) fn create(target: &Path) -> Result<Self> {
+    /// An empty file beside `target`, whose folder is made if need be, for so many `bytes`.
+    pub(crate) fn create(target: &Path, bytes: u64) -> Result<Self> {
         let failed = |e| Error::io(e, format!("cannot write {}", target.display()));
         let folder = folder_of(target);
         std::fs::create_dir_all(folder).map_err(failed)?;
         let name = target.file_name().unwrap_or_default().to_string_lossy();
         let mut options = tempfile::Builder::new();
-        let prefix = format!(".{name}.");
+        let prefix = format!(".{name}.{bytes}-");
         options.prefix(&prefix).suffix(".part");
         // What the umask leaves of it, as for any other file; temporary files are private.
         options.permissions(Permissions::from_mode(0o666));
@@ -45,18 +45,20 @@ impl PartFile {
         }
     }
 
-    /// A file beside `target` that holds `bytes`.
-    pub(crate) fn holding(target: &Path, bytes: &[u8]) -> Result<Self> {
-        let mut part = Self::create(target)?;
-        part.file_mut()
-            .write_all(bytes)
-            .map_err(|e| Error::io(e, format!("cannot write {}", target.display())))?;
-        Ok(part)
+    /// Writes all that the file is to hold.
+    pub(crate) fn fill(&mut self, bytes: &[u8]) -> Result<()> {
+        let filled = self.file_mut().write_all(bytes);
+        filled.map_err(|e| Error::io(e, format!("cannot write {}", self.target.display())))
     }
 
     /// The file to write to.
     pub(crate) fn file_mut(&mut self) -> &mut File {
         self.file.as_file_mut()
+    }
+
+    /// The name that the file is going to have.
+    pub(crate) fn target(&self) -> &Path {
+        &self.target
     }
 
     /// Gives the file its name, replacing what had it, once its bytes are on the disk.
@@ -72,7 +74,9 @@ impl PartFile {
 
 /// Publishes a file that holds `bytes`.
 pub(crate) fn publish(target: &Path, bytes: &[u8]) -> Result<()> {
-    PartFile::holding(target, bytes)?.publish()
+    let mut part = PartFile::create(target, bytes.len() as u64)?;
+    part.fill(bytes)?;
+    part.publish()
 }
 
 /// Removes what killed processes left in `folder`: temporary and lock files that nobody holds.
@@ -93,6 +97,12 @@ pub(crate) fn sweep(folder: &Path) {
             let _ = std::fs::remove_file(&path);
         }
     }
+}
+
+/// The bytes that a temporary file of this name is going to have; `None` for other files.
+pub(super) fn reserved_bytes(name: &str) -> Option<u64> {
+    let (_, reserved) = name.strip_prefix('.')?.strip_suffix(".part")?.rsplit_once('.')?;
+    reserved.split_once('-')?.0.parse().ok()
 }
 
 fn folder_of(path: &Path) -> &Path {
@@ -119,7 +129,7 @@ mod tests {
     fn a_file_appears_whole_or_not_at_all() {
         let dir = tempfile::tempdir().unwrap();
         let target = dir.path().join("sub/a");
-        let mut part = PartFile::create(&target).unwrap();
+        let mut part = PartFile::create(&target, 4).unwrap();
         part.file_mut().write_all(b"half").unwrap();
         assert!(!target.exists());
         drop(part);
@@ -136,10 +146,11 @@ mod tests {
         for name in [".a.x.part", ".a.lock", ".a.note", "b.part"] {
             File::create(dir.path().join(name)).unwrap();
         }
-        let held = PartFile::create(&dir.path().join("h")).unwrap();
+        let held = PartFile::create(&dir.path().join("h"), 7).unwrap();
         sweep(dir.path());
         let left = names(dir.path());
         assert_eq!(left.len(), 3, "{left:?}");
+        assert_eq!(reserved_bytes(&left[1]), Some(7));
         assert!(left[0] == ".a.note" && left[1].starts_with(".h.") && left[2] == "b.part");
         held.publish().unwrap();
         sweep(dir.path());

@@ -10,7 +10,7 @@ mod options;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::cache::{Addresses, CacheOptions, Place, ShardCache};
+use crate::cache::{Addresses, CacheOptions, CacheStats, Pin, Place, ShardCache};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{HashAlgorithm, Index, IndexOptions, Schema};
 use crate::order::{Plan, StreamShape};
@@ -144,6 +144,11 @@ impl StreamingDataset {
         &self.fingerprint
     }
 
+    /// What has been fetched since the dataset was opened, and how long readers waited for it.
+    pub fn stats(&self) -> CacheStats {
+        self.cache.stats()
+    }
+
     /// The order in which samples are served.
     pub fn plan(&self) -> &Plan {
         &self.plan
@@ -208,7 +213,7 @@ impl StreamingDataset {
 
     /// Fetches a shard before it is needed and keeps it from being evicted. `None` if the cache
     /// has no room for it now.
-    pub(crate) fn open_ahead(&self, shard: usize, stop: &Stop) -> Result<Option<Arc<Shard>>> {
+    pub(crate) fn open_ahead(&self, shard: usize, stop: &Stop) -> Result<Option<Pin>> {
         self.cache.open_ahead(shard, stop)
     }
 

@@ -1,11 +1,10 @@
 //! Fetching shards before the workers need them, and keeping them from being evicted until then.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use super::ids::Epoch;
 use super::queue::{Queue, Shared};
-use crate::shard::Shard;
+use crate::cache::Pin;
 
 /// How far the fetching of an epoch has come.
 #[derive(Debug, Default)]
@@ -24,7 +23,7 @@ struct Wanted {
     /// The last batch, as far as looked at, that needs the shard.
     last_batch: usize,
     /// Keeps the shard in the cache once it is there.
-    pin: Option<Arc<Shard>>,
+    pin: Option<Pin>,
 }
 
 impl Ahead {
