@@ -83,8 +83,13 @@ fn remotes_are_streamed_over_http_and_s3() {
     let dir = tempfile::tempdir().unwrap();
     write(&dir.path().join("bucket/c4/val"), 30, &ZIPPED);
     let server = Server::start(dir.path());
-    let http = inspect(&[&server.url("bucket/c4")]).succeeds();
+    let caches = dir.path().join("caches");
+    let of_user = |args: &[&str]| inspect(args).env("MDS_CACHE_DIR", path(&caches));
+    let http = of_user(&[&server.url("bucket/c4")]).succeeds();
     assert!(http.contains("read 30 samples in 15 batches"), "{http}");
+    assert!(http.contains(", found 0 in the cache, evicted 0; waited "), "{http}");
+    let again = of_user(&[&server.url("bucket/c4")]).succeeds();
+    assert!(!again.contains("fetched"), "nothing is fetched twice: {again}");
 
     let local = dir.path().join("cache");
     let s3 = |args: &[&str]| {

@@ -97,7 +97,7 @@ fn samples(dataset: &Arc<StreamingDataset>, options: LoaderOptions) -> Loader<Sa
 
 fn text_field(dataset: &StreamingDataset) -> Result<Field<str>> {
     let sample = dataset.sample(0)?;
-    let mut fields = sample.shard().fields();
+    let mut fields = sample.fields();
     let text = fields.field("text");
     fields.build()?;
     Ok(text)

@@ -57,7 +57,7 @@ pub mod shard;
 pub mod storage;
 pub mod writer;
 
-pub use cache::CacheStats;
+pub use cache::{CacheStats, CachedDataset, UserCache};
 pub use dataset::{DatasetOptions, Stream, StreamingDataset};
 pub use error::{Error, ErrorKind, Position, Result};
 pub use loader::{Batch, BatchLoader, Checkpoint, Loader, LoaderOptions, Rows};

@@ -5,16 +5,17 @@
 //! shards under their own names (and the compressed ones with `keep_zip`). Files appear whole:
 //! they are written under a unique temporary name, checked, synced and renamed, and from then on
 //! only ever unlinked. A stream without a remote, or whose remote is its local folder, is read in
-//! place: nothing is written or removed there. If such a dataset holds compressed shards only, or
-//! a network remote has no local folder, raw shards go to a private folder below the system's
-//! temporary one, which is removed with the dataset.
+//! place: nothing is written or removed there. If such a dataset holds compressed shards only, raw
+//! shards go to a private folder below the system's temporary one, which is removed with the dataset.
+//! A network remote without a local folder has one below the user's cache folder: [`UserCache`].
 //!
 //! # What is trusted
 //! A file's size is compared with the index whenever it is mapped, all offsets are checked, and
 //! its hash, if the index has one, once. A damaged cached file is removed and fetched again; a
 //! download that is damaged twice is an error that names it. A cache whose index is not the
 //! remote's is refused, never mixed; if the remote cannot be reached, the cached index is used
-//! with a warning.
+//! with a warning. The first process that uses a cache compares the indexes; those that come while
+//! it is used take the cached one.
 //!
 //! # Who waits for whom
 //! Within a process, the first thread that needs a shard brings it and the others wait for it.
@@ -31,10 +32,12 @@
 //! Unix only: `flock`, and files that live on after `unlink`.
 
 mod counters;
+mod index;
 mod lock;
 mod place;
 mod publish;
 mod room;
+mod user;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::os::unix::fs::MetadataExt;
@@ -55,6 +58,7 @@ pub(crate) use place::{Addresses, Place};
 use publish::PartFile;
 pub(crate) use room::Pin;
 use room::{Need, Pinned};
+pub use user::{CachedDataset, UserCache};
 
 /// Shards that stay mapped although no sample refers to them.
 const MAX_IDLE_MAPPED: usize = 256;
@@ -79,6 +83,7 @@ pub(crate) struct ShardCache {
     places: Vec<Place>,
     slots: Vec<Slot>,
     options: CacheOptions,
+    may_evict: bool,
     /// Shards in the order in which they were mapped, with the time.
     idle: Mutex<VecDeque<(usize, u64)>>,
     /// Held while room is made and taken, so that two threads do not take the same room.
@@ -135,10 +140,11 @@ impl ShardCache {
             }
             places.push(place);
         }
-        let cache = Self {
+        let mut cache = Self {
             places,
             slots,
             options,
+            may_evict: false,
             idle: Mutex::default(),
             making_room: Mutex::default(),
             reserved: Mutex::default(),
@@ -146,6 +152,7 @@ impl ShardCache {
             names: OnceLock::new(),
             counters: Counters::default(),
         };
+        cache.may_evict = cache.options.limit.is_some() && !cache.is_all_in_place();
         cache.check_limit()?;
         Ok(cache)
     }
@@ -174,7 +181,7 @@ impl ShardCache {
 
     /// Whether there is a limit that shards may have to go for.
     pub(crate) fn may_evict(&self) -> bool {
-        self.options.limit.is_some() && !self.is_all_in_place()
+        self.may_evict
     }
 
     /// The shard, mapped; brought into the cache first if need be.
@@ -232,10 +239,10 @@ impl ShardCache {
             let mut state = relock(&slot.state);
             state.seen = Arc::downgrade(&mapped);
             // Where shards may have to go, none stays mapped that nobody uses.
-            state.kept = self.options.limit.is_none().then(|| Arc::clone(&mapped));
+            state.kept = (!self.may_evict).then(|| Arc::clone(&mapped));
         }
         drop((bringing, waiting));
-        if self.options.limit.is_none() {
+        if !self.may_evict {
             self.bound_idle(shard, now);
         }
         Ok(Some(mapped))
@@ -419,7 +426,11 @@ pub(crate) fn relock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Another holder may be downloading at a crawl, yet not for ever.
 fn lock_limit(options: &CacheOptions) -> Duration {
-    options.remote.timeout.saturating_mul(10)
+    lock_limit_of(&options.remote)
+}
+
+fn lock_limit_of(options: &RemoteOptions) -> Duration {
+    options.timeout.saturating_mul(10)
 }
 
 /// The lock file of a file: `.NAME.lock` beside it.

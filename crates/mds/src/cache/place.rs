@@ -8,14 +8,14 @@ use std::sync::Mutex;
 
 use tempfile::TempDir;
 
-use super::lock::FileLock;
-use super::publish::{PartFile, publish, sweep};
-use super::{CacheOptions, lock_limit, lock_path, relock};
-use crate::error::{Error, ErrorKind, Result};
-use crate::format::{Damage, FileInfo, Index, IndexOptions, ShardInfo};
+use super::index::{self, InUse};
+use super::publish::{PartFile, sweep};
+use super::{CacheOptions, relock, user};
+use crate::error::{Error, Result};
+use crate::format::{Damage, FileInfo, Index, ShardInfo};
 use crate::regular;
-use crate::shard::{check_bytes, inside, map, not_out_of};
-use crate::storage::{Location, Remote, RemoteOptions, Stop, check_split};
+use crate::shard::{check_bytes, inside, map};
+use crate::storage::{Location, Remote, Stop, check_split};
 
 /// The place of one stream.
 #[derive(Debug)]
@@ -30,6 +30,8 @@ pub(crate) struct Place {
     private: Mutex<Option<TempDir>>,
     /// The folders that files of shards lie in, below `dir`.
     folders: Vec<PathBuf>,
+    /// Tells other processes that this one uses the cache.
+    _in_use: Option<InUse>,
 }
 
 /// A stream's addresses, as a user gives them.
@@ -72,10 +74,10 @@ impl Place {
 
     fn in_place(dir: PathBuf, options: &CacheOptions) -> Result<(Self, Index)> {
         let shown = dir.display().to_string();
-        let text = read_index(&dir)?.ok_or_else(|| no_index(&dir))?;
+        let text = index::read(&dir)?.ok_or_else(|| index::not_in(&dir))?;
         let index = Index::parse_with(&text, options.index).map_err(|e| e.in_dataset(&shown))?;
-        let folders = folders(&index);
-        Ok((Self { shown, dir, remote: None, private: Mutex::new(None), folders }, index))
+        let (folders, private) = (folders(&index), Mutex::new(None));
+        Ok((Self { shown, dir, remote: None, private, folders, _in_use: None }, index))
     }
 
     fn mirror(
@@ -84,39 +86,16 @@ impl Place {
         options: &CacheOptions,
     ) -> Result<(Self, Index)> {
         let shown = remote.address().to_owned();
-        let fetched = fetch_index(&remote, options.index);
-        let (dir, private) = match local {
-            Some(dir) => (dir, None),
-            None => {
-                let private = private_dir()?;
-                (private.path().to_path_buf(), Some(private))
-            }
+        let dir = match local {
+            Some(dir) => dir,
+            None => user::folder_for(&remote)?,
         };
-        let index = match fetched {
-            Ok((text, index)) => {
-                std::fs::create_dir_all(&dir)
-                    .map_err(|e| Error::io(e, format!("cannot create {}", dir.display())))?;
-                keep_index(&dir, &remote, &text, &index, options)?;
-                index
-            }
-            // A remote that cannot be reached does not stop a run whose cache has what it needs.
-            Err(unreachable) if unreachable.kind() == ErrorKind::Download => {
-                let cached = read_index(&dir)?;
-                let cached = cached.and_then(|text| Index::parse_with(&text, options.index).ok());
-                let Some(index) = cached else { return Err(unreachable) };
-                tracing::warn!(
-                    remote = shown,
-                    cache = %dir.display(),
-                    "the remote cannot be reached; going on with the cached index"
-                );
-                index
-            }
-            Err(error) => return Err(error),
-        };
+        let (index, in_use) = index::shared(&dir, &remote, options)?;
         let folders = folders(&index);
         folders.iter().for_each(|folder| sweep(&dir.join(folder)));
+        let private = Mutex::new(None);
         Ok((
-            Self { shown, dir, remote: Some(remote), private: Mutex::new(private), folders },
+            Self { shown, dir, remote: Some(remote), private, folders, _in_use: Some(in_use) },
             index,
         ))
     }
@@ -189,7 +168,7 @@ impl Place {
             Err(e) if e.kind() == io::ErrorKind::NotFound && self.remote.is_some() => {}
             Err(e) => return Err(Error::io(e, format!("cannot read {}", path.display()))),
         }
-        let Some(remote) = &self.remote else { return Err(no_index(&self.dir)) };
+        let Some(remote) = &self.remote else { return Err(index::not_in(&self.dir)) };
         let bytes = remote.get_until(zip.basename.as_str(), zip.bytes, stop)?;
         check_bytes(&bytes, zip, options.validate_hash)
             .map_err(|damage| damaged(&object(remote, zip), damage))?;
@@ -204,7 +183,7 @@ impl Place {
         options: &CacheOptions,
         stop: &Stop,
     ) -> Result<()> {
-        let Some(remote) = &self.remote else { return Err(no_index(&self.dir)) };
+        let Some(remote) = &self.remote else { return Err(index::not_in(&self.dir)) };
         remote.download(raw.basename.as_str(), part.file_mut(), raw.bytes, stop)?;
         let checked = map(part.file_mut())
             .map_err(|e| Error::io(e, format!("cannot read {}", part.target().display())))
@@ -243,79 +222,6 @@ fn damaged(at: &str, damage: Damage) -> Error {
 
 fn object(remote: &Remote, file: &FileInfo) -> String {
     format!("{}/{}", remote.address().trim_end_matches('/'), file.basename)
-}
-
-fn fetch_index(remote: &Remote, options: IndexOptions) -> Result<(Vec<u8>, Index)> {
-    let text = match (remote.get(Index::FILE_NAME, Index::MAX_BYTES), remote.folder()) {
-        (Err(e), Some(folder)) if e.kind() == ErrorKind::NotFound => return Err(no_index(folder)),
-        (text, _) => text?,
-    };
-    let index = Index::parse_with(&text, options).map_err(|e| e.in_dataset(remote.address()))?;
-    Ok((text, index))
-}
-
-/// Puts the remote's index into the cache, unless the cache already belongs to another dataset.
-fn keep_index(
-    dir: &Path,
-    remote: &Remote,
-    text: &[u8],
-    index: &Index,
-    options: &CacheOptions,
-) -> Result<()> {
-    let path = dir.join(Index::FILE_NAME);
-    let _lock = FileLock::acquire(&lock_path(&path), lock_limit(options), &Stop::new())?;
-    match read_index(dir)? {
-        Some(cached) if cached == text => return Ok(()),
-        Some(cached) => match Index::parse_with(&cached, options.index) {
-            Ok(other) if other.fingerprint() == index.fingerprint() => return Ok(()),
-            Ok(other) => {
-                return Err(Error::new(
-                    ErrorKind::AlreadyExists,
-                    format!(
-                        "the cache {} holds another dataset (index {}) than {} (index {})",
-                        dir.display(),
-                        other.fingerprint(),
-                        remote.address(),
-                        index.fingerprint()
-                    ),
-                    "remove that folder or choose another local one",
-                ));
-            }
-            // Shards in this folder are still checked one by one before they are trusted.
-            Err(_) => tracing::warn!(file = %path.display(), "replacing a damaged cached index"),
-        },
-        None => {}
-    }
-    publish(&path, text)
-}
-
-fn read_index(dir: &Path) -> Result<Option<Vec<u8>>> {
-    let path = not_out_of(dir, dir.join(Index::FILE_NAME))?;
-    match regular::read_at_most(&path, Index::MAX_BYTES) {
-        Ok(text) if text.len() as u64 > Index::MAX_BYTES => Err(Error::corrupt(
-            format!("{} is longer than the {} bytes it may have", path.display(), Index::MAX_BYTES),
-            "check that this is the index of a dataset",
-        )),
-        Ok(text) => Ok(Some(text)),
-        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-            Ok(None)
-        }
-        Err(e) => Err(Error::io(e, format!("cannot read {}", path.display()))),
-    }
-}
-
-/// There is no dataset in a folder; names the splits below it, if that is the reason.
-fn no_index(dir: &Path) -> Error {
-    let splits = Remote::at(Location::Folder(dir.to_path_buf()), RemoteOptions::default())
-        .map(|folder| folder.splits())
-        .unwrap_or_default();
-    let what = format!("there is no dataset in {}: it has no {}", dir.display(), Index::FILE_NAME);
-    let remedy = match splits.as_slice() {
-        [] if dir.is_dir() => "check the path and the split".to_owned(),
-        [] => "the folder does not exist, so check the path and the split".to_owned(),
-        splits => format!("choose one of its splits: {}", splits.join(", ")),
-    };
-    Error::new(ErrorKind::NotFound, what, remedy)
 }
 
 fn private_dir() -> Result<TempDir> {

@@ -9,6 +9,7 @@ mod options;
 
 use std::fmt;
 use std::sync::Arc;
+use std::thread;
 
 use crate::cache::{Addresses, CacheOptions, CacheStats, Pin, Place, ShardCache};
 use crate::error::{Error, ErrorKind, Result};
@@ -56,7 +57,7 @@ impl StreamingDataset {
     /// | – | given | read in place: nothing is copied, nothing is removed |
     /// | the same folder | given | read in place |
     /// | a folder | – | read in place |
-    /// | a URL | – | shards are copied to a private folder, removed with the dataset |
+    /// | a URL | – | shards are copied to a folder below the user's: [`UserCache`](crate::UserCache) |
     ///
     /// Compressed shards that have no raw file beside them and are read in place are decompressed
     /// into a private folder, never beside the originals. Several processes may share a cache;
@@ -88,18 +89,13 @@ impl StreamingDataset {
         };
         let mut opened = Vec::with_capacity(streams.len());
         let mut shapes = Vec::with_capacity(streams.len());
-        for stream in &streams {
-            let addresses = Addresses {
-                remote: stream.remote.as_deref(),
-                local: stream.local.as_deref(),
-                split: stream.split.as_deref(),
-            };
-            let (place, index) = Place::open(addresses, &cache_options)?;
+        for (place, index) in open_places(&streams, &cache_options)? {
             if index.samples() == 0 {
                 return Err(no_samples(place.shown()));
             }
             let shard_sizes = index.shards.iter().map(|shard| shard.samples).collect();
-            shapes.push(StreamShape { shard_sizes, weight: stream.weight });
+            let weight = streams[opened.len()].weight;
+            shapes.push(StreamShape { shard_sizes, weight });
             opened.push((place, index));
         }
         let plan = Plan::new(&shapes, options.order, options.world)?;
@@ -166,7 +162,13 @@ impl StreamingDataset {
     /// be fetched or is damaged: the error names it.
     pub fn sample(&self, id: u64) -> Result<Sample> {
         let (shard, position) = self.locate(id)?;
-        Ok(Sample::new(self.cache.open(shard, &self.never)?, position, id))
+        self.take(self.cache.open(shard, &self.never)?, position, id)
+    }
+
+    /// A sample to keep.
+    pub(crate) fn take(&self, shard: Arc<Shard>, position: usize, id: u64) -> Result<Sample> {
+        let sample = Sample::new(shard, position, id);
+        if self.may_evict() { sample.copied() } else { Ok(sample) }
     }
 
     /// The shard of sample `id`, and its position there.
@@ -227,6 +229,33 @@ impl StreamingDataset {
         let batch_size = self.plan.options().batch_size;
         self.predownload.unwrap_or_else(|| batch_size.map_or(64, |size| size.saturating_mul(8)))
     }
+}
+
+/// Reads the indexes of all streams, of several at a time.
+fn open_places(streams: &[Stream], options: &CacheOptions) -> Result<Vec<(Place, Index)>> {
+    const AT_A_TIME: usize = 16;
+    let open = |stream: &Stream| {
+        let addresses = Addresses {
+            remote: stream.remote.as_deref(),
+            local: stream.local.as_deref(),
+            split: stream.split.as_deref(),
+        };
+        Place::open(addresses, options)
+    };
+    let mut opened = Vec::with_capacity(streams.len());
+    for some in streams.chunks(AT_A_TIME) {
+        let places = thread::scope(|scope| {
+            let (first, others) = (&some[0], &some[1..]);
+            let others: Vec<_> = others.iter().map(|s| scope.spawn(move || open(s))).collect();
+            let first = open(first);
+            let others = others
+                .into_iter()
+                .map(|other| other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+            [first].into_iter().chain(others).collect::<Result<Vec<_>>>()
+        })?;
+        opened.extend(places);
+    }
+    Ok(opened)
 }
 
 fn no_samples(dataset: &str) -> Error {

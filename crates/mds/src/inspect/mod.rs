@@ -2,6 +2,7 @@
 //!
 //! One file per thing that it does; `show` turns values into lines of text.
 
+mod cache;
 mod convert;
 mod info;
 mod merge;
@@ -38,8 +39,9 @@ Examples:
   mds-inspect merge ./parts               one index over the datasets in the folders below
   mds-inspect convert ./c4 ./c4-parquet --to parquet
                                           write it again: other formats, compression, hashes
+  mds-inspect cache list                  what was kept of remotes that were read without LOCAL
 
-order, merge and convert say more in their own --help.
+order, merge, convert and cache say more in their own --help.
 
 A REMOTE that is called like a subcommand is written as a path: mds-inspect ./info
 
@@ -111,6 +113,9 @@ enum Command {
     /// Tell what a run would read: which rank what when, downloads, cache size, shuffle quality
     #[command(after_long_help = order::EXAMPLES)]
     Order(Box<order::Flags>),
+    /// List, check or remove the caches of remotes that were read without a folder for them
+    #[command(subcommand, after_long_help = cache::EXAMPLES)]
+    Cache(cache::Command),
     /// Write one index over the datasets in the folders below a root
     #[command(after_long_help = merge::EXAMPLES)]
     Merge(merge::Flags),
@@ -197,6 +202,10 @@ fn run(cli: Cli, out: &mut dyn Write) -> Result<ExitCode, Failure> {
         }
         Some(Command::Order(flags)) => {
             order::run(&flags, cli.remote.clone(), common.split.as_deref(), common.full, out)?;
+        }
+        Some(Command::Cache(command)) => {
+            refuse_remote_before(&cli.remote, "cache list|clean|verify")?;
+            return to_the_end(out, |out| cache::run(&command, out));
         }
         Some(Command::Merge(flags)) => {
             refuse_remote_before(&cli.remote, "merge ROOT [PART]...")?;

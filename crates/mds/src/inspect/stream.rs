@@ -2,10 +2,11 @@
 
 use std::io::Write;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Instant;
 
 use mds::format::{Value, parse_size};
-use mds::{Batch, DatasetOptions, Loader, LoaderOptions, Sample, StreamingDataset};
+use mds::{Batch, CacheStats, DatasetOptions, Loader, LoaderOptions, Sample, StreamingDataset};
 
 use super::{Failure, Source, progress, show};
 
@@ -86,7 +87,7 @@ pub(super) fn run(
     let bar = progress::samples(dataset.num_samples());
     let started = Instant::now();
     let workers = LoaderOptions { num_workers: flags.num_workers, prefetch_batches: 64 };
-    let mut loader = Loader::new(dataset, workers, |sample: Sample| {
+    let mut loader = Loader::new(Arc::clone(&dataset), workers, |sample: Sample| {
         let bytes = sample.encoded()?.len() as u64;
         Ok((sample, bytes))
     });
@@ -103,6 +104,23 @@ pub(super) fn run(
     }
     bar.finish_and_clear();
     print_rate(&totals, started.elapsed().as_secs_f64(), out)?;
+    print_cache(&dataset.stats(), out)
+}
+
+/// What was fetched, where anything was.
+fn print_cache(stats: &CacheStats, out: &mut dyn Write) -> Result<(), Failure> {
+    if stats.fetched_shards == 0 {
+        return Ok(());
+    }
+    writeln!(
+        out,
+        "fetched {} ({} downloaded), found {} in the cache, evicted {}; waited {:.2} s for them",
+        show::count(stats.fetched_shards, "shard"),
+        show::size(stats.downloaded_bytes),
+        stats.found_shards,
+        stats.evicted_shards,
+        stats.wait.as_secs_f64()
+    )?;
     Ok(())
 }
 

@@ -93,7 +93,7 @@ impl<'a> Picks<'a> {
         Ok(places.iter().map(|&(slot, at)| shards[slot].sample(at)))
     }
 
-    /// Has `each` take every sample in order, with a share in its shard.
+    /// Has `each` take every sample in order, to keep if it likes.
     ///
     /// # Errors
     /// As [`for_each`](Self::for_each).
@@ -107,7 +107,8 @@ impl<'a> Picks<'a> {
                 false => self.held.find(self.dataset, id, self.stop)?,
             };
             let shard = Arc::clone(&self.held.shards[slot]);
-            each(Sample::new(shard, at, id)).map_err(|error| at_sample(error, id))?;
+            let sample = self.dataset.take(shard, at, id)?;
+            each(sample).map_err(|error| at_sample(error, id))?;
             self.stop.check()?;
         }
         Ok(())

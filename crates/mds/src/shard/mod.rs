@@ -110,6 +110,8 @@ pub struct Shard {
     declared_samples: u64,
     /// Set at first use, when it has been checked.
     table: OnceLock<ShardTable>,
+    /// Made at first use.
+    without_data: OnceLock<Arc<Self>>,
 }
 
 impl Shard {
@@ -141,6 +143,17 @@ impl Shard {
                 .map_err(|damage| Error::from(damage).in_shard(&file.raw.basename))?;
         }
         Ok(Self::from_files(FileBytes::Owned(data), meta.map(FileBytes::Owned), info))
+    }
+
+    /// The raw files of a shard in the folder of a cache; `None` if they are not there.
+    pub(crate) fn open_cached(
+        folder: &Path,
+        info: &ShardInfo,
+        options: ShardOptions,
+    ) -> Result<Option<Self>> {
+        let data = inside(folder, &info.raw_data.basename)?;
+        let meta = info.raw_meta.as_ref().map(|meta| inside(folder, &meta.basename)).transpose()?;
+        Self::open_raw(&data, meta.as_deref(), info, options, true)
     }
 
     /// The raw files at these paths, as they lie in a cache; `None` if one is not there.
@@ -176,7 +189,24 @@ impl Shard {
             dataset: None,
             declared_samples: info.samples,
             table: OnceLock::new(),
+            without_data: OnceLock::new(),
         }
+    }
+
+    /// The columns and names of this shard, for samples that are copied out of it.
+    fn without_data(&self) -> Arc<Self> {
+        let without_data = || Self {
+            data: FileBytes::Owned(Vec::new()),
+            meta: None,
+            schema: Arc::clone(&self.schema),
+            format: self.format.clone(),
+            name: self.name.clone(),
+            dataset: self.dataset.clone(),
+            declared_samples: self.declared_samples,
+            table: OnceLock::new(),
+            without_data: OnceLock::new(),
+        };
+        Arc::clone(self.without_data.get_or_init(|| Arc::new(without_data())))
     }
 
     /// The same shard, whose errors name the dataset that it belongs to.

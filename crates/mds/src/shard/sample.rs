@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::Shard;
-use super::field::{Field, FieldType};
+use super::field::{Field, FieldType, Fields};
 use crate::error::{Error, ErrorKind, Result, shown};
 use crate::format::{Encoding, Format, Schema, ShardTable, Value};
 
@@ -177,12 +177,16 @@ impl<'a> Iterator for Samples<'a> {
 impl ExactSizeIterator for Samples<'_> {}
 
 /// A sample with a share in its shard: cheap to clone and to send. The shard stays in memory, and
-/// in its cache, as long as any sample of it lives.
+/// in its cache, as long as any sample of it lives. With a
+/// [`cache_limit`](crate::DatasetOptions::cache_limit) it is a copy instead, so that samples that
+/// are kept do not fill the cache.
 #[derive(Clone)]
 pub struct Sample {
     shard: Arc<Shard>,
     position: usize,
     id: u64,
+    /// The bytes of a sample whose shard is here for its columns and names only.
+    copied: Option<Arc<[u8]>>,
 }
 
 impl fmt::Debug for Sample {
@@ -197,7 +201,13 @@ impl fmt::Debug for Sample {
 
 impl Sample {
     pub(crate) fn new(shard: Arc<Shard>, position: usize, id: u64) -> Self {
-        Self { shard, position, id }
+        Self { shard, position, id, copied: None }
+    }
+
+    /// The same sample without a share in the file of its shard.
+    pub(crate) fn copied(self) -> Result<Self> {
+        let bytes = self.borrow()?.encoded().into();
+        Ok(Self { shard: self.shard.without_data(), copied: Some(bytes), ..self })
     }
 
     /// The number of the sample in the dataset; in its shard if it was taken from there.
@@ -205,9 +215,9 @@ impl Sample {
         self.id
     }
 
-    /// The shard that the sample is in.
-    pub fn shard(&self) -> &Arc<Shard> {
-        &self.shard
+    /// Starts a list of columns to read by their type, from this sample and others like it.
+    pub fn fields(&self) -> Fields<'_> {
+        self.shard.fields()
     }
 
     /// The columns of the sample.
@@ -220,7 +230,10 @@ impl Sample {
     /// # Errors
     /// [`Corrupt`](ErrorKind::Corrupt) if the shard has fewer samples than its index says.
     pub fn borrow(&self) -> Result<SampleRef<'_>> {
-        self.shard.sample(self.position)
+        match &self.copied {
+            Some(bytes) => Ok(SampleRef::new(&self.shard, self.position, bytes)),
+            None => self.shard.sample(self.position),
+        }
     }
 
     /// The sample as it stands in its shard, all columns together.

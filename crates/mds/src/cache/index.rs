@@ -1,0 +1,164 @@
+//! The index of a cache: fetched and compared with the remote's once, by whoever comes first.
+//!
+//! Whoever uses a cache holds a shared lock on its `index.json`. If nobody does, the index may be
+//! out of date: so it is fetched. If somebody does, it was compared when that process opened the
+//! cache, and everybody who shares it must read the same dataset anyway. A second lock, on a file of
+//! its own, lets one process at a time find out which.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::Path;
+
+use super::lock::FileLock;
+use super::publish::publish;
+use super::{CacheOptions, lock_limit, lock_path};
+use crate::durable;
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::{Index, IndexOptions};
+use crate::regular;
+use crate::shard::not_out_of;
+use crate::storage::{Location, Remote, RemoteOptions, Stop};
+
+/// Held as long as a cache is used.
+#[derive(Debug)]
+pub(super) struct InUse(#[expect(dead_code, reason = "closing it releases the lock")] File);
+
+/// The index of the cache in `dir` of a remote. The folder is made if need be, and does not stay if
+/// there is no such dataset.
+pub(super) fn shared(
+    dir: &Path,
+    remote: &Remote,
+    options: &CacheOptions,
+) -> Result<(Index, InUse)> {
+    let created = durable::create_directory(dir)
+        .map_err(|e| Error::io(e, format!("cannot create {}", dir.display())))?;
+    let joined = join(dir, remote, options);
+    if let (Err(_), Some(created)) = (&joined, created) {
+        let made = dir.ancestors().take_while(|folder| folder.starts_with(&created));
+        // Unless another process has put something there.
+        let _ = made.map(fs::remove_dir).collect::<io::Result<()>>();
+    }
+    joined
+}
+
+fn join(dir: &Path, remote: &Remote, options: &CacheOptions) -> Result<(Index, InUse)> {
+    let path = dir.join(Index::FILE_NAME);
+    let first = FileLock::acquire(&lock_path(&path), lock_limit(options), &Stop::new())?;
+    if !is_used(dir)? {
+        compare(dir, remote, options.index)?;
+    }
+    let in_use = hold(&path)?;
+    drop(first);
+    let text = read(dir)?.ok_or_else(|| not_in(dir))?;
+    let index = Index::parse_with(&text, options.index);
+    Ok((index.map_err(|e| e.in_dataset(remote.address()))?, in_use))
+}
+
+/// Fetches the remote's index and puts it into the cache, or finds it there.
+fn compare(dir: &Path, remote: &Remote, options: IndexOptions) -> Result<()> {
+    match fetch(remote, options) {
+        Ok((text, index)) => keep(dir, remote, &text, &index, options),
+        // A remote that cannot be reached does not stop a run whose cache has what it needs.
+        Err(unreachable) if unreachable.kind() == ErrorKind::Download => {
+            let cached = read(dir)?;
+            if cached.is_none_or(|text| Index::parse_with(&text, options).is_err()) {
+                return Err(unreachable);
+            }
+            tracing::warn!(
+                remote = remote.address(),
+                cache = %dir.display(),
+                "the remote cannot be reached; going on with the cached index"
+            );
+            Ok(())
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether any process uses the cache in `dir`.
+pub(super) fn is_used(dir: &Path) -> Result<bool> {
+    let path = not_out_of(dir, dir.join(Index::FILE_NAME))?;
+    match regular::open(&path) {
+        Ok(file) => Ok(file.try_lock().is_err()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(e) => Err(Error::io(e, format!("cannot read {}", path.display()))),
+    }
+}
+
+fn hold(path: &Path) -> Result<InUse> {
+    let held = regular::open(path).and_then(|file| file.lock_shared().map(|()| file));
+    held.map(InUse).map_err(|e| Error::io(e, format!("cannot lock {}", path.display())))
+}
+
+fn fetch(remote: &Remote, options: IndexOptions) -> Result<(Vec<u8>, Index)> {
+    let text = match (remote.get(Index::FILE_NAME, Index::MAX_BYTES), remote.folder()) {
+        (Err(e), Some(folder)) if e.kind() == ErrorKind::NotFound => return Err(not_in(folder)),
+        (text, _) => text?,
+    };
+    let index = Index::parse_with(&text, options).map_err(|e| e.in_dataset(remote.address()))?;
+    Ok((text, index))
+}
+
+/// Puts the remote's index into the cache, unless the cache already belongs to another dataset.
+fn keep(
+    dir: &Path,
+    remote: &Remote,
+    text: &[u8],
+    index: &Index,
+    options: IndexOptions,
+) -> Result<()> {
+    let path = dir.join(Index::FILE_NAME);
+    match read(dir)? {
+        Some(cached) if cached == text => return Ok(()),
+        Some(cached) => match Index::parse_with(&cached, options) {
+            Ok(other) if other.fingerprint() == index.fingerprint() => return Ok(()),
+            Ok(other) => {
+                return Err(Error::new(
+                    ErrorKind::AlreadyExists,
+                    format!(
+                        "the cache {} holds another dataset (index {}) than {} (index {})",
+                        dir.display(),
+                        other.fingerprint(),
+                        remote.address(),
+                        index.fingerprint()
+                    ),
+                    "remove that folder or choose another local one",
+                ));
+            }
+            // Shards in this folder are still checked one by one before they are trusted.
+            Err(_) => tracing::warn!(file = %path.display(), "replacing a damaged cached index"),
+        },
+        None => {}
+    }
+    publish(&path, text)
+}
+
+/// The text of the index in a folder; `None` if it has none.
+pub(super) fn read(dir: &Path) -> Result<Option<Vec<u8>>> {
+    let path = not_out_of(dir, dir.join(Index::FILE_NAME))?;
+    match regular::read_at_most(&path, Index::MAX_BYTES) {
+        Ok(text) if text.len() as u64 > Index::MAX_BYTES => Err(Error::corrupt(
+            format!("{} is longer than the {} bytes it may have", path.display(), Index::MAX_BYTES),
+            "check that this is the index of a dataset",
+        )),
+        Ok(text) => Ok(Some(text)),
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Ok(None)
+        }
+        Err(e) => Err(Error::io(e, format!("cannot read {}", path.display()))),
+    }
+}
+
+/// There is no dataset in a folder; names the splits below it, if that is the reason.
+pub(super) fn not_in(dir: &Path) -> Error {
+    let splits = Remote::at(Location::Folder(dir.to_path_buf()), RemoteOptions::default())
+        .map(|folder| folder.splits())
+        .unwrap_or_default();
+    let what = format!("there is no dataset in {}: it has no {}", dir.display(), Index::FILE_NAME);
+    let remedy = match splits.as_slice() {
+        [] if dir.is_dir() => "check the path and the split".to_owned(),
+        [] => "the folder does not exist, so check the path and the split".to_owned(),
+        splits => format!("choose one of its splits: {}", splits.join(", ")),
+    };
+    Error::new(ErrorKind::NotFound, what, remedy)
+}

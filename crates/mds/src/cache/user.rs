@@ -1,0 +1,293 @@
+//! The caches of one user: where a remote that is given no local folder has one, and what lies there.
+//!
+//! All lie below one folder that belongs to the user alone: `$MDS_CACHE_DIR`, else `mds/datasets` in the
+//! user's cache folder (`$XDG_CACHE_HOME` or `~/.cache`). Each is named after its address. Everything
+//! below it may be removed at any time by `mds-inspect cache clean` and is fetched again when needed.
+
+use std::env;
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use etcetera::BaseStrategy;
+
+use super::index;
+use super::lock::FileLock;
+use super::publish::sweep;
+use super::{lock_limit_of, lock_path};
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::{HashAlgorithm, Index, IndexOptions, ShardInfo};
+use crate::shard::{Shard, ShardOptions, inside};
+use crate::storage::{Remote, RemoteOptions, Stop};
+
+/// The variable that names another folder.
+const VARIABLE: &str = "MDS_CACHE_DIR";
+
+/// All caches of this user.
+///
+/// ```no_run
+/// for cached in mds::UserCache::open()?.datasets()? {
+///     println!("{}: {} bytes", cached.name(), cached.bytes());
+/// }
+/// # Ok::<(), mds::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct UserCache {
+    root: PathBuf,
+}
+
+/// The cache of one dataset.
+#[derive(Debug)]
+pub struct CachedDataset {
+    name: String,
+    folder: PathBuf,
+    index: Index,
+    /// The numbers of the shards that are there, raw or compressed.
+    shards: Vec<usize>,
+    bytes: u64,
+    last_used: Option<SystemTime>,
+}
+
+impl UserCache {
+    /// The folder of this user's caches, which is made if need be.
+    ///
+    /// # Errors
+    /// [`PermissionDenied`](ErrorKind::PermissionDenied) if it is a symbolic link, or others may
+    /// read or write it: they could put other data there.
+    pub fn open() -> Result<Self> {
+        let named = env::var_os(VARIABLE).filter(|folder| !folder.is_empty()).map(PathBuf::from);
+        let root = match named {
+            Some(folder) => folder,
+            None => {
+                let strategy = etcetera::choose_base_strategy().map_err(|_| {
+                    Error::new(
+                        ErrorKind::NotFound,
+                        "there is no folder for caches, as this user has no home",
+                        format!("set {VARIABLE}, or give a local folder"),
+                    )
+                })?;
+                strategy.cache_dir().join("mds").join("datasets")
+            }
+        };
+        let mut private = DirBuilder::new();
+        private.recursive(true).mode(0o700);
+        private
+            .create(&root)
+            .map_err(|e| Error::io(e, format!("cannot create {}", root.display())))?;
+        check_own(&root)?;
+        Ok(Self { root })
+    }
+
+    /// The folder that holds the caches.
+    pub fn folder(&self) -> &Path {
+        &self.root
+    }
+
+    /// The caches that are there, by name. What has no index yet is none.
+    ///
+    /// # Errors
+    /// As the file system fails, and [`Corrupt`](ErrorKind::Corrupt) if an index is damaged.
+    pub fn datasets(&self) -> Result<Vec<CachedDataset>> {
+        let unreadable = |e| Error::io(e, format!("cannot list {}", self.root.display()));
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&self.root).map_err(unreadable)? {
+            let entry = entry.map_err(unreadable)?;
+            // Links are not followed: what they lead to is no cache.
+            let is_folder = entry.file_type().map_err(unreadable)?.is_dir();
+            if let Ok(name) = entry.file_name().into_string()
+                && is_folder
+                && let Some(dataset) = CachedDataset::open(name, entry.path())?
+            {
+                found.push(dataset);
+            }
+        }
+        found.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(found)
+    }
+}
+
+impl CachedDataset {
+    fn open(name: String, folder: PathBuf) -> Result<Option<Self>> {
+        let Some(text) = index::read(&folder)? else { return Ok(None) };
+        let index = Index::parse_with(&text, IndexOptions { pickle_bytes: true })
+            .map_err(|e| e.in_dataset(folder.display()))?;
+        let (mut shards, mut bytes, mut last_used) = (Vec::new(), 0, None);
+        for (number, shard) in index.shards.iter().enumerate() {
+            let mut is_there = false;
+            for path in files(&folder, shard)? {
+                let Ok(metadata) = path.metadata() else { continue };
+                bytes += metadata.len();
+                last_used = last_used.max(metadata.modified().ok());
+                is_there = true;
+            }
+            shards.extend(is_there.then_some(number));
+        }
+        Ok(Some(Self { name, folder, index, shards, bytes, last_used }))
+    }
+
+    /// The name of its folder: the address and, as several addresses may look alike, a hash of it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Where it lies.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The index of the whole dataset.
+    pub fn index(&self) -> &Index {
+        &self.index
+    }
+
+    /// How many of its shards are there.
+    pub fn num_shards(&self) -> usize {
+        self.shards.len()
+    }
+
+    /// What its shards take up.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// When a shard was last used; `None` if there is none.
+    pub fn last_used(&self) -> Option<SystemTime> {
+        self.last_used
+    }
+
+    /// Whether a process uses it now.
+    ///
+    /// # Errors
+    /// As the file system fails.
+    pub fn is_used(&self) -> Result<bool> {
+        index::is_used(&self.folder)
+    }
+
+    /// Checks the sizes, hashes and offsets of all shards that are there. Returns an error for each
+    /// that is damaged; such shards are fetched again when they are needed.
+    pub fn verify(&self) -> Vec<Error> {
+        let check = |&number: &usize| {
+            let shard = &self.index.shards[number];
+            match Shard::open_cached(&self.folder, shard, ShardOptions::default()) {
+                Ok(Some(opened)) => opened.table().err(),
+                // Only the compressed file is there.
+                Ok(None) => None,
+                Err(error) => Some(error.in_shard(&shard.raw_data.basename)),
+            }
+        };
+        self.shards.iter().filter_map(check).collect()
+    }
+
+    /// Removes the shards, the index and the folder. Files that are none of the dataset's stay, and
+    /// so does their folder. Returns how many bytes went.
+    ///
+    /// # Errors
+    /// [`AlreadyExists`](ErrorKind::AlreadyExists) if a process uses it, and as the file system fails.
+    pub fn remove(self) -> Result<u64> {
+        let index_path = self.folder.join(Index::FILE_NAME);
+        // Nobody can begin to use it meanwhile.
+        let limit = lock_limit_of(&RemoteOptions::default());
+        let lock = FileLock::acquire(&lock_path(&index_path), limit, &Stop::new())?;
+        if self.is_used()? {
+            return Err(Error::new(
+                ErrorKind::AlreadyExists,
+                format!("the cache {} is in use", self.folder.display()),
+                "end the processes that read from it first",
+            ));
+        }
+        let mut folders = vec![self.folder.clone()];
+        // The index first: without it, nothing that is left is taken for a dataset.
+        remove(&index_path)?;
+        for shard in &self.index.shards {
+            for path in files(&self.folder, shard)? {
+                remove(&path)?;
+                folders.extend(path.parent().map(Path::to_path_buf));
+            }
+        }
+        folders.sort();
+        folders.dedup();
+        folders.iter().for_each(|folder| sweep(folder));
+        drop(lock);
+        for folder in folders.iter().rev() {
+            // Not if something else is in it.
+            let _ = fs::remove_dir(folder);
+        }
+        Ok(self.bytes)
+    }
+}
+
+/// The cache of a remote that is given no folder.
+pub(super) fn folder_for(remote: &Remote) -> Result<PathBuf> {
+    let folder = UserCache::open()?.root.join(name_of(remote.address()));
+    // Whoever made it may have been tricked into it, and what is cleaned would be elsewhere.
+    if folder.is_symlink() {
+        return Err(Error::new(
+            ErrorKind::PermissionDenied,
+            format!("the cache folder {} is a symbolic link", folder.display()),
+            "remove it",
+        ));
+    }
+    Ok(folder)
+}
+
+/// A name that a person recognizes and no other address has.
+fn name_of(address: &str) -> String {
+    const LONGEST: usize = 100;
+    let plain = |c: char| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' };
+    let name: String = address.chars().map(plain).take(LONGEST).collect();
+    let parts = name.split(['-']).filter(|part| !part.is_empty());
+    let name = parts.collect::<Vec<_>>().join("-");
+    let hash = HashAlgorithm::Xxh3_64.hex(address.as_bytes());
+    format!("{}-{hash}", name.trim_start_matches('.'))
+}
+
+/// Refuses a folder in which others could put files.
+fn check_own(folder: &Path) -> Result<()> {
+    let metadata = fs::symlink_metadata(folder)
+        .map_err(|e| Error::io(e, format!("cannot read {}", folder.display())))?;
+    // SAFETY: it takes nothing and cannot fail.
+    let own = metadata.uid() == unsafe { libc::geteuid() };
+    let (fault, remedy) = if metadata.is_symlink() {
+        ("is a symbolic link", "remove it, or set MDS_CACHE_DIR to the folder itself".to_owned())
+    } else if !metadata.is_dir() {
+        ("is not a folder", "remove it, or set MDS_CACHE_DIR to another".to_owned())
+    } else if !own {
+        ("belongs to another user", "set MDS_CACHE_DIR to a folder of your own".to_owned())
+    } else if metadata.mode() & 0o077 != 0 {
+        ("is open to other users", format!("run chmod 700 {}", folder.display()))
+    } else {
+        return Ok(());
+    };
+    let what = format!("the cache folder {} {fault}", folder.display());
+    Err(Error::new(ErrorKind::PermissionDenied, what, remedy))
+}
+
+fn files(folder: &Path, shard: &ShardInfo) -> Result<Vec<PathBuf>> {
+    let files = shard.files().flat_map(|file| [Some(file.raw), file.zip]).flatten();
+    files.map(|file| inside(folder, &file.basename)).collect()
+}
+
+fn remove(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => {
+            Err(Error::io(e, format!("cannot remove {}", path.display())))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_recognized_and_differ() {
+        let name = name_of("s3://bucket/c4/val");
+        assert!(name.starts_with("s3-bucket-c4-val-") && name.len() == 33, "{name}");
+        assert_ne!(name_of("s3://bucket/c4-val"), name);
+        assert!(name_of(&format!("http://h/{}", "x".repeat(5000))).len() < 130);
+        assert!(!name_of("../../x").contains('/'));
+    }
+}

@@ -1,0 +1,291 @@
+//! The cache that processes share: how often the remote is asked, how much room it takes, where it
+//! lies, and what the tools do with it.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod support;
+#[path = "support/inspect.rs"]
+mod tool;
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Barrier};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use mds::{DatasetOptions, ErrorKind, Loader, LoaderOptions, Sample, Stream, StreamingDataset};
+use support::{HASHED, Mood, PLAIN, Server, ZIPPED, files, text, write};
+use tool::{inspect, path};
+
+fn options(batch_size: usize) -> DatasetOptions {
+    let mut options =
+        DatasetOptions { download_timeout: Duration::from_secs(5), ..Default::default() };
+    options.order.batch_size = Some(batch_size);
+    options
+}
+
+fn open(remote: &str, cache: &Path, options: DatasetOptions) -> mds::Result<Arc<StreamingDataset>> {
+    StreamingDataset::open(vec![Stream::cached(remote, cache)], options)
+}
+
+/// The bytes of the shards in a folder, those that are half there included.
+fn bytes_in(folder: &Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(folder) else { return 0 };
+    let shards = entries.flatten().filter(|entry| {
+        let name = entry.file_name().into_string().unwrap();
+        name.contains("shard.") && !name.ends_with(".lock")
+    });
+    shards.filter_map(|entry| entry.metadata().ok()).map(|metadata| metadata.len()).sum()
+}
+
+#[test]
+fn a_thousand_ranks_fetch_the_index_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let (root, cache) = (dir.path().join("remote"), dir.path().join("cache"));
+    write(&root, 200, &HASHED);
+    let server = Server::start(&root);
+    let start = Barrier::new(100);
+    let opened: Vec<_> = thread::scope(|scope| {
+        let rank = |_| {
+            scope.spawn(|| {
+                start.wait();
+                let open = || {
+                    let started = Instant::now();
+                    (open(&server.url(""), &cache, options(4)).unwrap(), started.elapsed())
+                };
+                (0..10).map(|_| open()).collect::<Vec<_>>()
+            })
+        };
+        let threads: Vec<_> = (0..100).map(rank).collect();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    });
+    let slowest = opened.iter().map(|(_, took)| *took).max().unwrap();
+    assert_eq!(opened.len(), 1000);
+    assert_eq!(server.gets()["index.json"], 1);
+    assert!(slowest < Duration::from_secs(5), "{slowest:?}");
+
+    // What they read is fetched once as well.
+    thread::scope(|scope| {
+        for (dataset, _) in &opened[..16] {
+            scope.spawn(|| (0..200).for_each(|id| drop(dataset.sample(id).unwrap())));
+        }
+    });
+    assert!(server.shard_gets().values().all(|gets| *gets == 1), "{:?}", server.gets());
+    drop(opened);
+    assert_eq!(files(&cache), files(&root));
+
+    // Nobody uses it any more, so it is looked at again.
+    open(&server.url(""), &cache, options(4)).unwrap();
+    assert_eq!(server.gets()["index.json"], 2);
+}
+
+#[test]
+fn a_dataset_that_changed_is_noticed_and_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let (root, cache) = (dir.path().join("remote"), dir.path().join("cache"));
+    let old = write(&root, 30, &HASHED);
+    let server = Server::start(&root);
+    let first = open(&server.url(""), &cache, options(4)).unwrap();
+    first.sample(0).unwrap();
+    std::fs::remove_dir_all(&root).unwrap();
+    let new = write(&root, 31, &HASHED);
+
+    // Who comes while the old one is read reads the old one: what is there of it.
+    let second = open(&server.url(""), &cache, options(4)).unwrap();
+    assert_eq!(second.index_fingerprint(), old.fingerprint());
+    assert_eq!(second.sample(0).unwrap().str("text").unwrap(), text(0));
+    drop((first, second));
+
+    let error = open(&server.url(""), &cache, options(4)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::AlreadyExists);
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "the cache {} holds another dataset (index {}) than {} (index {}); \
+             remove that folder or choose another local one",
+            cache.display(),
+            old.fingerprint(),
+            server.url(""),
+            new.fingerprint()
+        )
+    );
+}
+
+#[test]
+fn readers_share_a_cache_with_room_for_three_shards() {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, kind) in [("plain", PLAIN), ("zipped", ZIPPED)] {
+        let (root, cache) = (dir.path().join(name), dir.path().join(format!("{name}-cache")));
+        let index = write(&root, 200, &kind);
+        assert!(index.shards.len() > 16);
+        let largest = index.shards.iter().map(|shard| shard.raw_bytes()).max().unwrap();
+        let limit = 3 * largest;
+        let server = Server::start(&root);
+        server.set_mood(Mood::Slow);
+        let (done, most) = (AtomicBool::new(false), AtomicUsize::new(0));
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    most.fetch_max(bytes_in(&cache) as usize, Ordering::Relaxed);
+                    thread::sleep(Duration::from_millis(1));
+                }
+            });
+            // Two datasets, as if of two processes: they know of one another by files alone.
+            let datasets = [(); 2].map(|()| {
+                let options = DatasetOptions { cache_limit: Some(limit), ..options(4) };
+                open(&server.url(""), &cache, options).unwrap()
+            });
+            let reader = |number: u64| {
+                let dataset = Arc::clone(&datasets[number as usize % 2]);
+                scope.spawn(move || {
+                    for step in 0..12 {
+                        let id = (number * 61 + step * 37) % 200;
+                        let sample = dataset.sample(id).unwrap();
+                        assert_eq!(sample.str("text").unwrap(), text(id));
+                    }
+                })
+            };
+            let readers: Vec<_> = (0..16).map(reader).collect();
+            readers.into_iter().for_each(|reader| reader.join().unwrap());
+            done.store(true, Ordering::Relaxed);
+            let evicted: u64 = datasets.iter().map(|d| d.stats().evicted_shards).sum();
+            assert!(evicted > 10, "{evicted} evicted");
+        });
+        let most = most.into_inner() as u64;
+        assert!(most > largest && most <= limit + largest, "{most} of {limit} + {largest} bytes");
+        assert!(
+            files(&cache).keys().all(|name| !name.starts_with('.')),
+            "{:?}",
+            files(&cache).keys()
+        );
+    }
+}
+
+#[test]
+fn samples_that_are_kept_do_not_fill_a_limited_cache() {
+    let dir = tempfile::tempdir().unwrap();
+    let (root, cache) = (dir.path().join("remote"), dir.path().join("cache"));
+    let index = write(&root, 100, &HASHED);
+    let options = DatasetOptions { cache_limit: Some(3000), ..options(5) };
+    let dataset = open(root.to_str().unwrap(), &cache, options).unwrap();
+    let kept: Vec<Sample> = (0..100).map(|id| dataset.sample(id).unwrap()).collect();
+    let mut loader = Loader::new(Arc::clone(&dataset), LoaderOptions::default(), Ok);
+    let mut batches = Vec::new();
+    while let Some(batch) = loader.next_batch().unwrap() {
+        batches.extend(batch.items);
+    }
+    assert!(bytes_in(&cache) <= 4000);
+    drop(loader);
+    for (id, sample) in kept.iter().enumerate() {
+        assert_eq!(sample.str("text").unwrap(), text(id as u64));
+        assert_eq!((sample.id(), sample.schema().columns().len()), (id as u64, 3));
+    }
+    assert_eq!(batches.len(), 100);
+    let stats = dataset.stats();
+    assert!(stats.fetched_shards as usize >= 2 * index.shards.len(), "{stats:?}");
+    assert!(stats.evicted_shards > 0 && stats.evicted_bytes > 0, "{stats:?}");
+    assert!(stats.downloaded_bytes > index.shards.iter().map(|s| s.raw_bytes()).sum());
+    assert!(stats.wait > Duration::ZERO);
+}
+
+#[test]
+fn the_caches_of_a_user_are_listed_checked_and_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (root, caches) = (dir.path().join("remote"), dir.path().join("caches"));
+    let index = write(&root.join("val"), 50, &HASHED);
+    let server = Server::start(&root);
+    let of_user = |args: &[&str]| inspect(args).env("MDS_CACHE_DIR", path(&caches));
+    let folder = caches.display().to_string();
+    assert_eq!(of_user(&["cache", "list"]).succeeds(), format!("0 caches in {folder}, 0 bytes\n"));
+
+    of_user(&[&server.url("")]).succeeds();
+    assert_eq!(caches.metadata().unwrap().permissions().mode() & 0o777, 0o700);
+    let listed = of_user(&["cache", "list"]).succeeds();
+    let name = listed.split("  ").next().unwrap().to_owned();
+    assert!(name.starts_with("http-127.0.0.1-") && name.contains("-val-"), "{name}");
+    let shards = index.shards.len();
+    assert!(listed.contains(&format!("  {shards} of {shards} shards, ")), "{listed}");
+    assert!(listed.contains(", last used ") && listed.contains("\n1 cache in "), "{listed}");
+    assert_eq!(files(&caches.join(&name)), files(&root.join("val")));
+    let sound = of_user(&["cache", "verify"]).succeeds();
+    assert!(sound.starts_with(&format!("ok   {name}  {shards} shards, ")), "{sound}");
+
+    let shard = caches.join(&name).join("shard.00001.mds");
+    let mut bytes = std::fs::read(&shard).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&shard, bytes).unwrap();
+    let verdict = of_user(&["cache", "verify", &name]).output();
+    assert!(
+        verdict.out.starts_with(&format!("BAD  {name}  shard shard.00001.mds: ")),
+        "{}",
+        verdict.out
+    );
+    assert_eq!(
+        (verdict.code, verdict.err.as_str()),
+        (1, "mds-inspect: 1 damaged shard; they are fetched again when they are needed\n")
+    );
+    let mended = of_user(&[&server.url("")]).output();
+    assert!(mended.err.starts_with(" WARN mds::cache: fetching the shard again "), "{}", mended.err);
+    of_user(&["cache", "verify"]).succeeds();
+    assert_eq!(server.gets()["val/shard.00001.mds"], 2);
+
+    // In use: here by this process.
+    let remote = format!("{}val", server.url(""));
+    let in_use = open(&remote, &caches.join(&name), options(4)).unwrap();
+    assert!(of_user(&["cache", "list"]).succeeds().contains(", in use\n"));
+    let kept = of_user(&["cache", "clean", "--all"]).output();
+    assert_eq!(
+        (kept.code, kept.out.as_str(), kept.err),
+        (
+            1,
+            "0 bytes freed\n",
+            format!(
+                "mds-inspect: in use and not removed: {name}; end the processes that read them first\n"
+            )
+        )
+    );
+    drop(in_use);
+    std::fs::write(caches.join(&name).join("notes.txt"), "mine").unwrap();
+    let cleaned = of_user(&["cache", "clean", &name]).succeeds();
+    assert!(cleaned.starts_with(&format!("removed {name}, ")), "{cleaned}");
+    let left = files(&caches);
+    assert_eq!(left.keys().collect::<Vec<_>>(), [&format!("{name}/notes.txt")]);
+    assert_eq!(
+        of_user(&["cache", "clean", &name]).fails(),
+        format!(
+            "mds-inspect: there is no cache {name} in {folder}; see mds-inspect cache list for the names"
+        )
+    );
+}
+
+#[test]
+fn a_cache_folder_that_others_can_reach_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    write(&dir.path().join("remote"), 10, &PLAIN);
+    let server = Server::start(&dir.path().join("remote"));
+    let caches = dir.path().join("caches");
+    std::fs::create_dir(&caches).unwrap();
+    std::fs::set_permissions(&caches, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let refused =
+        |caches: &Path| inspect(&[&server.url("")]).env("MDS_CACHE_DIR", path(caches)).fails();
+    let shown = caches.display();
+    assert_eq!(
+        refused(&caches),
+        format!(
+            "mds-inspect: the cache folder {shown} is open to other users; run chmod 700 {shown}"
+        )
+    );
+    std::fs::set_permissions(&caches, std::fs::Permissions::from_mode(0o700)).unwrap();
+    let link = dir.path().join("link");
+    std::os::unix::fs::symlink(&caches, &link).unwrap();
+    assert_eq!(
+        refused(&link),
+        format!(
+            "mds-inspect: the cache folder {} is a symbolic link; \
+             remove it, or set MDS_CACHE_DIR to the folder itself",
+            link.display()
+        )
+    );
+    assert_eq!(files(&caches).len(), 0);
+}
