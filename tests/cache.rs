@@ -226,7 +226,11 @@ fn the_caches_of_a_user_are_listed_checked_and_removed() {
         (1, "mds-inspect: 1 damaged shard; they are fetched again when they are needed\n")
     );
     let mended = of_user(&[&server.url("")]).output();
-    assert!(mended.err.starts_with(" WARN mds::cache: fetching the shard again "), "{}", mended.err);
+    assert!(
+        mended.err.starts_with(" WARN mds::cache: fetching the shard again "),
+        "{}",
+        mended.err
+    );
     of_user(&["cache", "verify"]).succeeds();
     assert_eq!(server.gets()["val/shard.00001.mds"], 2);
 

@@ -70,6 +70,14 @@ fn a_run_leaves_metrics_events_a_picture_a_checkpoint_and_says_what_it_learned()
         let read = |root: &str| std::fs::read(folder.path().join(root).join(&shard)).unwrap();
         assert!(read("cache") == read("c4"), "{shard}");
     }
+    let last = records.iter().rfind(|r| r.get("data/fetched_shards").is_some()).unwrap();
+    assert_eq!(last["data/fetched_shards"], 1);
+    let bytes = std::fs::metadata(folder.path().join("c4/train/shard.00000.mds")).unwrap().len();
+    assert_eq!(last["data/downloaded_bytes"], bytes);
+    assert_eq!(
+        (&last["data/evicted_shards"], &last["data/cache_hit_rate"]),
+        (&0.into(), &0.0.into())
+    );
     let latest = std::fs::read_to_string(folder.path().join("checkpoints/latest")).unwrap();
     assert_eq!(latest, "ep0-ba40\n");
 }

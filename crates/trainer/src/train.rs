@@ -127,7 +127,8 @@ pub fn train(config: &Config, interrupt: &Interrupt) -> Result<Outcome> {
         state.data = train_data.state();
         state.train_seconds += began.elapsed().as_secs_f64();
         let next_lr = config.optimizer.lr * schedule.alpha(&start);
-        let (at_start, at_end) = speed.metrics(config, &plan, &state, &loss, norm, next_lr);
+        let (at_start, mut at_end) = speed.metrics(config, &plan, &state, &loss, norm, next_lr);
+        at_end.extend(train_data.cache_metrics());
         logger.log_step(&start, &state.timestamp, &at_start, &at_end)?;
 
         // Both also at the end; evaluations first, so that the checkpoint's run has them on record.

@@ -13,6 +13,7 @@ use super::rows::RowBuilder;
 use super::source::Source;
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::logging::Metric;
 
 /// Batches that wait, ready, for the training loop.
 const READY_BATCHES: usize = 2;
@@ -98,6 +99,20 @@ impl TrainData {
                 Err(error)
             }
         }
+    }
+
+    /// What was fetched since the run began, and how long the threads that read waited for it: under
+    /// `data/`. Nothing where the dataset is read in place.
+    pub fn cache_metrics(&self) -> Vec<Metric<'static>> {
+        let stats = self.source.dataset.stats();
+        let Some(hit_rate) = stats.hit_rate() else { return Vec::new() };
+        vec![
+            ("data/downloaded_bytes", stats.downloaded_bytes.into()),
+            ("data/fetched_shards", stats.fetched_shards.into()),
+            ("data/evicted_shards", stats.evicted_shards.into()),
+            ("data/cache_hit_rate", hit_rate.into()),
+            ("data/wait_seconds", stats.wait.as_secs_f64().into()),
+        ]
     }
 
     /// Where the data stands after the last batch handed out; batches that were only made ready
