@@ -3,10 +3,11 @@
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 use futures::TryStreamExt;
 
-use super::{Remote, Root, Stop};
+use super::{Connection, Remote, Root, Service, Stop};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Deeper than anybody nests datasets; ends a walk through folders that link to each other.
@@ -17,7 +18,7 @@ impl Remote {
     /// paths in order. What lies below such a folder belongs to it and is not listed.
     ///
     /// # Errors
-    /// [`Unsupported`](ErrorKind::Unsupported) if the remote cannot list (plain HTTP); else as
+    /// [`Unsupported`](ErrorKind::Unsupported) if the remote cannot list (plain HTTP, the hub); else as
     /// [`get`](Self::get).
     pub fn folders_with(&self, name: &str) -> Result<Vec<String>> {
         let mut found = match &self.root {
@@ -28,7 +29,7 @@ impl Remote {
                 }
                 found
             }
-            Root::Store { .. } => self.list_objects(name)?,
+            Root::Store(connection) => self.list_objects(connection, name)?,
         };
         found.sort();
         // Sorted, a folder comes before those below it, though not always right before.
@@ -44,15 +45,14 @@ impl Remote {
         Ok(outermost)
     }
 
-    fn list_objects(&self, name: &str) -> Result<Vec<String>> {
-        let Root::Store { store, prefix } = &self.root else { return Ok(Vec::new()) };
-        if self.shown.starts_with("http://") || self.shown.starts_with("https://") {
+    fn list_objects(&self, connection: &Connection, name: &str) -> Result<Vec<String>> {
+        if connection.service != Service::Cloud {
             return Err(Error::unsupported(
                 format!("{} cannot list its folders", self.shown),
                 "name the folders, or work on the storage behind the web server",
             ));
         }
-        let (store, prefix) = (std::sync::Arc::clone(store), prefix.clone());
+        let (store, prefix) = (Arc::clone(&connection.store), connection.prefix.clone());
         let suffix = format!("/{name}");
         let list = async move {
             let objects = store.list(Some(&prefix));

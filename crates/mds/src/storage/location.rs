@@ -1,10 +1,75 @@
 //! Addresses: what a user writes for a remote, and how it is shown in messages.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
+use object_store::ObjectStoreScheme;
 use url::Url;
 
+use super::options::AddressOptions;
 use crate::error::{Error, Result};
+
+/// What other tools read and this crate does not, each with what to use in its place.
+const READ_BY_OTHERS: &[(&str, &str)] = &[
+    (
+        "oci:",
+        "use the S3 endpoint of the namespace: s3://BUCKET/PATH?region=REGION&endpoint=\
+         https://NAMESPACE.compat.objectstorage.REGION.oraclecloud.com, with a customer secret key",
+    ),
+    (
+        "sftp:",
+        "mount the folder with sshfs and give its path, serve it by http, or copy the dataset to \
+         an object store",
+    ),
+    (
+        "dbfs:",
+        "on Databricks give the mounted path, /dbfs/... or /Volumes/...; elsewhere the s3://, \
+         gs:// or abfss:// address of the storage below it",
+    ),
+    (
+        "azure-dl:",
+        "use abfss://FILESYSTEM@ACCOUNT.dfs.core.windows.net/PATH, or az://FILESYSTEM/PATH",
+    ),
+    ("alipan:", "copy the dataset to a folder or to an object store with an S3 endpoint"),
+];
+
+fn refuse_what_others_read(address: &str) -> Result<()> {
+    let is_scheme_of = |(scheme, _): &&(&str, &str)| {
+        // `dbfs:/path` is how the reference writes it; the others need both slashes to be URLs.
+        let slashes = if *scheme == "dbfs:" { "/" } else { "//" };
+        let rest = address.get(..scheme.len()).filter(|start| start.eq_ignore_ascii_case(scheme));
+        rest.is_some() && address[scheme.len()..].starts_with(slashes)
+    };
+    match READ_BY_OTHERS.iter().find(is_scheme_of) {
+        None => Ok(()),
+        Some((_, instead)) => Err(Error::unsupported(
+            format!("the remote {} is of a kind that is not read or written", redacted(address)),
+            *instead,
+        )),
+    }
+}
+
+/// Whether the query of an address is a list of options. That of a web server is part of what is
+/// asked for, and a folder of such objects has no address.
+fn takes_options(url: &Url) -> bool {
+    match url.scheme() {
+        "file" | "http" => false,
+        "https" => is_cloud(url),
+        _ => true,
+    }
+}
+
+/// Whether the part before the `@` is no secret: a container, or what a web server is told.
+fn takes_user(url: &Url) -> bool {
+    let container = matches!(url.scheme(), "abfs" | "abfss" | "az") && url.password().is_none();
+    container || (matches!(url.scheme(), "http" | "https") && !is_cloud(url))
+}
+
+/// Whether a web address is one of a cloud's own, which is then spoken to as such.
+fn is_cloud(url: &Url) -> bool {
+    url.scheme() == "https"
+        && !matches!(ObjectStoreScheme::parse(url), Ok((ObjectStoreScheme::Http, _)) | Err(_))
+}
 
 /// Where a dataset lies: in a folder of this machine or behind a URL.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,7 +77,28 @@ pub(crate) enum Location {
     /// A plain path or a `file://` URL.
     Folder(PathBuf),
     /// Any other URL.
-    Url(Url),
+    Url(Address),
+}
+
+/// A URL and the options in its query, kept apart so that the URL can be shown.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Address {
+    /// Without a query; it may hold a password.
+    pub(super) url: Url,
+    pub(super) options: AddressOptions,
+}
+
+impl fmt::Debug for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {:?}", self.shown(), self.options)
+    }
+}
+
+impl Address {
+    /// The address without its options and without any password, for messages.
+    pub(super) fn shown(&self) -> String {
+        redact(self.url.as_str())
+    }
 }
 
 impl Location {
@@ -21,33 +107,44 @@ impl Location {
         if address.is_empty() {
             return Err(Error::invalid("the address of a remote is empty", "give a path or a URL"));
         }
+        refuse_what_others_read(address)?;
         if !address.contains("://") {
             return Ok(Self::Folder(PathBuf::from(address)));
         }
-        let url = Url::parse(address).map_err(|source| {
+        let mut url = Url::parse(address).map_err(|source| {
             Error::invalid(
-                format!("the remote {} is not a URL ({source})", redact(address)),
+                format!("the remote {} is not a URL ({source})", redacted(address)),
                 "write it as scheme://host/path or give a plain path",
             )
         })?;
-        if url.query().is_some() || url.fragment().is_some() {
-            let mut shown = url;
-            shown.set_query(None);
-            shown.set_fragment(None);
+        let query = url.query().map(str::to_owned);
+        let has_fragment = url.fragment().is_some();
+        url.set_query(None);
+        url.set_fragment(None);
+        let shown = redact(url.as_str());
+        if has_fragment || (query.is_some() && !takes_options(&url)) {
             return Err(Error::invalid(
-                format!("the remote {} carries a query or a fragment", redact(shown.as_str())),
+                format!("the remote {shown} carries a query or a fragment"),
                 "give the address of the folder alone and pass credentials by the environment",
             ));
         }
         if url.scheme() == "file" {
             return url.to_file_path().map(Self::Folder).map_err(|()| {
                 Error::invalid(
-                    format!("the remote {url} names another host"),
+                    format!("the remote {shown} names another host"),
                     "write file:///absolute/path",
                 )
             });
         }
-        Ok(Self::Url(url))
+        if (!url.username().is_empty() || url.password().is_some()) && !takes_user(&url) {
+            return Err(Error::invalid(
+                format!("the remote {shown} carries a user name or a password"),
+                "give keys as options, such as ?access_key_id=...&secret_access_key=..., or by \
+                 the environment",
+            ));
+        }
+        let options = AddressOptions::parse(query.as_deref().unwrap_or_default(), &shown)?;
+        Ok(Self::Url(Address { url, options }))
     }
 
     /// The location of `split` below this one.
@@ -55,10 +152,10 @@ impl Location {
         let Some(split) = split.filter(|split| !split.is_empty()) else { return self };
         match self {
             Self::Folder(folder) => Self::Folder(folder.join(split)),
-            Self::Url(mut url) => {
-                let path = format!("{}/{split}", url.path().trim_end_matches('/'));
-                url.set_path(&path);
-                Self::Url(url)
+            Self::Url(mut address) => {
+                let path = format!("{}/{split}", address.url.path().trim_end_matches('/'));
+                address.url.set_path(&path);
+                Self::Url(address)
             }
         }
     }
@@ -75,7 +172,7 @@ impl Location {
     pub(crate) fn shown(&self) -> String {
         match self {
             Self::Folder(folder) => folder.display().to_string(),
-            Self::Url(url) => redact(url.as_str()),
+            Self::Url(address) => address.shown(),
         }
     }
 }
@@ -93,6 +190,27 @@ pub(crate) fn check_split(split: &str) -> Result<()> {
     ))
 }
 
+/// An address as it may be stored and printed: without its options, its user name and its
+/// password. Plain paths stay as they are.
+///
+/// ```
+/// assert_eq!(mds::redacted("s3://bucket/c4?secret_access_key=xyz"), "s3://bucket/c4");
+/// assert_eq!(mds::redacted("https://me:secret@host/c4"), "https://host/c4");
+/// assert_eq!(mds::redacted("/data/c4?"), "/data/c4?");
+/// ```
+pub fn redacted(address: &str) -> String {
+    // All that follows is the query: unlike in running text, it may hold quotes and spaces.
+    match address.find("://") {
+        Some(at)
+            if address[..at].chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c)) =>
+        {
+            let end = address.find(['?', '#']).unwrap_or(address.len());
+            redact(&address[..end])
+        }
+        _ => redact(address),
+    }
+}
+
 /// Takes user names, passwords and query strings out of every URL in `text`.
 pub(crate) fn redact(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
@@ -106,9 +224,17 @@ pub(crate) fn redact(text: &str) -> String {
         let (url, tail) = after.split_at(end);
         let url = url.split(['?', '#']).next().unwrap_or(url);
         let host = url.find('/').unwrap_or(url.len());
-        match url[..host].rfind('@') {
-            Some(user) => shown.push_str(&url[user + 1..]),
-            None => shown.push_str(url),
+        // The name of an Azure container stands where others have the name of the user.
+        let is_container = ["abfs://", "abfss://", "az://"].iter().any(|s| before.ends_with(s));
+        // A password with a slash in it ends what parsers take for the host.
+        let is_port = |rest: &str| rest.bytes().all(|b| b.is_ascii_digit());
+        let torn = url[..host].split_once(':').is_some_and(|(_, rest)| !is_port(rest));
+        let searched = if torn { url } else { &url[..host] };
+        match searched.rfind('@') {
+            Some(user) if !is_container || url[..user].contains(':') => {
+                shown.push_str(&url[user + 1..]);
+            }
+            _ => shown.push_str(url),
         }
         rest = tail;
     }
@@ -119,6 +245,7 @@ pub(crate) fn redact(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::ErrorKind;
 
     #[test]
     fn paths_and_urls_are_told_apart() {
@@ -152,6 +279,71 @@ mod tests {
             "the remote http://[broken/ is not a URL (invalid IPv6 address); \
              write it as scheme://host/path or give a plain path"
         );
+    }
+
+    #[test]
+    fn options_stay_with_the_address_and_out_of_sight() {
+        let location = Location::parse("s3://b/c4/?secret_access_key=topsecret&region=x").unwrap();
+        let joined = location.join(Some("val"));
+        assert_eq!(joined.shown(), "s3://b/c4/val");
+        assert_eq!(format!("{joined:?}"), r#"Url(s3://b/c4/val ["secret_access_key", "region"])"#);
+        let Location::Url(address) = &joined else { panic!("{joined:?}") };
+        assert_eq!(address.options.get("secret_access_key"), Some("topsecret"));
+        assert_eq!(address.url.as_str(), "s3://b/c4/val");
+        // Plain HTTP has none, but for the clouds' own addresses.
+        Location::parse("https://bucket.s3.eu-west-1.amazonaws.com/c4?region=x").unwrap();
+        assert!(Location::parse("http://h/c4?region=x").is_err());
+        assert!(Location::parse("file:///c4?region=x").is_err());
+        assert!(Location::parse("s3://b/c4#x").is_err());
+    }
+
+    #[test]
+    fn what_others_read_is_refused_by_name() {
+        for address in
+            ["oci://b@n/x", "sftp://me:hunter2@h/x", "dbfs:/x", "dbfs://x", "DBFS:/Volumes"]
+        {
+            let error = Location::parse(address).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Unsupported, "{address}");
+            assert!(!error.to_string().contains("hunter2"), "{error}");
+        }
+        let text = |address| Location::parse(address).unwrap_err().to_string();
+        assert_eq!(
+            text("oci://bucket@ns/c4"),
+            "the remote oci://ns/c4 is of a kind that is not read or written; use the S3 endpoint \
+             of the namespace: s3://BUCKET/PATH?region=REGION&endpoint=\
+             https://NAMESPACE.compat.objectstorage.REGION.oraclecloud.com, with a customer secret \
+             key"
+        );
+        assert_eq!(
+            text("azure-dl://fs/c4"),
+            "the remote azure-dl://fs/c4 is of a kind that is not read or written; use \
+             abfss://FILESYSTEM@ACCOUNT.dfs.core.windows.net/PATH, or az://FILESYSTEM/PATH"
+        );
+        assert_eq!(
+            text("alipan:///c4"),
+            "the remote alipan:///c4 is of a kind that is not read or written; copy the dataset to \
+             a folder or to an object store with an S3 endpoint"
+        );
+        assert_eq!(
+            text("s3://KEY:secret@bucket/c4"),
+            "the remote s3://bucket/c4 carries a user name or a password; give keys as options, \
+             such as ?access_key_id=...&secret_access_key=..., or by the environment"
+        );
+        // A folder may be called so.
+        assert_eq!(Location::parse("sftp:x").unwrap(), Location::Folder("sftp:x".into()));
+    }
+
+    #[test]
+    fn an_address_is_cut_at_its_query_whatever_that_holds() {
+        let address = "gs://b/c4?service_account_key={\"private_key\": \"top secret\"}";
+        assert_eq!(redacted(address), "gs://b/c4");
+        assert_eq!(
+            redacted("abfss://data@acc.dfs.core.windows.net/c4?sas_token=x"),
+            "abfss://data@acc.dfs.core.windows.net/c4"
+        );
+        assert_eq!(redacted("./a?b"), "./a?b");
+        assert_eq!(redacted("s3://KEY:sec/ret@bucket/c4"), "s3://bucket/c4");
+        assert_eq!(redacted("http://h:80/a@b"), "http://h:80/a@b");
     }
 
     #[test]

@@ -1,51 +1,78 @@
 //! Reading and writing objects wherever a dataset lies.
 //!
-//! An address is a plain path or `file://` URL (used directly), or an `s3://`, `gs://`, `az://`,
-//! `http://` or `https://` URL (used by `object_store`, with credentials and end points from the
-//! environment variables that the cloud's own tools use). [`Remote`] is a folder there; it hands
-//! out whole objects, never more bytes than the caller allows, and takes whole objects.
+//! # Addresses
 //!
-//! Every wait ends: connecting, the first byte and each pause between two bytes have a time limit,
-//! and failed requests are repeated a bounded number of times with growing, random pauses.
-//! Refusals (not found, access denied) are not repeated. No message contains a password, a token
-//! or a query string.
+//! | address | what it is |
+//! |---|---|
+//! | `/data/c4`, `c4`, `file:///data/c4` | a folder of this machine, used directly |
+//! | `s3://bucket/c4` | S3 and all that speak it: MinIO, R2, Ceph, OCI |
+//! | `gs://bucket/c4` | Google Cloud Storage; with HMAC keys, its S3 interface |
+//! | `az://container/c4`, `azure://container/c4`, `azure://account-host/container/c4`, `abfss://container@account-host/c4` | Azure |
+//! | `hf://datasets/org/name[@revision]/c4` | a dataset of the Hugging Face hub, to read |
+//! | `http://host/c4`, `https://host/c4` | a web server; to write, one that takes `PUT` |
+//!
+//! Credentials, regions and end points come from the environment variables that each cloud's own
+//! tools use, for S3 from the profile files of the AWS tools too, and from options in the address,
+//! which win: `s3://bucket/c4?endpoint=http://127.0.0.1:9000&access_key_id=A&secret_access_key=S`.
+//! The names are those of `object_store` ([S3], [GCS], [Azure]), with or without `aws_`, `google_`
+//! or `azure_`; `hf://` has `token` and `endpoint`. `&` and `%` in a value are written `%26` and
+//! `%25`. No message, no `Debug` and no log has an option's value; [`redacted`] gives an address
+//! without them for whatever is stored.
+//!
+//! [S3]: object_store::aws::AmazonS3ConfigKey
+//! [GCS]: object_store::gcp::GoogleConfigKey
+//! [Azure]: object_store::azure::AzureConfigKey
+//!
+//! # Waits
+//!
+//! [`Remote`] hands out whole objects and parts of them, never more bytes than the caller allows,
+//! and takes whole objects. Every wait ends: connecting, the first byte, each pause between two
+//! bytes and a body that only trickles have a time limit, and failed requests are repeated a
+//! bounded number of times with growing, random pauses. Refusals (not found, access denied) are
+//! not repeated.
 //!
 //! The calls block. Network remotes share one small async runtime per process, which the first of
 //! them starts; the calls may come from any thread, inside another runtime too.
 
 mod connect;
+mod download;
 mod list;
 mod location;
+mod options;
 mod stop;
 mod upload;
 
+use std::fmt;
 use std::fs::File;
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, Read};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use bytes::Bytes;
-use futures::StreamExt;
 use futures::future::{Either, select};
-use object_store::path::Path as ObjectPath;
-use object_store::{ObjectStore, ObjectStoreExt};
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
-use tokio::time::timeout;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::regular;
 use crate::shard::not_out_of;
+use connect::{Connection, Service};
+use download::{Download, Event, Failure, PartOfObject, Sink};
+pub use location::redacted;
 pub(crate) use location::{Location, check_split, redact};
+use options::AddressOptions;
 pub(crate) use stop::Stop;
 
 /// How long and how often to try.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RemoteOptions {
-    /// Time limit for connecting, for the first byte and for each pause between two bytes.
+    /// Time limit for connecting, for the first byte, for each pause between two bytes, and for
+    /// each 64 KiB of a body: one that brings less in this time has stalled, so that a server of
+    /// 1 KB/s does not hold a run for hours.
     pub timeout: Duration,
-    /// Attempts in total, at least one.
+    /// Attempts in total, at least one, for each request and for each part of a large object.
     pub attempts: u32,
 }
 
@@ -57,28 +84,32 @@ impl Default for RemoteOptions {
 }
 
 /// A folder of objects, on this machine or behind a URL.
-#[derive(Debug, Clone)]
+///
+/// `Debug` shows its address without options and password.
+#[derive(Clone)]
 pub struct Remote {
     root: Root,
     location: Location,
     shown: String,
     options: RemoteOptions,
+    /// Whether the store is believed to give parts of objects.
+    ranges: Arc<AtomicBool>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 enum Root {
     Folder(PathBuf),
-    Store { store: Arc<dyn ObjectStore>, prefix: ObjectPath },
+    Store(Connection),
 }
 
-/// What comes from the network, in order: pieces of the body, or why there are no more.
-type Piece = Result<Bytes, Failure>;
-
-#[derive(Debug)]
-struct Failure {
-    error: object_store::Error,
-    /// The request had been answered, so `object_store`'s own attempts are not used up.
-    in_body: bool,
+impl fmt::Debug for Remote {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Stores show more of their settings than should be seen.
+        f.debug_struct("Remote")
+            .field("address", &self.shown)
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Remote {
@@ -99,15 +130,13 @@ impl Remote {
         }
         let root = match &location {
             Location::Folder(folder) => Root::Folder(folder.clone()),
-            Location::Url(url) => {
-                let (store, prefix) = connect::connect(url, &options)?;
-                Root::Store { store, prefix }
-            }
+            Location::Url(address) => Root::Store(connect::connect(address, &options)?),
         };
-        Ok(Self { root, shown: location.shown(), location, options })
+        let ranges = Arc::new(AtomicBool::new(true));
+        Ok(Self { root, shown: location.shown(), location, options, ranges })
     }
 
-    /// The address, without any password.
+    /// The address, without options and without any password.
     pub fn address(&self) -> &str {
         &self.shown
     }
@@ -116,7 +145,7 @@ impl Remote {
     pub fn folder(&self) -> Option<&Path> {
         match &self.root {
             Root::Folder(folder) => Some(folder),
-            Root::Store { .. } => None,
+            Root::Store(_) => None,
         }
     }
 
@@ -154,12 +183,53 @@ impl Remote {
 
     /// [`get`](Self::get) that gives up when `stop` goes up.
     pub(crate) fn get_until(&self, name: &str, max_bytes: u64, stop: &Stop) -> Result<Vec<u8>> {
-        let mut bytes = io::Cursor::new(Vec::new());
-        self.copy(name, &mut bytes, max_bytes, stop)?;
-        Ok(bytes.into_inner())
+        let mut bytes = Vec::new();
+        // A reader of an index gives a limit, not a size: most are small.
+        self.copy(name, &mut bytes, max_bytes, false, stop)?;
+        Ok(bytes)
     }
 
-    /// Writes the object `name` to `file`, from its start, and returns its length in bytes.
+    /// Bytes `range` of the object `name`, `None` if the remote gives whole objects alone.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get); [`Download`](ErrorKind::Download) or, for a folder,
+    /// [`Io`](ErrorKind::Io) if the object ends before the range.
+    pub fn get_range(&self, name: &str, range: Range<u64>) -> Result<Option<Vec<u8>>> {
+        let mut bytes = Vec::new();
+        if range.is_empty() {
+            return Ok(Some(bytes));
+        }
+        let (start, length) = (range.start, range.end - range.start);
+        match &self.root {
+            Root::Folder(folder) => {
+                let path = not_out_of(folder, folder.join(name))?;
+                let read = regular::open(&path).and_then(|file| {
+                    if start.saturating_add(length) > file.metadata()?.len() {
+                        return Err(io::ErrorKind::UnexpectedEof.into());
+                    }
+                    bytes.resize(usize::try_from(length).map_err(io::Error::other)?, 0);
+                    std::os::unix::fs::FileExt::read_exact_at(&file, &mut bytes, start)
+                });
+                read.map_err(|e| Error::io(e, format!("cannot read {}", path.display())))?;
+                Ok(Some(bytes))
+            }
+            Root::Store(connection) => {
+                let mut part = PartOfObject { start, bytes };
+                let received =
+                    self.receive(connection, name, &mut part, &Stop::new(), |download| {
+                        download.range(range)
+                    })?;
+                match received {
+                    Ok(_) => Ok(Some(part.bytes)),
+                    Err(Failure::NoRanges) => Ok(None),
+                    Err(failure) => Err(self.not_received(&self.object(name), length, &failure)),
+                }
+            }
+        }
+    }
+
+    /// Writes the object `name` to `file`, from its start, and returns its length in bytes. The
+    /// object is taken to be about `max_bytes` long.
     ///
     /// # Errors
     /// As [`get`](Self::get), and [`Io`](ErrorKind::Io) if the file cannot be written.
@@ -170,19 +240,29 @@ impl Remote {
         max_bytes: u64,
         stop: &Stop,
     ) -> Result<u64> {
-        self.copy(name, file, max_bytes, stop)
+        self.copy(name, file, max_bytes, max_bytes > download::WHOLE, stop)
     }
 
-    fn copy(&self, name: &str, sink: &mut impl Sink, max_bytes: u64, stop: &Stop) -> Result<u64> {
+    fn copy(
+        &self,
+        name: &str,
+        sink: &mut impl Sink,
+        max_bytes: u64,
+        large: bool,
+        stop: &Stop,
+    ) -> Result<u64> {
         stop.check()?;
         match &self.root {
             Root::Folder(folder) => {
                 let path = not_out_of(folder, folder.join(name))?;
                 self.copy_file(&path, sink, max_bytes, stop)
             }
-            Root::Store { store, prefix } => {
-                let path = prefix.parts().chain(ObjectPath::from(name).parts()).collect();
-                self.copy_object(store, &path, name, sink, max_bytes, stop)
+            Root::Store(connection) => {
+                let received = self.receive(connection, name, sink, stop, |download| {
+                    download.whole(max_bytes, large)
+                })?;
+                received
+                    .map_err(|failure| self.not_received(&self.object(name), max_bytes, &failure))
             }
         }
     }
@@ -196,6 +276,11 @@ impl Remote {
     ) -> Result<u64> {
         let unreadable = |e| Error::io(e, format!("cannot read {}", path.display()));
         let mut file = regular::open(path).map_err(unreadable)?;
+        let size = file.metadata().map_err(unreadable)?.len();
+        if size > max_bytes {
+            return Err(self.too_long(&path.display().to_string(), max_bytes));
+        }
+        sink.begin(size).map_err(unwritable)?;
         let mut buffer = vec![0; 1 << 20];
         let mut total = 0u64;
         loop {
@@ -206,69 +291,71 @@ impl Remote {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
                 Err(e) => return Err(unreadable(e)),
             };
-            total += n as u64;
-            if total > max_bytes {
+            if total + n as u64 > max_bytes {
                 return Err(self.too_long(&path.display().to_string(), max_bytes));
             }
-            sink.write_all(&buffer[..n]).map_err(unwritable)?;
+            sink.put_at(total, &buffer[..n]).map_err(unwritable)?;
+            total += n as u64;
         }
     }
 
-    fn copy_object(
+    /// Runs a download on the runtime and moves its bytes to `sink` on this thread. The outer
+    /// error is this machine's or a raised `stop`, the inner one the remote's.
+    fn receive<W: Future<Output = ()> + Send + 'static>(
         &self,
-        store: &Arc<dyn ObjectStore>,
-        path: &ObjectPath,
+        connection: &Connection,
         name: &str,
-        sink: &mut impl Sink,
-        max_bytes: u64,
+        sink: &mut (impl Sink + ?Sized),
         stop: &Stop,
-    ) -> Result<u64> {
-        let object = format!("{}/{name}", self.shown.trim_end_matches('/'));
-        let mut attempt = 1;
-        loop {
-            sink.restart().map_err(unwritable)?;
-            let failure = match self.receive(store, path, sink, max_bytes, stop)? {
-                Received::All(total) => return Ok(total),
-                Received::TooLong => return Err(self.too_long(&object, max_bytes)),
-                Received::Broken(failure) => failure,
-            };
-            if !failure.in_body || attempt >= self.options.attempts {
-                return Err(self.failed(&object, &failure.error));
-            }
-            tracing::warn!(object, attempt, "a download broke off; starting it again");
-            attempt += 1;
-        }
-    }
-
-    /// Runs one request on the runtime and moves the pieces of its body to `sink` on this thread.
-    fn receive(
-        &self,
-        store: &Arc<dyn ObjectStore>,
-        path: &ObjectPath,
-        sink: &mut impl Sink,
-        max_bytes: u64,
-        stop: &Stop,
-    ) -> Result<Received> {
-        let (sender, mut pieces) = mpsc::channel(8);
-        let limit = connect::request_limit(&self.options);
-        let task = runtime()?.spawn(stream(Arc::clone(store), path.clone(), limit, sender));
+        work: impl FnOnce(Download) -> W,
+    ) -> Result<Result<u64, Failure>> {
+        let (sender, mut events) = mpsc::channel(download::PIECES);
+        let task = runtime()?.spawn(work(Download {
+            store: Arc::clone(&connection.store),
+            path: connection.path(name),
+            object: self.object(name),
+            options: self.options.clone(),
+            ranges: Arc::clone(&self.ranges),
+            conditions: connection.service != Service::Hub,
+            events: sender,
+        }));
         let _aborted_on_return = AbortOnDrop(task.abort_handle());
-        let mut total = 0u64;
         loop {
-            let next = std::pin::pin!(pieces.recv());
+            let next = std::pin::pin!(events.recv());
             let stopped = std::pin::pin!(stop.raised());
             match futures::executor::block_on(select(next, stopped)) {
-                Either::Left((Some(Ok(piece)), _)) => {
-                    total += piece.len() as u64;
-                    if total > max_bytes {
-                        return Ok(Received::TooLong);
-                    }
-                    sink.write_all(&piece).map_err(unwritable)?;
+                Either::Left((Some(Event::Begin(size)), _)) => {
+                    sink.begin(size).map_err(unwritable)?
                 }
-                Either::Left((Some(Err(failure)), _)) => return Ok(Received::Broken(failure)),
-                Either::Left((None, _)) => return Ok(Received::All(total)),
+                Either::Left((Some(Event::Piece(position, bytes)), _)) => {
+                    sink.put_at(position, &bytes).map_err(unwritable)?;
+                }
+                Either::Left((Some(Event::End(result)), _)) => return Ok(result),
+                Either::Left((None, _)) => return Ok(Err(Failure::GivenUp)),
                 Either::Right(_) => return Err(Stop::error()),
             }
+        }
+    }
+
+    /// The address of an object, for messages.
+    fn object(&self, name: &str) -> String {
+        format!("{}/{name}", self.shown.trim_end_matches('/'))
+    }
+
+    fn not_received(&self, object: &str, max_bytes: u64, failure: &Failure) -> Error {
+        match failure {
+            Failure::TooLong => self.too_long(object, max_bytes),
+            Failure::Store(error) | Failure::Broken(error) => self.failed(object, error),
+            Failure::Changed => Error::new(
+                ErrorKind::Download,
+                format!("{object} changed while it was read"),
+                "do not write over a dataset that is in use; try again when it is complete",
+            ),
+            Failure::NoRanges | Failure::GivenUp => Error::new(
+                ErrorKind::Download,
+                format!("the download of {object} was given up"),
+                "try again",
+            ),
         }
     }
 
@@ -297,38 +384,20 @@ impl Remote {
                 format!(
                     "cannot download {object} in {} attempt(s) ({})",
                     self.options.attempts,
-                    reason(error)
+                    self.reason(error)
                 ),
                 "check the network and the remote, or raise download_timeout and download_retry",
             ),
         };
         Error::new(kind, what, remedy)
     }
-}
 
-enum Received {
-    All(u64),
-    TooLong,
-    Broken(Failure),
-}
-
-/// Where bytes go; unlike a plain writer it can start afresh.
-trait Sink: Write {
-    fn restart(&mut self) -> io::Result<()>;
-}
-
-impl Sink for File {
-    fn restart(&mut self) -> io::Result<()> {
-        self.rewind()?;
-        self.set_len(0)
-    }
-}
-
-impl Sink for io::Cursor<Vec<u8>> {
-    fn restart(&mut self) -> io::Result<()> {
-        self.set_position(0);
-        self.get_mut().clear();
-        Ok(())
+    /// Why a request failed, in one line and without credentials.
+    fn reason(&self, error: &object_store::Error) -> String {
+        match &self.location {
+            Location::Url(address) => reason(error, &address.options),
+            Location::Folder(_) => reason(error, &AddressOptions::default()),
+        }
     }
 }
 
@@ -340,46 +409,12 @@ impl Drop for AbortOnDrop {
     }
 }
 
-/// Sends the object's pieces until its end or the first failure, waiting at most `limit` for each.
-async fn stream(
-    store: Arc<dyn ObjectStore>,
-    path: ObjectPath,
-    limit: Duration,
-    sender: mpsc::Sender<Piece>,
-) {
-    let late = |_| object_store::Error::Generic {
-        store: "remote",
-        source: format!("nothing came for {limit:?}").into(),
-    };
-    let answer = timeout(limit, store.get(&path)).await.map_err(late).and_then(|r| r);
-    let mut body = match answer {
-        Ok(found) => found.into_stream(),
-        Err(error) => {
-            let _ = sender.send(Err(Failure { error, in_body: false })).await;
-            return;
-        }
-    };
-    loop {
-        let piece = match timeout(limit, body.next()).await {
-            Ok(None) => return,
-            Ok(Some(Ok(bytes))) => Ok(bytes),
-            Ok(Some(Err(error))) => Err(Failure { error, in_body: true }),
-            Err(elapsed) => Err(Failure { error: late(elapsed), in_body: true }),
-        };
-        let last = piece.is_err();
-        // A closed channel means that the receiver has given up: so does this task.
-        if sender.send(piece).await.is_err() || last {
-            return;
-        }
-    }
-}
-
 fn unwritable(error: io::Error) -> Error {
     Error::io(error, "cannot write a downloaded file")
 }
 
 /// The reason of an error in one line, from the chain of its causes, without credentials.
-fn reason(error: &object_store::Error) -> String {
+fn reason(error: &object_store::Error, options: &AddressOptions) -> String {
     let mut text = redact(&error.to_string());
     let mut cause = std::error::Error::source(error);
     while let Some(error) = cause {
@@ -389,7 +424,7 @@ fn reason(error: &object_store::Error) -> String {
         }
         cause = error.source();
     }
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
+    options.scrub(text.split_whitespace().collect::<Vec<_>>().join(" "))
 }
 
 /// The runtime of all network remotes of this process. Its two threads sleep while idle.

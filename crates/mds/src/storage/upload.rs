@@ -17,7 +17,7 @@ use object_store::{ObjectStore, ObjectStoreExt, WriteMultipart};
 use tokio::io::AsyncReadExt;
 use tokio::time::timeout;
 
-use super::{AbortOnDrop, Remote, Root, Stop, connect, reason, runtime};
+use super::{AbortOnDrop, Connection, Remote, Root, Service, Stop, connect, runtime};
 use crate::durable;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -41,8 +41,9 @@ impl Remote {
             Root::Folder(folder) => {
                 in_folder(&folder.join(name), |path| durable::replace(path, &bytes))
             }
-            Root::Store { store, prefix } => {
-                let (store, path) = (Arc::clone(store), below(prefix, name));
+            Root::Store(connection) => {
+                self.refuse_hub(connection)?;
+                let (store, path) = (Arc::clone(&connection.store), connection.path(name));
                 let limit = connect::request_limit(&self.options);
                 let work = async move { put_whole(&store, &path, bytes, limit).await };
                 self.wait(work, &Stop::new())?.map_err(|e| self.refused(name, &e))
@@ -64,8 +65,9 @@ impl Remote {
         stop.check()?;
         match &self.root {
             Root::Folder(folder) => in_folder(&folder.join(name), |to| durable::copy(path, to)),
-            Root::Store { store, prefix } => {
-                let (store, to) = (Arc::clone(store), below(prefix, name));
+            Root::Store(connection) => {
+                self.refuse_hub(connection)?;
+                let (store, to) = (Arc::clone(&connection.store), connection.path(name));
                 let limit = connect::request_limit(&self.options);
                 let file = path.to_path_buf();
                 let work = async move { put_contents(&store, &to, &file, limit).await };
@@ -95,8 +97,8 @@ impl Remote {
                     Err(error) => Err(Error::io(error, format!("cannot read {}", path.display()))),
                 }
             }
-            Root::Store { store, prefix } => {
-                let (store, path) = (Arc::clone(store), below(prefix, name));
+            Root::Store(connection) => {
+                let (store, path) = (Arc::clone(&connection.store), connection.path(name));
                 let limit = connect::request_limit(&self.options);
                 let work = async move { timely(limit, store.head(&path)).await };
                 match self.wait(work, &Stop::new())? {
@@ -108,9 +110,14 @@ impl Remote {
         }
     }
 
-    /// The address of an object, for messages.
-    fn object(&self, name: &str) -> String {
-        format!("{}/{name}", self.shown.trim_end_matches('/'))
+    fn refuse_hub(&self, connection: &Connection) -> Result<()> {
+        match connection.service {
+            Service::Cloud | Service::Web => Ok(()),
+            Service::Hub => Err(Error::unsupported(
+                format!("{} is a dataset of the hub, which is read and not written", self.shown),
+                "write to a folder or a bucket, and bring it to the hub with: hf upload",
+            )),
+        }
     }
 
     /// Runs `work` on the runtime and waits for it, or until `stop` goes up.
@@ -149,7 +156,7 @@ impl Remote {
             format!(
                 "cannot upload {object} in {} attempt(s) ({})",
                 self.options.attempts,
-                reason(error)
+                self.reason(error)
             ),
             "check the network and the remote, or raise the time limit and the attempts",
         )
@@ -168,10 +175,6 @@ impl From<object_store::Error> for Failure {
     fn from(error: object_store::Error) -> Self {
         Self::Remote(error)
     }
-}
-
-fn below(prefix: &ObjectPath, name: &str) -> ObjectPath {
-    prefix.parts().chain(ObjectPath::from(name).parts()).collect()
 }
 
 /// Puts a file into a folder of this machine, which is created if need be.
@@ -259,15 +262,19 @@ async fn timely<T>(
 mod tests {
     use object_store::memory::InMemory;
 
-    use super::super::{Location, RemoteOptions};
+    use super::super::RemoteOptions;
     use super::*;
 
     fn in_memory() -> (Remote, Arc<InMemory>) {
         let store = Arc::new(InMemory::new());
-        let root = Root::Store { store: Arc::clone(&store) as _, prefix: ObjectPath::from("a/b") };
-        let location = Location::parse("http://u:secret@h/a/b/").unwrap();
-        let shown = location.shown();
-        (Remote { root, location, shown, options: RemoteOptions::default() }, store)
+        let address = "http://u:secret@h/a/b/";
+        let mut remote = Remote::open(address, RemoteOptions::default()).unwrap();
+        remote.root = Root::Store(Connection {
+            store: Arc::clone(&store) as _,
+            prefix: ObjectPath::from("a/b"),
+            service: Service::Cloud,
+        });
+        (remote, store)
     }
 
     #[test]
