@@ -127,114 +127,148 @@ impl Place {
     }
 
     /// Whatever has a final name is whole.
-    fn check_names(&self, context: &str) {
+    fn check_names(&self) -> Check {
         for folder in [self.out(), self.remote()] {
             if !folder.exists() {
                 continue;
             }
             let found = files(&folder);
-            let visible = found.iter().filter(|(name, _)| !name.starts_with('.'));
-            for (name, bytes) in visible {
+            for (name, bytes) in found.iter().filter(|(name, _)| !name.starts_with('.')) {
                 match self.expected.get(name) {
-                    Some(expected) => assert!(bytes == expected, "{context}: {name} is damaged"),
+                    Some(expected) => check(bytes == expected, format!("{name} is damaged"))?,
                     // The raw form of a shard that the source has compressed: reading checks it.
-                    None => assert!(matches!(self.work, Work::Read { .. }), "{context}: {name}"),
+                    None => check(self.reads(), format!("{name} is not of the dataset"))?,
                 }
             }
-            if found.contains_key("index.json") && !matches!(self.work, Work::Read { .. }) {
+            if found.contains_key("index.json") && !self.reads() {
                 let missing: Vec<_> =
                     self.expected.keys().filter(|name| !found.contains_key(*name)).collect();
-                assert!(missing.is_empty(), "{context}: an index without {missing:?}");
+                check(missing.is_empty(), format!("an index without {missing:?}"))?;
             }
         }
+        Ok(())
     }
 
-    fn check_nothing_left(&self, context: &str) {
+    fn check_nothing_left(&self) -> Check {
         for folder in [self.out(), self.remote()] {
             if folder.exists() {
-                let found = files(&folder);
-                let left: Vec<_> = found
-                    .keys()
-                    .filter(|name| name.ends_with(".part") || name.ends_with(".lock"))
-                    .collect();
-                assert!(left.is_empty(), "{context}: left: {left:?}");
+                let mut left: Vec<_> = files(&folder).into_keys().collect();
+                left.retain(|name| name.ends_with(".part") || name.ends_with(".lock"));
+                check(left.is_empty(), format!("left behind: {left:?}"))?;
             }
         }
+        Ok(())
     }
 
     /// The same work again without a fault: the same bytes, nothing left, no step by hand.
-    fn check_next_run(&self, context: &str) {
-        let complete = self.out().join("index.json").exists();
-        let reads = matches!(self.work, Work::Read { .. });
-        if reads || !complete {
-            // A dataset is resumed where shards are there, and begun where there are none.
-            self.run_here(true).unwrap_or_else(|error| panic!("{context}: the next run: {error}"));
+    fn check_next_run(&self) -> Check {
+        if self.reads() {
+            self.run_here(true).map_err(|error| format!("the next run: {error}"))?;
+            return self.check_names();
         }
-        self.check_names(context);
-        if !reads {
-            let mut found = files(&self.out());
-            assert!(found == self.expected, "{context}: {:?}", found.keys());
-            if self.work == Work::WriteBoth {
-                found = files(&self.remote());
-                // A killed upload to a folder leaves its temporary file there, as on any remote.
-                found.retain(|name, _| !name.ends_with(".part"));
-                assert!(found == self.expected, "{context}: {:?}", found.keys());
+        if !self.out().join("index.json").exists() {
+            // Resumed where shards are there, begun where there are none.
+            match self.run_here(true) {
+                Ok(()) => {}
+                // The remote was complete when the local index failed: it is never overwritten.
+                Err(error)
+                    if error.kind() == ErrorKind::AlreadyExists
+                        && self.remote().join("index.json").exists() =>
+                {
+                    return self.check_names();
+                }
+                Err(error) => return Err(format!("the next run: {error}")),
             }
+        }
+        let complete = |folder: &Path| {
+            let mut found = files(folder);
+            // A killed upload to a folder leaves its temporary file there, as on any remote.
+            found.retain(|name, _| folder == self.out() || !name.ends_with(".part"));
+            check(found == self.expected, format!("{} has {:?}", folder.display(), found.keys()))
+        };
+        complete(&self.out())?;
+        if self.work == Work::WriteBoth { complete(&self.remote()) } else { Ok(()) }
+    }
+
+    fn reads(&self) -> bool {
+        matches!(self.work, Work::Read { .. })
+    }
+}
+
+/// What is wrong.
+type Check = Result<(), String>;
+
+fn check(right: bool, otherwise: String) -> Check {
+    if right { Ok(()) } else { Err(otherwise) }
+}
+
+/// What a test has found, each thing once.
+#[derive(Default)]
+struct Report {
+    said: BTreeSet<String>,
+    wrong: Vec<String>,
+}
+
+impl Drop for Report {
+    fn drop(&mut self) {
+        self.said.iter().for_each(|text| eprintln!("{text}"));
+        if !std::thread::panicking() {
+            assert!(self.wrong.is_empty(), "{:#?}", self.wrong);
         }
     }
 }
 
-/// Every one of `calls` fails once, the first to the last. Returns how many did, and what was said.
-fn fail_each(work: Work, call: Call, number: i32, said: &mut BTreeSet<String>) -> usize {
+/// Every one of `calls` fails once, the first to the last.
+fn fail_each(work: Work, call: Call, number: i32, report: &mut Report) {
     for nth in 1.. {
-        let context = format!("{work:?}, {call:?} number {nth}, error {number}");
         let place = Place::new(work);
         arm(place.dir.path(), &[call], nth, Action::Fail(number));
         let result = place.run_here(false);
-        let hit = disarm();
-        if !hit {
-            result.unwrap_or_else(|error| panic!("{context}: without a fault: {error}"));
-            return nth - 1;
+        if !disarm() {
+            result.unwrap_or_else(|error| panic!("without a fault: {error}"));
+            eprintln!("{work:?}: {call:?} failed {} times with {number}", nth - 1);
+            return;
         }
-        if let Err(error) = &result {
-            let source = std::error::Error::source(error).map(ToString::to_string);
-            let shown = error.to_string().replace(place.dir.path().to_str().unwrap(), "D");
-            said.insert(format!(
-                "{call:?}: {:?}: {shown} ({})",
-                error.kind(),
-                source.unwrap_or_default()
-            ));
-            // A lock that cannot be had says that the file system has none.
-            let kinds = [ErrorKind::Io, ErrorKind::Unsupported];
-            let kinds = if call == Call::Lock { &kinds[..] } else { &kinds[..1] };
-            assert!(kinds.contains(&error.kind()), "{context}: {:?} {error}", error.kind());
-        }
-        place.check_names(&context);
-        // What cannot be removed stays until the next run.
-        if call != Call::Unlink {
-            place.check_nothing_left(&context);
-        }
-        place.check_next_run(&context);
-        if call != Call::Unlink || matches!(work, Work::Read { .. }) {
-            place.check_nothing_left(&context);
+        if let Err(wrong) = check_after(&place, call, result, &mut report.said) {
+            report.wrong.push(format!("{work:?}, {call:?} number {nth}, error {number}: {wrong}"));
         }
     }
-    unreachable!("some run has no n-th call")
+}
+
+fn check_after(
+    place: &Place,
+    call: Call,
+    result: mds::Result<()>,
+    said: &mut BTreeSet<String>,
+) -> Check {
+    if let Err(error) = &result {
+        let source = std::error::Error::source(error).map(ToString::to_string);
+        let shown = error.to_string().replace(place.dir.path().to_str().unwrap(), "D");
+        let (kind, source) = (error.kind(), source.unwrap_or_default());
+        said.insert(format!("{call:?}: {kind:?}: {shown} ({source})"));
+        // A lock that cannot be had says that the file system has none.
+        let fits = kind == ErrorKind::Io || call == Call::Lock && kind == ErrorKind::Unsupported;
+        check(fits, format!("{kind:?}: {error}"))?;
+    }
+    place.check_names()?;
+    // What cannot be removed stays until the next run.
+    let tidy = if call == Call::Unlink { Ok(()) } else { place.check_nothing_left() };
+    place.check_next_run()?;
+    tidy?;
+    if place.reads() || call != Call::Unlink { place.check_nothing_left() } else { Ok(()) }
 }
 
 const ERRORS: [i32; 3] = [libc::ENOSPC, libc::EIO, libc::EMFILE];
 
 fn fail_all(works: &[Work], cases: &[(Call, &[i32])]) {
-    let mut said = BTreeSet::new();
+    let mut report = Report::default();
     for (call, errors) in cases {
         for number in *errors {
             for work in works {
-                let failed = fail_each(*work, *call, *number, &mut said);
-                eprintln!("{work:?}: {call:?} failed {failed} times");
+                fail_each(*work, *call, *number, &mut report);
             }
         }
     }
-    said.iter().for_each(|text| eprintln!("{text}"));
 }
 
 #[test]
@@ -309,9 +343,8 @@ fn in_a_child_process() {
 /// Kills the work before each of its calls or, since renames come right after it, after each sync
 /// of a file: so after a temporary file is written, before its sync, before and after the rename,
 /// and before the index.
-fn kill_at_each_call(work: Work, after_sync: bool) {
+fn kill_at_each_call(work: Work, after_sync: bool, report: &mut Report) {
     for number in 1.. {
-        let context = format!("{work:?}, killed at call {number}, after a sync: {after_sync}");
         let place = Place::new(work);
         let dir = place.dir.path().display();
         let status = Command::new(std::env::current_exe().unwrap())
@@ -325,27 +358,31 @@ fn kill_at_each_call(work: Work, after_sync: bool) {
             eprintln!("{work:?}: {} kills, after a sync: {after_sync}", number - 1);
             return;
         }
-        assert_eq!(status.signal(), Some(libc::SIGKILL), "{context}: {status}");
-        place.check_names(&context);
-        place.check_next_run(&context);
-        if matches!(work, Work::Read { .. }) {
-            place.check_nothing_left(&context);
+        let checked = check(status.signal() == Some(libc::SIGKILL), status.to_string())
+            .and_then(|()| place.check_names())
+            .and_then(|()| place.check_next_run())
+            .and_then(|()| if place.reads() { place.check_nothing_left() } else { Ok(()) });
+        if let Err(wrong) = checked {
+            let when = if after_sync { "after sync" } else { "before call" };
+            report.wrong.push(format!("{work:?}, killed {when} {number}: {wrong}"));
         }
+    }
+}
+
+fn kill_all(works: [Work; 2]) {
+    let mut report = Report::default();
+    for work in works {
+        kill_at_each_call(work, false, &mut report);
+        kill_at_each_call(work, true, &mut report);
     }
 }
 
 #[test]
 fn kill_points_of_a_reader() {
-    for work in [READS[0], READS[3]] {
-        kill_at_each_call(work, false);
-        kill_at_each_call(work, true);
-    }
+    kill_all([READS[0], READS[3]]);
 }
 
 #[test]
 fn kill_points_of_a_writer() {
-    for work in [WRITES[1], WRITES[2]] {
-        kill_at_each_call(work, false);
-        kill_at_each_call(work, true);
-    }
+    kill_all([WRITES[1], WRITES[2]]);
 }
