@@ -22,6 +22,12 @@ pub(crate) fn soak() -> usize {
     std::env::var("MDS_SOAK").ok().and_then(|factor| factor.parse().ok()).unwrap_or(1).max(1)
 }
 
+/// A folder in memory where the machine has one: tests that write many files need not wait for the
+/// disk to sync each.
+pub(crate) fn scratch() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
 /// Numbers that look random, the same in every run.
 pub(crate) struct Random(pub(crate) u64);
 

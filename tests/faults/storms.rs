@@ -54,7 +54,7 @@ fn truncated_bodies_are_survived() {
 #[test]
 fn lengths_that_are_too_long_are_survived() {
     let shape = Shape { samples: 60, ..SMALL };
-    survives_a_storm(shape, &[Fault::LongLength], options(), 2.0);
+    survives_a_storm(shape, &[Fault::LongLength], options(), 2.5);
 }
 
 #[test]
