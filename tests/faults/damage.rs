@@ -151,7 +151,7 @@ fn bit_flips_in_cached_shards_are_mended() {
     let copy = Copy::new(FEW);
     let names = copy.stored();
     let mut random = Random(1);
-    for turn in 0..600 * soak() {
+    for turn in 0..2000 * soak() {
         let name = &names[random.below(names.len() as u64) as usize];
         let bytes = &copy.source[name];
         let bit = random.below(8 * bytes.len() as u64);
@@ -168,7 +168,7 @@ fn bit_flips_at_the_remote_are_errors_that_name_the_shard() {
         let copy = Copy::new(Shape { compression, ..FEW });
         let names = copy.stored();
         let mut random = Random(2);
-        for turn in 0..400 * soak() {
+        for turn in 0..1000 * soak() {
             let name = &names[random.below(names.len() as u64) as usize];
             let bytes = &copy.source[name];
             let bit = random.below(8 * bytes.len() as u64);
@@ -218,7 +218,7 @@ fn bit_flips_in_kept_compressed_shards_are_mended() {
     copy.options.keep_zip = true;
     copy.read().unwrap();
     let mut random = Random(3);
-    for turn in 0..100 * soak() {
+    for turn in 0..500 * soak() {
         let shard = &copy.index.shards[random.below(copy.index.shards.len() as u64) as usize];
         let (zip, raw) = (shard.stored().basename.as_str(), shard.raw_data.basename.as_str());
         let bytes = &copy.source[zip];
