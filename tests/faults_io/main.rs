@@ -390,3 +390,52 @@ fn kill_points_of_a_reader() {
 fn kill_points_of_a_writer() {
     kill_all([WRITES[1], WRITES[2]]);
 }
+
+/// With room for few open files: every number of them gives the epoch or an error, and no number a
+/// hang.
+#[test]
+fn few_open_files() {
+    for work in READS {
+        let mut results = BTreeSet::new();
+        for files in (3..24).chain([64]) {
+            let place = Place::new(work);
+            let dir = place.dir.path().display();
+            let mut child = Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", "in_a_child_with_few_files", "--nocapture", "--test-threads=1"])
+                .env("MDS_FAULTS_IO_FILES", format!("{work:?}\t{dir}\t{files}"))
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .spawn()
+                .unwrap();
+            let status = within(LIMIT, move || child.wait()).unwrap();
+            let code = status.code();
+            assert!(matches!(code, Some(READ | REFUSED)), "{work:?}, {files} files: {status}");
+            results.insert((code == Some(READ), files));
+            place.check_names().and_then(|()| place.check_next_run()).unwrap();
+            place.check_nothing_left().unwrap();
+        }
+        let enough = results.iter().find(|(read, _)| *read).unwrap().1;
+        eprintln!("{work:?}: {enough} files are enough");
+        assert!(enough <= 64 && results.iter().any(|(read, _)| !read), "{results:?}");
+    }
+}
+
+/// How the child of [`few_open_files`] ends.
+const READ: i32 = 0;
+const REFUSED: i32 = 3;
+
+/// Does nothing unless another test starts it.
+#[test]
+fn in_a_child_with_few_files() {
+    let Ok(task) = std::env::var("MDS_FAULTS_IO_FILES") else { return };
+    let words: Vec<&str> = task.split('\t').collect();
+    let [work, dir, files] = words[..] else { panic!("{task}") };
+    let work = READS.into_iter().find(|known| format!("{known:?}") == work).unwrap();
+    let files = files.parse().unwrap();
+    let limit = libc::rlimit { rlim_cur: files, rlim_max: files };
+    // SAFETY: the limit lives until the call has returned.
+    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) }, 0);
+    let Err(error) = Place::run(work, Path::new(dir), false) else { return };
+    assert_eq!(error.kind(), ErrorKind::Io, "{error}");
+    std::process::exit(REFUSED);
+}
