@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use mds::order::World;
@@ -30,12 +31,16 @@ fn herd() -> Scene {
 }
 
 /// The ranks `first..first + ranks` of a world, each in a thread of this process: every one opens
-/// the dataset for itself and reads a few samples of its own.
+/// the dataset for itself and, when all ranks of all processes have, reads a few samples of its own.
 pub(crate) fn open_and_read(remote: &str, local: &Path, ranks: usize, of: usize, first: usize) {
     let took = Mutex::new(vec![]);
+    let opened = AtomicUsize::new(0);
+    let folder = local.parent().unwrap();
+    let all_opened =
+        || (0..of).step_by(ranks).all(|first| folder.join(format!("{first}")).exists());
     std::thread::scope(|scope| {
         for rank in first..first + ranks {
-            let took = &took;
+            let (took, opened, all_opened) = (&took, &opened, &all_opened);
             let rank_s = move || {
                 let options = DatasetOptions {
                     world: World { nodes: 1, ranks_per_node: of, workers_per_rank: 1 },
@@ -47,6 +52,13 @@ pub(crate) fn open_and_read(remote: &str, local: &Path, ranks: usize, of: usize,
                 let stream = vec![Stream::cached(remote, local)];
                 let dataset = StreamingDataset::open(stream, options).unwrap();
                 took.lock().unwrap().push(started.elapsed());
+                if opened.fetch_add(1, Ordering::SeqCst) + 1 == ranks {
+                    std::fs::write(folder.join(format!("{first}")), "all").unwrap();
+                }
+                while !all_opened() {
+                    assert!(started.elapsed() < Duration::from_secs(40), "others are not open");
+                    std::thread::sleep(Duration::from_millis(50));
+                }
                 for turn in 0..4 {
                     let id = (rank as u64 * 7 + turn * 61) % dataset.num_samples();
                     assert_eq!(dataset.sample(id).unwrap().str("text").unwrap(), text(id));

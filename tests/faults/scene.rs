@@ -117,7 +117,9 @@ pub(crate) fn read_epoch(
     options: DatasetOptions,
     samples: u64,
 ) -> mds::Result<()> {
-    check_epoch(open(remote, local, options)?, samples)
+    let dataset = open(remote, local, options)?;
+    assert_eq!(dataset.num_samples(), samples, "{remote} is another dataset");
+    check_epoch(dataset, samples)
 }
 
 /// A dataset in a folder that is served as the bucket `bucket`, and an empty cache.
