@@ -2,6 +2,7 @@
 #
 #   make quickstart   build, convert real text, inspect it, train a small GPT on it, generate
 #   make test         every test that needs no server and no network
+#   make soak         the tests of faults, ten times as long and more: about half an hour
 #   make check        format, lints, documentation, licences
 #   make bench        micro-benchmarks (criterion)
 #   make bench-peers  measure this library, the reference and litdata side by side, into benches/runs/
@@ -14,7 +15,7 @@ CARGO ?= cargo
 # One profile for programs, tests and benches: dependencies are built once, and what is tested is what runs.
 PROFILE := --release
 
-.PHONY: quickstart test check bench bench-peers bench-order conformance cuda cuda-check
+.PHONY: quickstart test check bench bench-peers bench-order conformance cuda cuda-check soak
 
 quickstart:
 	@scripts/quickstart
@@ -26,6 +27,15 @@ test:
 	  $(CARGO) test $(PROFILE) --workspace --no-fail-fast --lib --bins --tests; \
 	fi
 	@$(CARGO) test $(PROFILE) --workspace --doc --quiet
+
+# MDS_SOAK=2 make soak is shorter. Where there is no nextest, one program after the other.
+soak:
+	@export MDS_SOAK=$${MDS_SOAK:-10}; \
+	if $(CARGO) nextest --version >/dev/null 2>&1; then \
+	  $(CARGO) nextest run $(PROFILE) -p mds --test faults --test faults_io --no-fail-fast; \
+	else \
+	  $(CARGO) test $(PROFILE) -p mds --test faults --test faults_io --no-fail-fast; \
+	fi
 
 check:
 	$(CARGO) fmt --all --check
