@@ -13,6 +13,8 @@ use convert::tokenizer::Tokenizer;
 
 #[path = "support/shards.rs"]
 mod shards;
+#[path = "support/store.rs"]
+mod store;
 #[path = "support/workshop.rs"]
 mod workshop;
 
@@ -105,6 +107,46 @@ fn the_general_program_takes_c4_as_a_source() {
 }
 
 #[test]
+fn a_remote_gets_the_shards_of_a_folder_and_the_index_last() {
+    let shop = Workshop::new();
+    let source = data().join("c4-sample");
+    let store = store::Store::start();
+    let args = |out_root: &str| {
+        let source = source.to_str().unwrap();
+        let args = ["--source", source, "--splits", "val", "--size_limit", "100kb", "--out_root"];
+        args.into_iter().chain([out_root]).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let convert = |out_root: &str| {
+        let args = args(out_root);
+        shop.run(&args.iter().map(String::as_str).collect::<Vec<_>>())
+    };
+    assert!(convert("here").status.success());
+    let out = convert(&store.url);
+    assert!(out.status.success(), "{}", stderr(&out));
+    assert!(stdout(&out).contains(&format!(" -> {}/val\n", store.url)), "{}", stdout(&out));
+    let objects = store.objects();
+    assert!(objects.len() > 3);
+    for (name, bytes) in &objects {
+        assert!(fs::read(shop.path("here").join(name)).unwrap() == *bytes, "{name}");
+    }
+    assert_eq!(objects.len(), entries(&shop.path("here/val")).len());
+    assert_eq!(store.take_puts().last().unwrap(), "val/index.json");
+    assert_eq!(entries(&shop.path("")), ["here"], "nothing is left on this machine");
+
+    let again = convert(&store.url);
+    assert_eq!(again.status.code(), Some(1));
+    assert_eq!(
+        stderr(&again).lines().last().unwrap(),
+        format!(
+            "convert-c4: error: {}/val exists already; remove it, or choose another --out_root or \
+             other --splits",
+            store.url
+        )
+    );
+    assert!(store.take_puts().is_empty());
+}
+
+#[test]
 fn a_folder_for_the_output_must_be_one() {
     let shop = Workshop::new();
     let source = data().join("c4-sample");
@@ -113,9 +155,10 @@ fn a_folder_for_the_output_must_be_one() {
         shop.fail(&args)
     };
     assert_eq!(
-        convert("s3://bucket/c4"),
-        "--out_root s3://bucket/c4 is a URL; write to a folder, and copy it to the bucket \
-         afterwards"
+        convert("dbfs:/c4"),
+        "the remote dbfs:/c4 is of a kind that is not read or written; on Databricks give the \
+         mounted path, /dbfs/... or /Volumes/...; elsewhere the s3://, gs:// or abfss:// address \
+         of the storage below it"
     );
     fs::write(shop.path("file"), "").unwrap();
     assert_eq!(

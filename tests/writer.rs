@@ -3,21 +3,20 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+#[path = "support/store.rs"]
+mod store;
 mod support;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use axum::Router;
-use axum::body::{Body, Bytes};
-use axum::extract::{DefaultBodyLimit, State};
-use axum::http::{Method, Response, StatusCode, Uri};
+use axum::http::StatusCode;
 use mds::format::{Encoding, HashAlgorithm, Schema, ShardTable, Value};
 use mds::storage::RemoteOptions;
 use mds::{ErrorKind, Output, Writer, WriterOptions};
+use store::Store;
 use support::{files, within};
 
 const LIMIT: Duration = Duration::from_secs(120);
@@ -487,92 +486,6 @@ fn the_memory_is_below_three_shards_for_each_thread() {
         let out = dir.path().join("out");
         let task = format!("memory\t{threads}\t{compression}\t{}", out.display());
         assert!(within(LIMIT, move || child(&task).wait()).unwrap().success());
-    }
-}
-
-/// An HTTP server on a free port of 127.0.0.1 that keeps what is PUT.
-struct Store {
-    url: String,
-    shared: Arc<Shared>,
-    _stop: tokio::sync::oneshot::Sender<()>,
-}
-
-#[derive(Default)]
-struct Shared {
-    objects: Mutex<BTreeMap<String, Vec<u8>>>,
-    puts: Mutex<Vec<String>>,
-    /// What a PUT of a path that contains the text is answered.
-    refusal: Mutex<Option<(&'static str, StatusCode)>>,
-}
-
-impl Store {
-    fn start() -> Self {
-        let shared = Arc::new(Shared::default());
-        let (stop, stopped) = tokio::sync::oneshot::channel();
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        listener.set_nonblocking(true).unwrap();
-        let url = format!("http://{}/data", listener.local_addr().unwrap());
-        let state = Arc::clone(&shared);
-        std::thread::spawn(move || {
-            let runtime =
-                tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(async {
-                let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-                let router = Router::new()
-                    .fallback(answer)
-                    .layer(DefaultBodyLimit::disable())
-                    .with_state(state);
-                tokio::select! {
-                    _ = axum::serve(listener, router) => {}
-                    _ = stopped => {}
-                }
-            });
-            runtime.shutdown_timeout(Duration::from_millis(10));
-        });
-        Self { url, shared, _stop: stop }
-    }
-
-    fn objects(&self) -> BTreeMap<String, Vec<u8>> {
-        self.shared.objects.lock().unwrap().clone()
-    }
-
-    fn take_puts(&self) -> Vec<String> {
-        std::mem::take(&mut self.shared.puts.lock().unwrap())
-    }
-
-    fn refuse(&self, refusal: Option<(&'static str, StatusCode)>) {
-        *self.shared.refusal.lock().unwrap() = refusal;
-    }
-}
-
-async fn answer(
-    State(shared): State<Arc<Shared>>,
-    method: Method,
-    uri: Uri,
-    body: Bytes,
-) -> Response<Body> {
-    let name = uri.path().trim_start_matches("/data/").to_owned();
-    let status = |code: StatusCode| Response::builder().status(code).body(Body::empty()).unwrap();
-    match method {
-        Method::PUT => {
-            if let Some((part, code)) = *shared.refusal.lock().unwrap()
-                && name.contains(part)
-            {
-                return status(code);
-            }
-            shared.puts.lock().unwrap().push(name.clone());
-            shared.objects.lock().unwrap().insert(name, body.to_vec());
-            status(StatusCode::CREATED)
-        }
-        Method::GET | Method::HEAD => match shared.objects.lock().unwrap().get(&name) {
-            Some(bytes) => Response::builder()
-                .header("content-length", bytes.len())
-                .header("last-modified", "Thu, 01 Jan 2026 00:00:00 GMT")
-                .body(Body::from(bytes.clone()))
-                .unwrap(),
-            None => status(StatusCode::NOT_FOUND),
-        },
-        _ => status(StatusCode::METHOD_NOT_ALLOWED),
     }
 }
 

@@ -23,7 +23,7 @@ pub(crate) fn small_dataset(folder: &Path) -> PathBuf {
         let conversion = Conversion {
             split,
             files: files_of_split(source.to_str(), split, true).unwrap(),
-            out_root: out_root.clone(),
+            out_root: out_root.clone().into(),
             content: Content::Text,
             writer: mds::WriterOptions::default(),
             on_bad_line: OnBadLine::Fail,

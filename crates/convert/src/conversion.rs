@@ -1,11 +1,5 @@
 //! One split: its source files to a folder of MDS shards.
-//!
-//! The shards are written into a hidden folder beside the final one, `OUT_ROOT/.<split>.*.part`,
-//! which is renamed once its index is complete. A run that dies leaves no folder that looks like
-//! a dataset, and the next one removes what it did leave: the folder is locked by whoever writes it.
 
-use std::fs;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -14,6 +8,7 @@ use mds::{Writer, WriterOptions};
 
 use crate::concat::Concatenator;
 use crate::error::{Error, ErrorKind, Result};
+use crate::out_root::OutRoot;
 use crate::pipeline::{Parse, ParsedChunks};
 use crate::progress::Meter;
 use crate::record::{BadLine, Record, parse_text};
@@ -31,8 +26,8 @@ pub struct Conversion {
     pub split: Split,
     /// Its files, in order.
     pub files: Vec<SourceFile>,
-    /// The folder that holds the split's folder.
-    pub out_root: PathBuf,
+    /// What holds the split's folder.
+    pub out_root: OutRoot,
     /// What a sample holds.
     pub content: Content,
     /// How shards are compressed, hashed and cut.
@@ -122,8 +117,8 @@ pub enum OnBadLine {
 /// What a conversion did.
 #[derive(Debug, Clone)]
 pub struct Summary {
-    /// The folder that was written.
-    pub folder: PathBuf,
+    /// Where the split was written, without any password.
+    pub address: String,
     /// Documents read.
     pub documents: u64,
     /// Samples written.
@@ -140,58 +135,6 @@ pub struct Summary {
     pub bad_lines: Vec<BadLine>,
 }
 
-/// The place of a split's output.
-pub fn split_folder(out_root: &Path, split: Split) -> PathBuf {
-    out_root.join(split.as_str())
-}
-
-/// Removes the unfinished folders of `split` in `out_root` that dead runs left, and names those of
-/// runs that still go on.
-pub fn remove_abandoned(out_root: &Path, split: Split) -> Vec<PathBuf> {
-    let mut in_use = Vec::new();
-    for part in unfinished(out_root, split) {
-        match fs::File::open(&part).map(|folder| (folder.try_lock(), folder)) {
-            Ok((Ok(()), _lock)) => {
-                tracing::warn!("removing {}, which a run that died has left", part.display());
-                // What cannot be removed is in nobody's way.
-                let _ = fs::remove_dir_all(&part);
-            }
-            Ok((Err(_), _)) => in_use.push(part),
-            Err(_) => {}
-        }
-    }
-    in_use
-}
-
-/// Unfinished folders of `split` in `out_root`: of runs that were killed, or that still go on.
-fn unfinished(out_root: &Path, split: Split) -> Vec<PathBuf> {
-    let Ok(entries) = fs::read_dir(out_root) else { return Vec::new() };
-    let is_part = |path: &PathBuf| {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        name.starts_with(&format!(".{split}.")) && name.ends_with(".part")
-    };
-    let mut paths: Vec<PathBuf> =
-        entries.filter_map(|entry| Some(entry.ok()?.path())).filter(is_part).collect();
-    paths.sort();
-    paths
-}
-
-/// Makes sure that nothing stands where a split shall be written.
-///
-/// # Errors
-/// [`ErrorKind::AlreadyExists`] if something does.
-pub fn refuse_existing(out_root: &Path, split: Split) -> Result<()> {
-    let folder = split_folder(out_root, split);
-    if fs::symlink_metadata(&folder).is_ok() {
-        return Err(Error::new(
-            ErrorKind::AlreadyExists,
-            format!("{} exists already", folder.display()),
-            "remove it, or choose another --out_root or other --splits",
-        ));
-    }
-    Ok(())
-}
-
 impl Conversion {
     /// Converts the split, keeping `meter` up to date, until it is done or `cancel` is set.
     ///
@@ -199,26 +142,14 @@ impl Conversion {
     /// [`ErrorKind::AlreadyExists`] if the output exists, [`ErrorKind::Corrupt`] at an unreadable
     /// line or file, [`ErrorKind::Empty`] if the source holds no document,
     /// [`ErrorKind::Interrupted`] if `cancel` is set, and failures of disk, hub and writer. After
-    /// any of them nothing of this conversion is left on the disk.
+    /// any of them nothing of this conversion is left on the disk; at a remote, shards that were
+    /// uploaded stay, without an index.
     pub fn run(self, meter: &Arc<Meter>, cancel: &Arc<AtomicBool>) -> Result<Summary> {
-        refuse_existing(&self.out_root, self.split)?;
-        let had_root = self.out_root.is_dir();
-        let out_root = self.out_root.clone();
-        let result = self.run_in_part(meter, cancel);
-        if result.is_err() && !had_root {
-            // Only an empty folder can be removed this way.
-            let _ = fs::remove_dir(&out_root);
-        }
-        result
-    }
-
-    fn run_in_part(self, meter: &Arc<Meter>, cancel: &Arc<AtomicBool>) -> Result<Summary> {
-        let folder = split_folder(&self.out_root, self.split);
-        fs::create_dir_all(&self.out_root).map_err(|e| Error::io(e, "create", &self.out_root))?;
-        let part = PartFolder::create(&self.out_root, self.split)?;
-        let mut output = Output::create(part.folder.path(), &self.content, self.writer.clone())?;
+        self.out_root.refuse_existing(self.split)?;
+        let place = self.out_root.begin(self.split)?;
+        let mut output = Output::create(place.output(), &self.content, self.writer.clone())?;
         let mut summary = Summary {
-            folder: folder.clone(),
+            address: self.out_root.shown(self.split),
             documents: 0,
             samples: 0,
             shards: 0,
@@ -247,9 +178,7 @@ impl Conversion {
         let index = output.writer.finish()?;
         summary.shards = index.shards.len();
         summary.bytes = index.shards.iter().map(|shard| shard.raw_data.bytes).sum();
-        // Another run may have been quicker.
-        refuse_existing(&self.out_root, self.split)?;
-        part.publish(&folder)?;
+        place.publish()?;
         Ok(summary)
     }
 }
@@ -273,48 +202,6 @@ fn no_sample(split: Split, content: &Content, summary: &Summary) -> Error {
         ),
     };
     Error::new(ErrorKind::Empty, what, remedy)
-}
-
-/// A folder of its own beside the final one, locked, and removed when dropped.
-struct PartFolder {
-    folder: tempfile::TempDir,
-    /// Says to [`remove_abandoned`] that the run lives.
-    _lock: fs::File,
-}
-
-impl PartFolder {
-    fn create(out_root: &Path, split: Split) -> Result<Self> {
-        let failed = |e| Error::io(e, "create a folder in", out_root);
-        let prefix = format!(".{split}.");
-        let mut builder = tempfile::Builder::new();
-        builder.prefix(&prefix).suffix(".part");
-        // It becomes the split's folder: as readable as the user's umask says, not private.
-        #[cfg(unix)]
-        let builder = builder
-            .permissions(<fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o777));
-        loop {
-            let folder = builder.tempdir_in(out_root).map_err(failed)?;
-            // Before it is locked, another run may take it for abandoned: then it is gone.
-            let lock = match fs::File::open(folder.path()) {
-                Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
-                opened => opened.map_err(failed)?,
-            };
-            // Where folders cannot be locked, nobody can take one for abandoned either.
-            let _ = lock.lock();
-            if folder.path().exists() {
-                return Ok(Self { folder, _lock: lock });
-            }
-        }
-    }
-
-    /// Gives the finished folder its name, durably.
-    fn publish(self, folder: &Path) -> Result<()> {
-        fs::rename(self.folder.path(), folder).map_err(|e| Error::io(e, "create", folder))?;
-        let _ = self.folder.keep();
-        let out_root = folder.parent().unwrap_or(Path::new("."));
-        let sync = || fs::File::open(out_root)?.sync_all();
-        sync().map_err(|e| Error::io(e, "write", out_root))
-    }
 }
 
 /// What the workers make of a chunk.
@@ -389,7 +276,7 @@ struct Output {
 }
 
 impl Output {
-    fn create(folder: &Path, content: &Content, options: WriterOptions) -> Result<Self> {
+    fn create(place: mds::Output, content: &Content, options: WriterOptions) -> Result<Self> {
         let (schema, concat) = match content {
             Content::Text => {
                 (Schema::new(["text", "timestamp", "url"].map(|c| (c, Encoding::Str)))?, None)
@@ -402,7 +289,7 @@ impl Output {
                 (Schema::new([("tokens", encoding)])?, Some(concat))
             }
         };
-        Ok(Self { writer: Writer::create(folder, schema, options)?, concat })
+        Ok(Self { writer: Writer::create(place, schema, options)?, concat })
     }
 
     fn write(&mut self, content: &ParsedContent) -> Result<()> {

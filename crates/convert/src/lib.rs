@@ -10,6 +10,7 @@
 //! * [`mod@concat`] joins documents and cuts samples of equal length.
 //! * `pipeline` runs all this on many threads and puts the results back in order.
 //! * [`conversion`] writes one split, whole or not at all.
+//! * [`out_root`] is where splits go: a folder or a remote.
 //! * [`progress`] counts.
 //! * [`cli`] is the command line around all this: the programs `convert` and `convert-c4`.
 //!
@@ -27,7 +28,7 @@
 //! let conversion = Conversion {
 //!     split: Split::Val,
 //!     files: files_of_split(source.to_str(), Split::Val, true)?,
-//!     out_root: folder.path().join("dataset"),
+//!     out_root: folder.path().join("dataset").into(),
 //!     content: Content::Text,
 //!     writer: mds::WriterOptions::default(),
 //!     on_bad_line: OnBadLine::Fail,
@@ -45,6 +46,7 @@ pub mod concat;
 pub mod conversion;
 pub mod error;
 pub mod hub;
+pub mod out_root;
 mod pipeline;
 pub mod progress;
 pub mod record;

@@ -121,7 +121,7 @@ pub(super) fn report(split: Split, files: usize, took: Duration, summary: &Summa
         plural(summary.documents, "document"),
         plural(files as u64, "file"),
         took.as_secs_f64(),
-        summary.folder.display()
+        summary.address
     );
     if summary.dropped_tokens > 0 {
         let tokens = plural(summary.dropped_tokens as u64, "token");

@@ -6,8 +6,8 @@
 mod display;
 mod stop;
 
+use std::ffi::OsString;
 use std::io::IsTerminal;
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::thread;
 use std::time::Instant;
@@ -16,10 +16,9 @@ use clap::{Parser, Subcommand, ValueEnum};
 use mds::WriterOptions;
 use mds::format::{Compression, HashAlgorithm, parse_size};
 
-use crate::conversion::{
-    Content, Conversion, OnBadLine, TokenOptions, refuse_existing, remove_abandoned,
-};
+use crate::conversion::{Content, Conversion, OnBadLine, TokenOptions};
 use crate::error::{Error, ErrorKind, Result};
+use crate::out_root::OutRoot;
 use crate::source::{SourceFile, Split, files_of_split};
 use crate::tokenizer::Tokenizer;
 use display::{Display, report};
@@ -40,20 +39,24 @@ Examples:
     convert-c4 --out_root ./mine --splits train --source 'crawl/*.jsonl.zst' \\
         --compression zstd --hashes sha1,xxh64
 
+  Into a bucket; keys come from the environment (AWS_*), or from options behind the address:
+    convert-c4 --out_root s3://bucket/c4 --splits val --compression zstd --hashes xxh64
+
   Samples of 2048 GPT-2 token ids instead of text:
     convert-c4 --out_root ./c4-tokens --splits val --concat_tokens 2048 \\
         --tokenizer gpt2 --eos_text '<|endoftext|>'
 
 Each split becomes the folder OUT_ROOT/SPLIT: look into it with mds-inspect OUT_ROOT/SPLIT.
-Flags may be spelled with hyphens too (--out-root). Ctrl-C removes what is unfinished.";
+Flags may be spelled with hyphens too (--out-root). Ctrl-C removes what is unfinished; shards that
+are in a bucket already stay there, but without an index.json they are no dataset.";
 
 /// Convert C4, or text in C4's shape, to a streaming dataset of MDS shards.
 #[derive(Parser, Debug)]
 #[command(name = "convert-c4", version, rename_all = "snake_case", after_help = EXAMPLES, max_term_width = 100)]
 struct Args {
-    /// Folder for the dataset; each split becomes a folder in it
+    /// Folder or remote for the dataset; each split becomes a folder in it
     #[arg(long, alias = "out-root", value_name = "FOLDER")]
-    out_root: PathBuf,
+    out_root: OsString,
 
     /// Splits to convert, one after the other; none of them may exist yet
     #[arg(long, num_args = 1.., value_delimiter = ',', default_values = ["train", "val"])]
@@ -185,8 +188,8 @@ fn run(program: &str, args: Args) -> Result<()> {
     let job = Job::check(program, args)?;
     // All of this before the first hour of work, so that the last split cannot fail on its name.
     for &split in &job.splits {
-        refuse_existing(&job.out_root, split)?;
-        for folder in remove_abandoned(&job.out_root, split) {
+        job.out_root.refuse_existing(split)?;
+        for folder in job.out_root.remove_abandoned(split) {
             eprintln!(
                 "{program}: note: another run is writing {}; whichever is done first is kept",
                 folder.display()
@@ -212,7 +215,7 @@ fn run(program: &str, args: Args) -> Result<()> {
 
 /// What the flags ask for, checked.
 struct Job {
-    out_root: PathBuf,
+    out_root: OutRoot,
     splits: Vec<Split>,
     source: Option<String>,
     content: Content,
@@ -223,7 +226,7 @@ struct Job {
 
 impl Job {
     fn check(program: &str, args: Args) -> Result<Self> {
-        check_folder(&args.out_root)?;
+        let out_root = OutRoot::parse(args.out_root.clone())?;
         let content = content(program, &args)?;
         let mut splits: Vec<Split> = Vec::new();
         for split in args.splits.into_iter().map(Split::from) {
@@ -248,7 +251,7 @@ impl Job {
         let threads = args.num_workers.filter(|&n| n > 0);
         let threads = threads.or_else(|| thread::available_parallelism().ok().map(usize::from));
         Ok(Self {
-            out_root: args.out_root,
+            out_root,
             splits,
             source: args.source,
             content,
@@ -272,21 +275,6 @@ impl Job {
             threads: self.threads,
         }
     }
-}
-
-/// Nothing is written to a folder called `s3:`, nor below a file.
-fn check_folder(out_root: &Path) -> Result<()> {
-    let refuse = |what: &str, remedy: &str| {
-        let what = format!("--out_root {} is {what}", out_root.display());
-        Err(Error::new(ErrorKind::InvalidArgument, what, remedy))
-    };
-    if out_root.to_string_lossy().contains("://") {
-        return refuse("a URL", "write to a folder, and copy it to the bucket afterwards");
-    }
-    if out_root.is_file() {
-        return refuse("a file", "give a folder, or a name that is not taken yet");
-    }
-    Ok(())
 }
 
 fn content(program: &str, args: &Args) -> Result<Content> {

@@ -220,7 +220,7 @@ impl CachedDataset {
 
 /// The cache of a remote that is given no folder.
 pub(super) fn folder_for(remote: &Remote) -> Result<PathBuf> {
-    let folder = UserCache::open()?.root.join(name_of(remote.address()));
+    let folder = UserCache::open()?.root.join(name_of(remote.address(), &remote.identity()));
     // Whoever made it may have been tricked into it, and what is cleaned would be elsewhere.
     if folder.is_symlink() {
         return Err(Error::new(
@@ -232,14 +232,14 @@ pub(super) fn folder_for(remote: &Remote) -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// A name that a person recognizes and no other address has.
-fn name_of(address: &str) -> String {
+/// A name that a person recognizes and no other remote has.
+fn name_of(address: &str, identity: &str) -> String {
     const LONGEST: usize = 100;
     let plain = |c: char| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' };
     let name: String = address.chars().map(plain).take(LONGEST).collect();
     let parts = name.split(['-']).filter(|part| !part.is_empty());
     let name = parts.collect::<Vec<_>>().join("-");
-    let hash = HashAlgorithm::Xxh3_64.hex(address.as_bytes());
+    let hash = HashAlgorithm::Xxh3_64.hex(identity.as_bytes());
     format!("{}-{hash}", name.trim_start_matches('.'))
 }
 
@@ -284,10 +284,24 @@ mod tests {
 
     #[test]
     fn names_are_recognized_and_differ() {
-        let name = name_of("s3://bucket/c4/val");
-        assert!(name.starts_with("s3-bucket-c4-val-") && name.len() == 33, "{name}");
-        assert_ne!(name_of("s3://bucket/c4-val"), name);
-        assert!(name_of(&format!("http://h/{}", "x".repeat(5000))).len() < 130);
-        assert!(!name_of("../../x").contains('/'));
+        let of = |address: &str| {
+            let remote = Remote::open(address, RemoteOptions::default()).unwrap();
+            name_of(remote.address(), &remote.identity())
+        };
+        let name = of("http://h/c4/val");
+        assert!(name.starts_with("http-h-c4-val-") && name.len() == 30, "{name}");
+        assert_ne!(of("http://h/c4-val"), name);
+        assert!(of(&format!("http://h/{}", "x".repeat(5000))).len() < 130);
+        // The same bucket at two places is two; who reads it does not matter.
+        let key = "access_key_id=a&secret_access_key=b&region=x";
+        let here = of(&format!("s3://b/c4?{key}&endpoint=http://127.0.0.1:1"));
+        assert_eq!(
+            of(
+                "s3://b/c4?access_key_id=c&secret_access_key=d&region=x&endpoint=http://127.0.0.1:1"
+            ),
+            here
+        );
+        assert_ne!(of(&format!("s3://b/c4?{key}&endpoint=http://127.0.0.1:2")), here);
+        assert!(here.starts_with("s3-b-c4-"), "{here}");
     }
 }

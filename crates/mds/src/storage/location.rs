@@ -99,6 +99,14 @@ impl Address {
     pub(super) fn shown(&self) -> String {
         redact(self.url.as_str())
     }
+
+    /// The options that name the server, if any does: ` endpoint=http://127.0.0.1:9000`.
+    pub(super) fn server(&self) -> String {
+        let names_server =
+            |name: &str| name.ends_with("endpoint") || name.ends_with("account_name");
+        let options = self.options.iter().filter(|(name, _)| names_server(name));
+        options.map(|(name, value)| format!(" {name}={}", redact(value))).collect()
+    }
 }
 
 impl Location {
@@ -188,6 +196,18 @@ pub(crate) fn check_split(split: &str) -> Result<()> {
         format!("the split {split:?} is not a plain folder name"),
         "name a folder below the root of the dataset, such as \"val\"",
     ))
+}
+
+/// The address of a folder below another one, with the same options.
+///
+/// ```
+/// assert_eq!(mds::storage::join("s3://bucket/c4?region=x", "val"), "s3://bucket/c4/val?region=x");
+/// assert_eq!(mds::storage::join("./c4/", "val"), "./c4/val");
+/// ```
+pub fn join(address: &str, folder: &str) -> String {
+    let end = if address.contains("://") { address.find('?') } else { None };
+    let (base, options) = address.split_at(end.unwrap_or(address.len()));
+    format!("{}/{folder}{options}", base.trim_end_matches('/'))
 }
 
 /// An address as it may be stored and printed: without its options, its user name and its

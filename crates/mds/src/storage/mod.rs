@@ -60,8 +60,8 @@ use crate::regular;
 use crate::shard::not_out_of;
 use connect::{Connection, Service};
 use download::{Download, Event, Failure, PartOfObject, Sink};
-pub use location::redacted;
 pub(crate) use location::{Location, check_split, redact};
+pub use location::{join, redacted};
 use options::AddressOptions;
 pub(crate) use stop::Stop;
 
@@ -139,6 +139,15 @@ impl Remote {
     /// The address, without options and without any password.
     pub fn address(&self) -> &str {
         &self.shown
+    }
+
+    /// The address with what else says which dataset is meant, but not who reads it: two remotes of
+    /// the same identity hold the same.
+    pub(crate) fn identity(&self) -> String {
+        match &self.location {
+            Location::Folder(_) => self.shown.clone(),
+            Location::Url(address) => format!("{}{}", self.shown, address.server()),
+        }
     }
 
     /// The folder, if the remote lies on this machine.
