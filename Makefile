@@ -2,7 +2,7 @@
 #
 #   make quickstart   build, convert real text, inspect it, train a small GPT on it, generate
 #   make test         every test that needs no server and no network
-#   make soak         the tests of faults, ten times as long and more: about half an hour
+#   make soak         the tests of faults, ten times as long and more: about a quarter of an hour
 #   make check        format, lints, documentation, licences
 #   make bench        micro-benchmarks (criterion)
 #   make bench-peers  measure this library, the reference and litdata side by side, into benches/runs/

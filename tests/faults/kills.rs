@@ -59,7 +59,7 @@ fn kill9_mid_download_of_compressed_shards() {
 #[test]
 fn kill9_one_of_n_ranks() {
     let mut random = moments();
-    for _ in 0..3 * soak() {
+    for _ in 0..(if soak() > 1 { 5 * soak() } else { 3 }) {
         let scene = Scene::new(Shape { samples: 120, ..SMALL });
         scene.server.set_pace(Some(30_000));
         let mut ranks: Vec<_> = (0..6).map(|_| scene.child("epoch").spawn().unwrap()).collect();

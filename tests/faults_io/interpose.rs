@@ -6,8 +6,8 @@
 //! so a filter of the kernel's (seccomp) refuses those, in the one thread that is about to make one.
 
 use std::ffi::{CStr, c_char, c_int, c_long, c_void};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// A kind of call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,21 +48,42 @@ static ARMED: AtomicBool = AtomicBool::new(false);
 static COUNT: AtomicUsize = AtomicUsize::new(0);
 static HIT: AtomicBool = AtomicBool::new(false);
 static PLAN: Mutex<Option<Plan>> = Mutex::new(None);
+/// Tests may be threads of one process, and there is one plan.
+static TURN: Mutex<()> = Mutex::new(());
+
+/// A plan that is in force until this is dropped.
+pub(crate) struct Armed(#[expect(dead_code, reason = "held")] MutexGuard<'static, ()>);
 
 /// From now on, `action` happens at call number `number` (from 1) of `calls` on a file below
 /// `folder`.
-pub(crate) fn arm(folder: &std::path::Path, calls: &[Call], number: usize, action: Action) {
+#[must_use]
+pub(crate) fn arm(
+    folder: &std::path::Path,
+    calls: &[Call],
+    number: usize,
+    action: Action,
+) -> Armed {
+    let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let folder = folder.as_os_str().as_encoded_bytes().to_vec();
     *PLAN.lock().unwrap() = Some(Plan { calls: calls.to_vec(), action, number, folder });
     COUNT.store(0, Ordering::SeqCst);
     HIT.store(false, Ordering::SeqCst);
     ARMED.store(true, Ordering::SeqCst);
+    Armed(turn)
 }
 
-/// Nothing happens any more. Tells whether it has.
-pub(crate) fn disarm() -> bool {
-    ARMED.store(false, Ordering::SeqCst);
-    HIT.load(Ordering::SeqCst)
+impl Armed {
+    /// Nothing happens any more. Tells whether it has.
+    pub(crate) fn disarm(self) -> bool {
+        ARMED.store(false, Ordering::SeqCst);
+        HIT.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Armed {
+    fn drop(&mut self) {
+        ARMED.store(false, Ordering::SeqCst);
+    }
 }
 
 /// What to do about a call. `None`: nothing but the call itself.

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use interpose::{Action, Call, arm, disarm};
+use interpose::{Action, Call, arm};
 use mds::format::{Encoding, HashAlgorithm, Schema};
 use mds::{DatasetOptions, ErrorKind, Output, Stream, StreamingDataset, Writer, WriterOptions};
 use support::{files, text, within};
@@ -223,9 +223,9 @@ impl Drop for Report {
 fn fail_each(work: Work, call: Call, number: i32, report: &mut Report) {
     for nth in 1.. {
         let place = Place::new(work);
-        arm(place.dir.path(), &[call], nth, Action::Fail(number));
+        let armed = arm(place.dir.path(), &[call], nth, Action::Fail(number));
         let result = place.run_here(false);
-        if !disarm() {
+        if !armed.disarm() {
             result.unwrap_or_else(|error| panic!("without a fault: {error}"));
             eprintln!("{work:?}: {call:?} failed {} times with {number}", nth - 1);
             return;
@@ -327,8 +327,8 @@ fn in_a_child_process() {
     let work = READS.into_iter().chain(WRITES).find(|known| format!("{known:?}") == work).unwrap();
     let number = number.parse().unwrap();
     let dir = Path::new(dir);
-    if after == "true" {
-        arm(dir, &[Call::Sync], number, Action::KillAfter);
+    let _armed = if after == "true" {
+        arm(dir, &[Call::Sync], number, Action::KillAfter)
     } else {
         let all = [
             Call::Open,
@@ -339,8 +339,8 @@ fn in_a_child_process() {
             Call::MakeFolder,
             Call::Lock,
         ];
-        arm(dir, &all, number, Action::KillBefore);
-    }
+        arm(dir, &all, number, Action::KillBefore)
+    };
     Place::run(work, dir, false).unwrap();
 }
 
