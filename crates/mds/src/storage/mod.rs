@@ -374,7 +374,7 @@ impl Remote {
                 let what = format!("{object} does not exist");
                 return Error::new(ErrorKind::NotFound, what, "check the address and the split");
             }
-            E::PermissionDenied { .. } | E::Unauthenticated { .. } => (
+            error if is_denied(error) => (
                 ErrorKind::PermissionDenied,
                 format!("access to {object} is denied"),
                 "check the credentials in the environment",
@@ -411,6 +411,27 @@ impl Drop for AbortOnDrop {
 
 fn unwritable(error: io::Error) -> Error {
     Error::io(error, "cannot write a downloaded file")
+}
+
+/// Whether a server refuses whoever is asking. Of a refused listing `object_store` tells the status
+/// alone, in words.
+fn is_denied(error: &object_store::Error) -> bool {
+    use object_store::Error as E;
+    match error {
+        E::PermissionDenied { .. } | E::Unauthenticated { .. } => true,
+        E::Generic { source, .. } => {
+            let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(source.as_ref());
+            while let Some(error) = cause {
+                let text = error.to_string();
+                if text.contains("status code: 401 ") || text.contains("status code: 403 ") {
+                    return true;
+                }
+                cause = error.source();
+            }
+            false
+        }
+        _ => false,
+    }
 }
 
 /// The reason of an error in one line, from the chain of its causes, without credentials.
