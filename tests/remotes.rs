@@ -19,7 +19,7 @@ use mds::{
     DatasetOptions, ErrorKind, Output, Stream, StreamingDataset, Writer, WriterOptions, merge_index,
 };
 use program::inspect;
-use support::files;
+use support::{Mood, Server, files};
 
 const MIB: usize = 1 << 20;
 
@@ -358,5 +358,57 @@ fn assert_hides(backend: &Backend, text: &str) {
         let at = text.find(secret);
         let around = at.map(|at| text[..at].lines().next_back());
         assert!(at.is_none(), "a secret follows {around:?}");
+    }
+}
+
+#[test]
+fn what_is_in_an_address_is_in_no_error_and_no_log() {
+    let dir = tempfile::tempdir().unwrap();
+    support::write(&dir.path().join("bucket/c4"), 5, &support::PLAIN);
+    let server = Server::start(dir.path());
+    let end = server.url("").trim_end_matches('/').to_owned();
+    let host = end.trim_start_matches("http://").to_owned();
+    let addresses = [
+        format!("s3://bucket/c4?endpoint={end}&access_key_id=AK&secret_access_key=TopSecret/1%2B+"),
+        format!(
+            "s3://bucket/c4?endpoint={end}&access_key_id=AK&secret_access_key=TopSecret&token=TopSecretToken"
+        ),
+        format!("gs://bucket/c4?endpoint={end}&access_key_id=AK&secret_access_key=TopSecret"),
+        format!("gs://bucket/c4?base_url={end}&bearer_token=TopSecret"),
+        format!("az://bucket/c4?endpoint={end}&account_name=a&account_key=VG9wU2VjcmV0"),
+        format!(
+            "az://bucket/c4?endpoint={end}&account_name=a&sas_token=sv%3D1%26sig%3DTopSecret%252B"
+        ),
+        format!("az://bucket/c4?endpoint={end}&account_name=a&bearer_token=TopSecret"),
+        format!("hf://datasets/o/n/c4?endpoint={end}&token=TopSecret"),
+        format!("http://me:TopSecret@{host}/bucket/c4"),
+        // What cannot be used at all.
+        "s3://bucket/c4?TopSecret".to_owned(),
+        "s3://bucket/c4?key=TopSecret".to_owned(),
+        "s3://AK:TopSecret@bucket/c4".to_owned(),
+        "s3://AK:Top/TopSecret@bucket/c4".to_owned(),
+        "az://bucket/c4?account_name=a&account_key=TopSecret%21".to_owned(),
+        "gs://bucket/c4?service_account_key={TopSecret}".to_owned(),
+        "gs://bucket/c4?service_account=/TopSecret/no.json".to_owned(),
+        "sftp://me:TopSecret@h/c4".to_owned(),
+        "http://h/c4?sig=TopSecret".to_owned(),
+    ];
+    for mood in [Mood::Well, Mood::Forbidding, Mood::Overloaded] {
+        server.set_mood(mood);
+        for address in &addresses {
+            let run = inspect(&["info", address]).env("RUST_LOG", "trace").output();
+            let all = run.out + &run.err;
+            for secret in ["TopSecret", "VG9wU2VjcmV0"] {
+                assert!(!all.contains(secret), "{address}: {all}");
+            }
+            let shown = mds::redacted(address);
+            assert!(!shown.contains("TopSecret"), "{shown}");
+            let stream = Stream::cached(address, dir.path().join("none"));
+            let out = Output::from(address.as_str());
+            let remote = Remote::open(address, RemoteOptions::default());
+            let error = remote.as_ref().err().map(|error| format!("{error} {error:?}"));
+            let all = format!("{stream:?} {out:?} {:?} {error:?}", remote.ok());
+            assert!(!all.contains("TopSecret"), "{all}");
+        }
     }
 }

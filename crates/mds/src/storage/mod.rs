@@ -178,14 +178,17 @@ impl Remote {
     /// once, [`Download`](ErrorKind::Download) after the last attempt, and
     /// [`Corrupt`](ErrorKind::Corrupt) if the object is longer than `max_bytes`.
     pub fn get(&self, name: &str, max_bytes: u64) -> Result<Vec<u8>> {
-        self.get_until(name, max_bytes, &Stop::new())
-    }
-
-    /// [`get`](Self::get) that gives up when `stop` goes up.
-    pub(crate) fn get_until(&self, name: &str, max_bytes: u64, stop: &Stop) -> Result<Vec<u8>> {
         let mut bytes = Vec::new();
         // A reader of an index gives a limit, not a size: most are small.
-        self.copy(name, &mut bytes, max_bytes, false, stop)?;
+        self.copy(name, &mut bytes, max_bytes, false, &Stop::new())?;
+        Ok(bytes)
+    }
+
+    /// [`get`](Self::get) of an object that is about `max_bytes` long, which gives up when `stop`
+    /// goes up.
+    pub(crate) fn get_until(&self, name: &str, max_bytes: u64, stop: &Stop) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        self.copy(name, &mut bytes, max_bytes, max_bytes > download::WHOLE, stop)?;
         Ok(bytes)
     }
 
