@@ -3,6 +3,7 @@
 #   make quickstart   build, convert real text, inspect it, train a small GPT on it, generate
 #   make test         every test that needs no server and no network
 #   make soak         the tests of faults, ten times as long and more: about a quarter of an hour
+#   make test-servers the remotes' tests against real S3, GCS and Azure servers on 127.0.0.1, which it installs
 #   make check        format, lints, documentation, licences
 #   make bench        micro-benchmarks (criterion)
 #   make bench-peers  measure this library, the reference and litdata side by side, into benches/runs/
@@ -15,7 +16,7 @@ CARGO ?= cargo
 # One profile for programs, tests and benches: dependencies are built once, and what is tested is what runs.
 PROFILE := --release
 
-.PHONY: quickstart test check bench bench-peers bench-order conformance cuda cuda-check soak
+.PHONY: quickstart test test-servers check bench bench-peers bench-order conformance cuda cuda-check soak
 
 quickstart:
 	@scripts/quickstart
@@ -27,6 +28,14 @@ test:
 	  $(CARGO) test $(PROFILE) --workspace --no-fail-fast --lib --bins --tests; \
 	fi
 	@$(CARGO) test $(PROFILE) --workspace --doc --quiet
+	@echo "Skipped: tests/remotes.rs on real servers; make test-servers runs it."
+
+test-servers:
+	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
+	  tests/servers/run $(CARGO) nextest run $(PROFILE) -p mds --test remotes --no-fail-fast --run-ignored all; \
+	else \
+	  tests/servers/run $(CARGO) test $(PROFILE) -p mds --test remotes --no-fail-fast -- --include-ignored; \
+	fi
 
 # MDS_SOAK=2 make soak is shorter. Where there is no nextest, one program after the other.
 soak:

@@ -12,7 +12,7 @@ pub(crate) fn inspect(args: &[&str]) -> Run {
     // A machine's own cloud settings and proxies must not decide a test.
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy().into_owned();
-        let foreign = ["AWS_", "GOOGLE_", "AZURE_", "S3_", "RUST_LOG"];
+        let foreign = ["AWS_", "GOOGLE_", "AZURE_", "GCS_", "HF_", "S3_", "RUST_LOG"];
         if foreign.iter().any(|prefix| name.starts_with(prefix))
             || name.to_ascii_lowercase().ends_with("_proxy")
         {

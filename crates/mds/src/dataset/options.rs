@@ -1,16 +1,20 @@
 //! What a user says about a dataset. Names and defaults are the reference's, but for hashes, which
 //! are checked unless that is switched off.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::error::Result;
 use crate::order::{OrderOptions, Weight, World};
+use crate::storage::redacted;
 
 /// One directory of shards, and how much of it an epoch takes.
-#[derive(Debug, Clone, Default, PartialEq)]
+///
+/// `Debug` shows the remote without its options.
+#[derive(Clone, Default, PartialEq)]
 pub struct Stream {
-    /// Where the dataset is kept: a path or a URL (`s3://`, `gs://`, `az://`, `http(s)://`).
+    /// Where the dataset is kept: a path or an address as in [`storage`](crate::storage).
     pub remote: Option<String>,
     /// The cache on this machine, or the dataset itself if there is no remote.
     pub local: Option<PathBuf>,
@@ -18,6 +22,17 @@ pub struct Stream {
     pub split: Option<String>,
     /// How much of it an epoch takes.
     pub weight: Weight,
+}
+
+impl fmt::Debug for Stream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stream")
+            .field("remote", &self.remote.as_deref().map(redacted))
+            .field("local", &self.local)
+            .field("split", &self.split)
+            .field("weight", &self.weight)
+            .finish()
+    }
 }
 
 impl Stream {

@@ -45,8 +45,10 @@ order, merge, convert and cache say more in their own --help.
 
 A REMOTE that is called like a subcommand is written as a path: mds-inspect ./info
 
-Remotes: a path, file://, s3://, gs://, az://, http://, https://. Credentials and end points come
-from the environment variables of the clouds' own tools (AWS_*, GOOGLE_*, AZURE_*).
+Remotes: a path, file://, s3://, gs://, az://, abfss://, hf://datasets/, http://, https://.
+Credentials and end points come from the environment variables of the clouds' own tools (AWS_*,
+GOOGLE_*, AZURE_*, HF_TOKEN), the AWS profile files, or options in the address, which win:
+  's3://bucket/c4?endpoint=http://127.0.0.1:9000&access_key_id=...&secret_access_key=...'
 
 Exit codes: 0 all is well; 1 the dataset is missing, damaged or cannot be read or written; 2 wrong
 usage; 130 Ctrl-C ended a conversion.";

@@ -77,7 +77,7 @@ pub(crate) enum Location {
     /// A plain path or a `file://` URL.
     Folder(PathBuf),
     /// Any other URL.
-    Url(Address),
+    Url(Box<Address>),
 }
 
 /// A URL and the options in its query, kept apart so that the URL can be shown.
@@ -152,7 +152,7 @@ impl Location {
             ));
         }
         let options = AddressOptions::parse(query.as_deref().unwrap_or_default(), &shown)?;
-        Ok(Self::Url(Address { url, options }))
+        Ok(Self::Url(Box::new(Address { url, options })))
     }
 
     /// The location of `split` below this one.

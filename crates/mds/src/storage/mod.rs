@@ -187,14 +187,17 @@ impl Remote {
     /// once, [`Download`](ErrorKind::Download) after the last attempt, and
     /// [`Corrupt`](ErrorKind::Corrupt) if the object is longer than `max_bytes`.
     pub fn get(&self, name: &str, max_bytes: u64) -> Result<Vec<u8>> {
-        self.get_until(name, max_bytes, &Stop::new())
-    }
-
-    /// [`get`](Self::get) that gives up when `stop` goes up.
-    pub(crate) fn get_until(&self, name: &str, max_bytes: u64, stop: &Stop) -> Result<Vec<u8>> {
         let mut bytes = Vec::new();
         // A reader of an index gives a limit, not a size: most are small.
-        self.copy(name, &mut bytes, max_bytes, false, stop)?;
+        self.copy(name, &mut bytes, max_bytes, false, &Stop::new())?;
+        Ok(bytes)
+    }
+
+    /// [`get`](Self::get) of an object that is about `max_bytes` long, which gives up when `stop`
+    /// goes up.
+    pub(crate) fn get_until(&self, name: &str, max_bytes: u64, stop: &Stop) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        self.copy(name, &mut bytes, max_bytes, max_bytes > download::WHOLE, stop)?;
         Ok(bytes)
     }
 
@@ -383,7 +386,7 @@ impl Remote {
                 let what = format!("{object} does not exist");
                 return Error::new(ErrorKind::NotFound, what, "check the address and the split");
             }
-            E::PermissionDenied { .. } | E::Unauthenticated { .. } => (
+            error if is_denied(error) => (
                 ErrorKind::PermissionDenied,
                 format!("access to {object} is denied"),
                 "check the credentials in the environment",
@@ -420,6 +423,27 @@ impl Drop for AbortOnDrop {
 
 fn unwritable(error: io::Error) -> Error {
     Error::io(error, "cannot write a downloaded file")
+}
+
+/// Whether a server refuses whoever is asking. Of a refused listing `object_store` tells the status
+/// alone, in words.
+fn is_denied(error: &object_store::Error) -> bool {
+    use object_store::Error as E;
+    match error {
+        E::PermissionDenied { .. } | E::Unauthenticated { .. } => true,
+        E::Generic { source, .. } => {
+            let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(source.as_ref());
+            while let Some(error) = cause {
+                let text = error.to_string();
+                if text.contains("status code: 401 ") || text.contains("status code: 403 ") {
+                    return true;
+                }
+                cause = error.source();
+            }
+            false
+        }
+        _ => false,
+    }
 }
 
 /// The reason of an error in one line, from the chain of its causes, without credentials.

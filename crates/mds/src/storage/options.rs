@@ -89,6 +89,7 @@ impl AddressOptions {
 
 /// Options whose values help in messages and are no secrets.
 const HARMLESS: &[&str] = &[
+    "account_name",
     "allow_http",
     "endpoint",
     "region",

@@ -17,7 +17,7 @@ use object_store::{ObjectStore, ObjectStoreExt, WriteMultipart};
 use tokio::io::AsyncReadExt;
 use tokio::time::timeout;
 
-use super::{AbortOnDrop, Connection, Remote, Root, Service, Stop, connect, runtime};
+use super::{AbortOnDrop, Connection, Remote, Root, Service, Stop, connect, is_denied, runtime};
 use crate::durable;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -142,9 +142,8 @@ impl Remote {
 
     /// One sentence of one line for a failed upload.
     fn refused(&self, name: &str, error: &object_store::Error) -> Error {
-        use object_store::Error as E;
         let object = self.object(name);
-        if let E::PermissionDenied { .. } | E::Unauthenticated { .. } = error {
+        if is_denied(error) {
             return Error::new(
                 ErrorKind::PermissionDenied,
                 format!("writing {object} is denied"),

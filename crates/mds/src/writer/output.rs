@@ -1,5 +1,6 @@
 //! Where a dataset goes: a folder, a remote, or both.
 
+use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,14 +9,14 @@ use tempfile::TempDir;
 
 use crate::durable;
 use crate::format::Index;
-use crate::storage::{Remote, RemoteOptions};
+use crate::storage::{Remote, RemoteOptions, redacted};
 use crate::{Error, ErrorKind, Result};
 
 /// Where a [`Writer`](super::Writer) puts its dataset.
 ///
 /// A path is [`Local`](Self::Local); a text is [`Remote`](Self::Remote) if it reads
-/// `scheme://...`, else `Local`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// `scheme://...`, else `Local`. `Debug` shows addresses without their options.
+#[derive(Clone, PartialEq, Eq)]
 pub enum Output {
     /// A folder of this machine, created with its parents.
     Local(PathBuf),
@@ -29,6 +30,19 @@ pub enum Output {
         /// The address.
         remote: String,
     },
+}
+
+impl fmt::Debug for Output {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Local(local) => f.debug_tuple("Local").field(local).finish(),
+            Self::Remote(remote) => f.debug_tuple("Remote").field(&redacted(remote)).finish(),
+            Self::Both { local, remote } => {
+                let mut shown = f.debug_struct("Both");
+                shown.field("local", local).field("remote", &redacted(remote)).finish()
+            }
+        }
+    }
 }
 
 impl From<PathBuf> for Output {

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
+use object_store::ClientOptions;
 use object_store::http::HttpBuilder;
 use object_store::path::Path as ObjectPath;
-use object_store::{ClientOptions, HeaderMap, HeaderValue};
 use url::{Host, Url};
 
 use super::environment::Environment;
-use super::{Connection, Service, client, retries, unusable};
+use super::{Connection, Service, authorized, client, retries, unusable};
 use crate::error::{Error, Result};
 use crate::storage::RemoteOptions;
 use crate::storage::location::Address;
@@ -46,8 +46,7 @@ pub(super) fn connect(
         )
     })?;
     let mut client = client(options).with_allow_http(endpoint.scheme() == "http");
-    // Only where nobody in between can read it; the client itself drops it from redirects, which
-    // lead to other people's storage.
+    // Only where nobody in between can read it.
     if let Some(token) = given.get("token").or(environment.get("HF_TOKEN"))
         && is_private(&endpoint)
     {
@@ -73,16 +72,12 @@ fn place(endpoint: &Url, url: &Url) -> Option<(String, ObjectPath)> {
 }
 
 fn with_token(client: ClientOptions, token: &str) -> Result<ClientOptions> {
-    let mut value = HeaderValue::from_str(&format!("Bearer {}", token.trim())).map_err(|_| {
+    authorized(client, &format!("Bearer {}", token.trim())).ok_or_else(|| {
         Error::invalid(
             "the token of the Hugging Face hub holds characters that no token has",
             "set HF_TOKEN to a token from the hub's settings, or unset it",
         )
-    })?;
-    value.set_sensitive(true);
-    let mut headers = HeaderMap::new();
-    headers.insert("authorization", value);
-    Ok(client.with_default_headers(headers))
+    })
 }
 
 fn is_private(url: &Url) -> bool {

@@ -10,17 +10,17 @@ mod google;
 mod hub;
 mod profile;
 mod s3;
+mod web;
 
 use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
-use object_store::http::HttpBuilder;
 use object_store::path::Path as ObjectPath;
 use object_store::{
-    BackoffConfig, ClientConfigKey, ClientOptions, ObjectStore, ObjectStoreScheme, RetryConfig,
+    BackoffConfig, ClientConfigKey, ClientOptions, HeaderMap, HeaderValue, ObjectStore,
+    ObjectStoreScheme, RetryConfig,
 };
-use url::Position;
 
 use super::RemoteOptions;
 use super::location::Address;
@@ -100,14 +100,7 @@ fn connect_in(
             let (store, prefix) = azure::connect(environment, address, prefix, options)?;
             return Ok(Connection { store, prefix, service: Service::Cloud });
         }
-        ObjectStoreScheme::Http => {
-            let built = HttpBuilder::new()
-                .with_url(&url[..Position::BeforePath])
-                .with_client_options(client(options).with_allow_http(url.scheme() == "http"))
-                .with_retry(retries(options))
-                .build();
-            (Arc::new(built.map_err(|e| unusable(address, &e))?) as _, Service::Web)
-        }
+        ObjectStoreScheme::Http => (web::connect(address, options)?, Service::Web),
         _ => {
             return Err(Error::new(
                 ErrorKind::Unsupported,
@@ -152,6 +145,16 @@ fn client(options: &RemoteOptions) -> ClientOptions {
         .with_timeout_disabled()
         .with_connect_timeout(options.timeout)
         .with_read_timeout(options.timeout)
+}
+
+/// The same client with a header of credentials, which goes to the first host alone: redirects to
+/// others lose it.
+fn authorized(client: ClientOptions, credentials: &str) -> Option<ClientOptions> {
+    let mut value = HeaderValue::from_str(credentials).ok()?;
+    value.set_sensitive(true);
+    let mut headers = HeaderMap::new();
+    headers.insert("authorization", value);
+    Some(client.with_default_headers(headers))
 }
 
 /// Only what decides whether a server can be talked to at all comes from the environment: the

@@ -96,6 +96,10 @@ pub(super) fn connect(
         add("request_payer", "true");
     }
     let mut rest = settings(environment, "AWS_", &given, &NAMES);
+    if given.get("endpoint").or(given.get("endpoint_url")).is_some() {
+        // The variable for S3 alone would win over the end point for all services.
+        rest.retain(|(name, _)| name != "aws_endpoint_url_s3");
+    }
     if !rest.iter().any(|(name, _)| NAMES.is_credential(name)) {
         match Profile::read(environment)? {
             Some(profile) => all.extend(profile.settings()),
@@ -183,6 +187,7 @@ mod tests {
             ("AWS_SECRET_ACCESS_KEY", "x"),
             ("AWS_SESSION_TOKEN", "envtoken"),
             ("S3_ENDPOINT_URL", "https://reference.example"),
+            ("AWS_IGNORED", "x"),
         ];
         let store = described("s3://b/c4", &variables);
         assert!(store.contains("from-env") && store.contains("ENVKEY"), "{store}");
@@ -200,6 +205,24 @@ mod tests {
         assert!(store.contains("allow_http: Parsed(true)"), "{store}");
         let store = described(&format!("s3://b/c4?{KEYS}&endpoint=https://minio.example"), &[]);
         assert!(store.contains("allow_http: Parsed(false)"), "{store}");
+    }
+
+    #[test]
+    fn the_end_point_of_the_address_wins_over_all_variables() {
+        let variables = [
+            ("S3_ENDPOINT_URL", "https://one.example"),
+            ("AWS_ENDPOINT_URL", "https://two.example"),
+            ("AWS_ENDPOINT_URL_S3", "https://three.example"),
+        ];
+        let end = |count: usize, query: &str| {
+            described(&format!("s3://b/c4?{KEYS}{query}"), &variables[..count])
+        };
+        for (count, expected) in [(1, "one"), (2, "two"), (3, "three")] {
+            let store = end(count, "");
+            assert!(store.contains(&format!("\"https://{expected}.example/b\"")), "{store}");
+            let store = end(count, "&endpoint_url=https://mine.example");
+            assert!(store.contains("\"https://mine.example/b\""), "{store}");
+        }
     }
 
     #[test]

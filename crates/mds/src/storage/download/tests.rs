@@ -35,7 +35,9 @@ impl Server {
         let handler = move |request: Request| {
             let n = {
                 let mut log = log.lock().unwrap();
-                log.push(request.headers().clone());
+                let mut headers = request.headers().clone();
+                headers.insert("x-path", request.uri().path().parse().unwrap());
+                log.push(headers);
                 log.len() - 1
             };
             let response = answer(request.headers(), n);
@@ -68,13 +70,18 @@ impl Server {
         self.seen.lock().unwrap().len()
     }
 
+    /// The values of a header so far; empty where there was none.
+    fn values(&self, name: &str) -> Vec<String> {
+        let value = |headers: &HeaderMap| {
+            headers.get(name).map_or(String::new(), |v| v.to_str().unwrap().to_owned())
+        };
+        self.seen.lock().unwrap().iter().map(value).collect()
+    }
+
     /// The `Range` headers so far, without `bytes=`; empty for whole objects.
     fn ranges(&self) -> Vec<String> {
-        let text = |headers: &HeaderMap| {
-            let range = headers.get("range").map(|range| range.to_str().unwrap());
-            range.unwrap_or_default().trim_start_matches("bytes=").to_owned()
-        };
-        self.seen.lock().unwrap().iter().map(text).collect()
+        let plain = |range: String| range.trim_start_matches("bytes=").to_owned();
+        self.values("range").into_iter().map(plain).collect()
     }
 }
 
@@ -385,4 +392,53 @@ fn pauses_grow_and_differ() {
         assert!((LONGEST_PAUSE / 2..=LONGEST_PAUSE).contains(&late), "{late:?}");
     }
     assert!((0..9).any(|_| pause_after(1) != pause_after(1)));
+}
+
+#[test]
+fn a_dataset_of_the_hub_is_read_through_redirects_and_not_written() {
+    let bytes = contents(20 * MIB);
+    let served = bytes.clone();
+    let storage = Server::start(move |headers, _| good(headers, &served, "\"v1\""));
+    let target = format!("http://{}/blob?sig=signed", storage.address);
+    let hub = Server::start(move |_, _| {
+        Response::builder().status(302).header("location", &target).body(Body::empty()).unwrap()
+    });
+    let address = format!(
+        "hf://datasets/org/name@v1.0/c4?endpoint=http://{}&token=hf_topsecret",
+        hub.address
+    );
+    let remote = Remote::open(&address, RemoteOptions::default()).unwrap();
+    assert!(download(&remote.below("val").unwrap(), 20 * MIB).unwrap() == bytes);
+    assert_eq!(hub.values("x-path"), vec!["/datasets/org/name/resolve/v1.0/c4/val/a"; 3]);
+    assert_eq!(hub.values("authorization"), vec!["Bearer hf_topsecret"; 3]);
+    // The storage behind it belongs to others.
+    assert_eq!(storage.values("authorization"), vec![""; 3]);
+    // Its ETags are not the hub's, so they are compared and not demanded.
+    assert_eq!(storage.values("if-match"), vec![""; 3]);
+
+    let error = remote.put("a", "x").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    assert_eq!(
+        error.to_string(),
+        "hf://datasets/org/name@v1.0/c4 is a dataset of the hub, which is read and not written; \
+         write to a folder or a bucket, and bring it to the hub with: hf upload"
+    );
+    let error = remote.folders_with("a").unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "hf://datasets/org/name@v1.0/c4 cannot list its folders; name the folders, or work on the \
+         storage behind the web server"
+    );
+    assert!(!format!("{remote:?}").contains("topsecret"));
+}
+
+#[test]
+fn a_user_name_and_a_password_reach_the_server() {
+    let server = Server::start(|headers, _| good(headers, b"abc", "\"v1\""));
+    let address = format!("http://me:p%40ss+@{}/c4", server.address);
+    let remote = Remote::open(&address, RemoteOptions::default()).unwrap();
+    assert_eq!(remote.get("a", 9).unwrap(), b"abc");
+    // me:p@ss+
+    assert_eq!(server.values("authorization"), ["Basic bWU6cEBzcys="]);
+    assert_eq!(server.values("host"), [server.address.to_string()]);
 }
