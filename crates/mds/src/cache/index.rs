@@ -1,27 +1,40 @@
 //! The index of a cache: fetched and compared with the remote's once, by whoever comes first.
 //!
-//! Whoever uses a cache holds a shared lock on its `index.json`. If nobody does, the index may be
-//! out of date: so it is fetched. If somebody does, it was compared when that process opened the
-//! cache, and everybody who shares it must read the same dataset anyway. A second lock, on a file of
-//! its own, lets one process at a time find out which.
+//! Whoever uses a cache holds a shared lock on a file that is called after its remote. If nobody does,
+//! the index may be out of date, or another remote's: so it is fetched. If somebody does, it was
+//! compared with the same remote when that process opened the cache, and everybody who shares it must
+//! read the same dataset anyway. A second lock lets one process at a time find out which.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use super::lock::FileLock;
+use super::lock::{FileLock, is_still_at};
 use super::publish::publish;
 use super::{CacheOptions, lock_limit, lock_path};
 use crate::durable;
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::{Index, IndexOptions};
+use crate::format::{HashAlgorithm, Index, IndexOptions};
 use crate::regular;
 use crate::shard::not_out_of;
 use crate::storage::{Location, Remote, RemoteOptions, Stop};
 
-/// Held as long as a cache is used.
+/// Held as long as a cache is used. The last who lets go removes the file.
 #[derive(Debug)]
-pub(super) struct InUse(#[expect(dead_code, reason = "closing it releases the lock")] File);
+pub(super) struct InUse {
+    path: PathBuf,
+    file: File,
+}
+
+impl Drop for InUse {
+    fn drop(&mut self) {
+        // Failures do no harm: a file that nobody holds is swept.
+        let _ = self.file.unlock();
+        if self.file.try_lock().is_ok() && is_still_at(&self.file, &self.path) {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
 
 /// The index of the cache in `dir` of a remote. The folder is made if need be, and does not stay if
 /// there is no such dataset.
@@ -34,9 +47,9 @@ pub(super) fn shared(
         .map_err(|e| Error::io(e, format!("cannot create {}", dir.display())))?;
     let joined = join(dir, remote, options);
     if let (Err(_), Some(created)) = (&joined, created) {
-        let made = dir.ancestors().take_while(|folder| folder.starts_with(&created));
+        let mut made = dir.ancestors().take_while(|folder| folder.starts_with(&created));
         // Unless another process has put something there.
-        let _ = made.map(fs::remove_dir).collect::<io::Result<()>>();
+        let _ = made.try_for_each(fs::remove_dir);
     }
     joined
 }
@@ -44,10 +57,11 @@ pub(super) fn shared(
 fn join(dir: &Path, remote: &Remote, options: &CacheOptions) -> Result<(Index, InUse)> {
     let path = dir.join(Index::FILE_NAME);
     let first = FileLock::acquire(&lock_path(&path), lock_limit(options), &Stop::new())?;
-    if !is_used(dir)? {
+    let use_path = use_path(dir, remote);
+    if !is_held(&use_path)? {
         compare(dir, remote, options.index)?;
     }
-    let in_use = hold(&path)?;
+    let in_use = hold(use_path)?;
     drop(first);
     let text = read(dir)?.ok_or_else(|| not_in(dir))?;
     let index = Index::parse_with(&text, options.index);
@@ -75,19 +89,50 @@ fn compare(dir: &Path, remote: &Remote, options: IndexOptions) -> Result<()> {
     }
 }
 
+/// Files that say who uses a cache begin so.
+const USE_PREFIX: &str = ".used-";
+
+/// The file that those hold who use the cache of a remote.
+fn use_path(dir: &Path, remote: &Remote) -> PathBuf {
+    let hash = HashAlgorithm::Xxh3_64.hex(remote.identity().as_bytes());
+    dir.join(format!("{USE_PREFIX}{hash}.lock"))
+}
+
 /// Whether any process uses the cache in `dir`.
 pub(super) fn is_used(dir: &Path) -> Result<bool> {
-    let path = not_out_of(dir, dir.join(Index::FILE_NAME))?;
-    match regular::open(&path) {
+    let unreadable = |e| Error::io(e, format!("cannot list {}", dir.display()));
+    for entry in fs::read_dir(dir).map_err(unreadable)? {
+        let entry = entry.map_err(unreadable)?;
+        if entry.file_name().as_encoded_bytes().starts_with(USE_PREFIX.as_bytes())
+            && is_held(&entry.path())?
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn is_held(path: &Path) -> Result<bool> {
+    match regular::open_own(OpenOptions::new().read(true), path) {
         Ok(file) => Ok(file.try_lock().is_err()),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(e) => Err(Error::io(e, format!("cannot read {}", path.display()))),
     }
 }
 
-fn hold(path: &Path) -> Result<InUse> {
-    let held = regular::open(path).and_then(|file| file.lock_shared().map(|()| file));
-    held.map(InUse).map_err(|e| Error::io(e, format!("cannot lock {}", path.display())))
+fn hold(path: PathBuf) -> Result<InUse> {
+    let failed = |e| Error::io(e, format!("cannot lock {}", path.display()));
+    loop {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        let file = regular::open_own(&mut options, &path).map_err(failed)?;
+        // Waits only for those who look whether it is held.
+        file.lock_shared().map_err(failed)?;
+        // Whoever was the last before may have removed it meanwhile.
+        if is_still_at(&file, &path) {
+            return Ok(InUse { path, file });
+        }
+    }
 }
 
 fn fetch(remote: &Remote, options: IndexOptions) -> Result<(Vec<u8>, Index)> {

@@ -71,11 +71,12 @@ impl FileLock {
         if !is_still_at(&file, path) {
             return Ok(None);
         }
+        // For the messages of those who wait, who do without it where the disk is full.
         let note = format!("process {} on {}", std::process::id(), host());
-        file.set_len(0)
+        let _ = file
+            .set_len(0)
             .and_then(|()| file.rewind())
-            .and_then(|()| file.write_all(note.as_bytes()))
-            .map_err(failed)?;
+            .and_then(|()| file.write_all(note.as_bytes()));
         Ok(Some(Self { path: path.to_path_buf(), _file: file }))
     }
 }

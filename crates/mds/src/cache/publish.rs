@@ -1,8 +1,8 @@
 //! Files that appear whole or not at all: written under a unique name beside their final one,
 //! synced, renamed, and the directory synced.
 
-use std::fs::{File, OpenOptions, Permissions};
-use std::io::Write;
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -82,21 +82,29 @@ pub(crate) fn publish(target: &Path, bytes: &[u8]) -> Result<()> {
 /// Removes what killed processes left in `folder`: temporary and lock files that nobody holds.
 /// Failures are no reason not to read the dataset, so they are ignored.
 pub(crate) fn sweep(folder: &Path) {
-    let Ok(entries) = std::fs::read_dir(folder) else { return };
+    let Ok(entries) = fs::read_dir(folder) else { return };
     for entry in entries.flatten() {
         let name = entry.file_name();
         let Some(name) = name.to_str() else { continue };
         if !(name.starts_with('.') && (name.ends_with(".part") || name.ends_with(".lock"))) {
             continue;
         }
-        let path = entry.path();
-        let Ok(file) = regular::open_own(OpenOptions::new().read(true), &path) else { continue };
-        // Locked until it is gone: a writer that waits for the lock then sees that it is.
-        if file.try_lock().is_ok() && is_still_at(&file, &path) {
-            tracing::info!(file = %path.display(), "removing what a killed process left");
-            let _ = std::fs::remove_file(&path);
-        }
+        remove_abandoned(&entry.path());
     }
+}
+
+/// Removes a temporary or lock file unless somebody holds it. True if it is gone.
+pub(super) fn remove_abandoned(path: &Path) -> bool {
+    let file = match regular::open_own(OpenOptions::new().read(true), path) {
+        Ok(file) => file,
+        Err(e) => return e.kind() == io::ErrorKind::NotFound,
+    };
+    // Locked until it is gone: a writer that waits for the lock then sees that it is.
+    if file.try_lock().is_err() || !is_still_at(&file, path) {
+        return false;
+    }
+    tracing::info!(file = %path.display(), "removing what a killed process left");
+    fs::remove_file(path).is_ok()
 }
 
 /// The bytes that a temporary file of this name is going to have; `None` for other files.

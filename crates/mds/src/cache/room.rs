@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use super::lock::FileLock;
 use super::place::{Place, RawFiles};
-use super::publish::{PartFile, reserved_bytes};
+use super::publish::{PartFile, remove_abandoned, reserved_bytes};
 use super::{ShardCache, Slot, lock_limit, nanoseconds, relock};
 use crate::error::{Error, ErrorKind, Result};
 use crate::regular;
@@ -239,7 +239,10 @@ impl ShardCache {
                     let entry = entry.map_err(unreadable)?;
                     let Ok(name) = entry.file_name().into_string() else { continue };
                     if let Some(bytes) = reserved_bytes(&name) {
-                        usage.reserved += bytes;
+                        // Room that a killed process took is free.
+                        if !remove_abandoned(&entry.path()) {
+                            usage.reserved += bytes;
+                        }
                         continue;
                     }
                     let Some(&shard) = self.names().get(&(number, folder.join(&name))) else {
