@@ -8,7 +8,8 @@ use clap::ValueEnum;
 use mds::format::Value;
 use mds::shard::Field;
 use mds::{
-    BatchLoader, DatasetOptions, Loader, LoaderOptions, Rows, Sample, Stream, StreamingDataset,
+    Batch, BatchLoader, DatasetOptions, Loader, LoaderOptions, Rows, Sample, Stream,
+    StreamingDataset,
 };
 use serde_json::json;
 
@@ -44,43 +45,49 @@ pub(crate) fn epoch(
     match way {
         Way::Rows => {
             let loader = BatchLoader::<Rows<i32>>::rows(dataset, options, "tokens", width)?;
-            second(loader, |batch, total| {
-                let tokens = bytemuck::cast_slice(batch.data());
-                total.samples += batch.ids().len() as u64;
-                total.add(tokens, sum_tokens(tokens));
-                Ok(())
-            })
+            second(loader, add_rows)
         }
-        Way::Tokens => second(samples(&dataset, options), |batch, total| {
-            for sample in batch.items {
-                let Value::NdArray(array) = sample.value("tokens")? else {
-                    return Err("the column tokens is no array".into());
-                };
-                total.samples += 1;
-                total.add(&array.data, sum_tokens(&array.data));
-            }
-            Ok(())
-        }),
+        Way::Tokens => second(samples(&dataset, options), add_tokens),
         Way::Text => {
             let (loader, text) = (samples(&dataset, options), text_field(&dataset)?);
-            second(loader, |batch, total| {
-                for sample in batch.items {
-                    let text = sample.borrow()?.get(text)?;
-                    total.samples += 1;
-                    total.add(text.as_bytes(), sum_bytes(text.as_bytes()));
-                }
-                Ok(())
-            })
+            second(loader, |batch, total| add_text(batch, text, total))
         }
     }
 }
 
+pub(crate) fn add_rows(batch: Rows<i32>, total: &mut Total) -> Result<()> {
+    let tokens = bytemuck::cast_slice(batch.data());
+    total.samples += batch.ids().len() as u64;
+    total.add(tokens, sum_tokens(tokens));
+    Ok(())
+}
+
+pub(crate) fn add_tokens(batch: Batch<Sample>, total: &mut Total) -> Result<()> {
+    for sample in batch.items {
+        let Value::NdArray(array) = sample.value("tokens")? else {
+            return Err("the column tokens is no array".into());
+        };
+        total.samples += 1;
+        total.add(&array.data, sum_tokens(&array.data));
+    }
+    Ok(())
+}
+
+pub(crate) fn add_text(batch: Batch<Sample>, text: Field<str>, total: &mut Total) -> Result<()> {
+    for sample in batch.items {
+        let text = sample.borrow()?.get(text)?;
+        total.samples += 1;
+        total.add(text.as_bytes(), sum_bytes(text.as_bytes()));
+    }
+    Ok(())
+}
+
 /// What has been read.
 #[derive(Default)]
-struct Total {
-    samples: u64,
-    bytes: u64,
-    sum: u64,
+pub(crate) struct Total {
+    pub(crate) samples: u64,
+    pub(crate) bytes: u64,
+    pub(crate) sum: u64,
 }
 
 impl Total {
@@ -91,11 +98,11 @@ impl Total {
 }
 
 /// Samples as they are: the map function has nothing to do.
-fn samples(dataset: &Arc<StreamingDataset>, options: LoaderOptions) -> Loader<Sample> {
+pub(crate) fn samples(dataset: &Arc<StreamingDataset>, options: LoaderOptions) -> Loader<Sample> {
     Loader::new(Arc::clone(dataset), options, Ok)
 }
 
-fn text_field(dataset: &StreamingDataset) -> Result<Field<str>> {
+pub(crate) fn text_field(dataset: &StreamingDataset) -> Result<Field<str>> {
     let sample = dataset.sample(0)?;
     let mut fields = sample.fields();
     let text = fields.field("text");

@@ -7,6 +7,7 @@ mod epoch;
 mod input;
 mod limits;
 mod reading;
+mod remote;
 mod writing;
 
 use std::error::Error;
@@ -101,6 +102,37 @@ enum Measure {
         #[arg(long, default_value_t = 2048)]
         width: usize,
     },
+    /// A shuffled epoch from a remote into an empty cache, and one from the cache, summed.
+    Remote {
+        #[arg(long)]
+        remote: String,
+        /// A new folder.
+        #[arg(long)]
+        local: PathBuf,
+        #[arg(long)]
+        way: Way,
+        #[arg(long, default_value_t = 0)]
+        workers: usize,
+        #[arg(long)]
+        batch: usize,
+        /// Tokens of a sample.
+        #[arg(long, default_value_t = 2048)]
+        width: usize,
+    },
+    /// Fetch all shards of a remote into memory.
+    Download {
+        #[arg(long)]
+        remote: String,
+        #[arg(long)]
+        threads: usize,
+    },
+    /// Decompress all shards of a folder.
+    Unzip {
+        #[arg(long)]
+        data: PathBuf,
+        #[arg(long)]
+        threads: usize,
+    },
 }
 
 fn main() -> Result<()> {
@@ -118,6 +150,11 @@ fn main() -> Result<()> {
         Measure::Epoch { data, way, workers, batch, width } => {
             epoch::epoch(data, way, workers, batch, width)?
         }
+        Measure::Remote { remote, local, way, workers, batch, width } => {
+            remote::epochs(remote, local, way, workers, batch, width)?
+        }
+        Measure::Download { remote, threads } => remote::download(&remote, threads)?,
+        Measure::Unzip { data, threads } => remote::unzip(&data, threads)?,
     };
     println!("{}", Value::Object(result));
     Ok(())

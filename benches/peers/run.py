@@ -435,8 +435,8 @@ def report(run, folder, arguments, made_of):
     print(notes + f"Written to {folder.relative_to(REPOSITORY)}")
 
 
-def new_folder():
-    today = REPOSITORY / "benches/runs" / datetime.date.today().isoformat()
+def new_folder(what=""):
+    today = REPOSITORY / "benches/runs" / f"{datetime.date.today().isoformat()}{what}"
     names = [today, *(today.with_name(f"{today.name}-{n}") for n in range(2, 1000))]
     return next(folder for folder in names if not folder.exists())
 

@@ -2,7 +2,7 @@
 //! synced, renamed, and the directory synced.
 
 use std::fs::{self, File, OpenOptions, Permissions};
-use std::io::{self, Write};
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -93,12 +93,10 @@ pub(crate) fn sweep(folder: &Path) {
     }
 }
 
-/// Removes a temporary or lock file unless somebody holds it. True if it is gone.
+/// Removes a temporary or lock file unless somebody holds it. True if it did: a temporary file that is
+/// gone may have become a shard.
 pub(super) fn remove_abandoned(path: &Path) -> bool {
-    let file = match regular::open_own(OpenOptions::new().read(true), path) {
-        Ok(file) => file,
-        Err(e) => return e.kind() == io::ErrorKind::NotFound,
-    };
+    let Ok(file) = regular::open_own(OpenOptions::new().read(true), path) else { return false };
     // Locked until it is gone: a writer that waits for the lock then sees that it is.
     if file.try_lock().is_err() || !is_still_at(&file, path) {
         return false;

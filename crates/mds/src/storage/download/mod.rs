@@ -4,9 +4,10 @@
 //! pinned to one version of the object by its ETag, and are written in place by position. At most
 //! [`PIECES`] pieces of what the network hands out wait in memory.
 //!
-//! What breaks is repeated where it broke: a request before its body by `object_store`, a body
-//! that breaks, stalls or is too short by this module, the one part alone. The pauses between
-//! attempts grow and are random. What a server refuses is not asked again.
+//! What breaks is repeated where it broke: by `object_store` a request before its body, and the rest
+//! of a body that breaks if the object has an ETag; by this module all other bodies that break, stall
+//! or are too short, the one part alone. The pauses between attempts grow and are random. What a
+//! server refuses is not asked again.
 //!
 //! An error page with status 200 looks like any other object here: whoever knows what the object
 //! should be (the cache, `mds-inspect verify`) compares size and hash with the index, which are
@@ -319,13 +320,14 @@ impl Download {
     /// Sends on the bytes of an answer, from `position`, which moves with them, to `end`.
     async fn body(&self, found: GetResult, position: &mut u64, end: u64) -> Result<(), Failure> {
         let limit = request_limit(&self.options);
+        let version = Version::of(&found.meta);
         let mut pace = Pace::new(self.options.timeout);
         let mut body = found.into_stream();
         loop {
             let asked = Instant::now();
             let piece = match timeout(limit, body.next()).await {
                 Ok(Some(Ok(piece))) => piece,
-                Ok(Some(Err(error))) => return Err(Failure::Broken(error)),
+                Ok(Some(Err(error))) => return Err(self.broken(error, version).await),
                 Ok(None) if *position == end => return Ok(()),
                 Ok(None) => {
                     let missing = end - *position;
@@ -344,6 +346,19 @@ impl Download {
                 let text = format!("fewer than {LEAST} bytes came in {limit:?}");
                 return Err(Failure::Broken(late(text)));
             }
+        }
+    }
+
+    /// What follows from a body that broke off. Where the object has an ETag, `object_store` has asked
+    /// for the rest as often as it may, unless it saw another ETag, which it does not tell.
+    async fn broken(&self, error: object_store::Error, version: Version) -> Failure {
+        if version.etag.is_none() {
+            return Failure::Broken(error);
+        }
+        let head = GetOptions::new().with_head(true);
+        match timeout(self.options.timeout, self.store.get_opts(&self.path, head)).await {
+            Ok(Ok(now)) if Version::of(&now.meta) != version => Failure::Changed,
+            _ => Failure::Store(error),
         }
     }
 
