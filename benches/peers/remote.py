@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -24,6 +25,7 @@ BUCKET = "bucket"
 KEYS = {"aws_access_key_id": "AKTEST", "aws_secret_access_key": "SKTEST123456", "region_name": "us-east-1"}
 WORKERS = [0, 1, 2]
 SHARDS = 4
+LIMIT = 300  # seconds for one measurement
 # data: (column, our ways, other sides)
 DATASETS = {
     "text": ("text", ["text"], ["mosaicml"]),
@@ -76,7 +78,11 @@ def measured(command, environment):
     start, busy = time.perf_counter(), busy_seconds()
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
     watch = Watch(process.pid)
+    # A peer whose thread has failed waits for ever.
+    late = threading.Timer(LIMIT, lambda: [os.kill(pid, signal.SIGKILL) for pid in descendants(process.pid)])
+    late.start()
     out = process.stdout.read()
+    late.cancel()
     watch.over.set()
     if process.wait() != 0:
         sys.exit(f"bench-peers: {command} has failed")
@@ -129,7 +135,8 @@ class Bench:
         self.raw.append({"side": side, "data": data, "way": way, "workers": workers, **result})
 
     def round(self, number):
-        for data, (column, ways, others) in DATASETS.items():
+        for data in self.arguments.data:
+            column, ways, others = DATASETS[data]
             for way in ways:
                 for workers in self.chosen("ours", data, number):
                     local = self.empty()
@@ -183,7 +190,8 @@ class Bench:
 
     def table(self):
         rows = []
-        for data, (_, _, others) in DATASETS.items():
+        for data in self.arguments.data:
+            others = DATASETS[data][2]
             for figure, name in NAMES.items():
                 for side in others:
                     mine, my_way = self.best("ours", data, figure)
@@ -224,6 +232,7 @@ def main():
     parser.add_argument("--litdata", required=True, help="the folder of Python packages that has litdata")
     parser.add_argument("--work", type=Path, required=True, help="the folder that has the data of run.py")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--data", nargs="+", choices=DATASETS, default=list(DATASETS))
     arguments = parser.parse_args()
     data = arguments.work / "data"
     zipped = data / "text-zstd"
