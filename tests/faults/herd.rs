@@ -71,7 +71,9 @@ pub(crate) fn open_and_read(remote: &str, local: &Path, ranks: usize, of: usize,
     took.sort_unstable();
     let p99 = took[took.len() * 99 / 100];
     eprintln!("open: median {:?}, p99 {p99:?}, last {:?}", took[took.len() / 2], took.last());
-    assert!(p99 <= Duration::from_secs(5), "open p99 {p99:?}");
+    // nextest runs this test alone (.config/nextest.toml); elsewhere others take of the processors.
+    let bar = if std::env::var_os("NEXTEST").is_some() { 5 } else { 20 };
+    assert!(p99 <= Duration::from_secs(bar), "open p99 {p99:?}");
 }
 
 #[test]
