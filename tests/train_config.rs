@@ -403,3 +403,16 @@ fn a_missing_file_is_named() {
         "there is no configuration file `yamls/nowhere.yaml`; the repository's own are in yamls/"
     );
 }
+
+/// The resolved recipe is printed and stored; keys in addresses are in neither.
+#[test]
+fn options_of_addresses_are_not_written() {
+    let address = "data_remote=s3://bucket/c4?access_key_id=AK&secret_access_key=topsecret";
+    let config = Config::load(&yamls().join("125m.yaml"), &[address.to_owned()]).unwrap();
+    let remote = config.train_loader.dataset.remote.as_deref();
+    assert_eq!(remote, address.strip_prefix("data_remote="));
+    let (yaml, json) = (config.to_yaml(), serde_json::to_string(&config).unwrap());
+    for text in [yaml, json] {
+        assert!(text.contains("s3://bucket/c4") && !text.contains("topsecret"), "{text}");
+    }
+}

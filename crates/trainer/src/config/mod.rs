@@ -50,9 +50,18 @@ mod yaml;
 
 pub use batch::BatchPlan;
 
+/// Writes an address as it may be printed and stored.
+fn redacted<S: serde::Serializer>(
+    address: &Option<String>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    address.as_deref().map(mds::redacted).serialize(serializer)
+}
+
 /// A fully resolved configuration: every reference replaced, every default filled in.
 ///
-/// It serialises to YAML that loads to the same configuration ([`Config::to_yaml`]).
+/// It serialises to YAML that loads to the same configuration ([`Config::to_yaml`]), but for options in
+/// addresses, which may hold keys and are left out.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Config {
     /// Names the run in its folder and in the logs.
@@ -62,6 +71,7 @@ pub struct Config {
     /// Tokens per training row.
     pub max_seq_len: usize,
     /// The folder or URI that holds the splits.
+    #[serde(serialize_with = "redacted")]
     pub data_remote: Option<String>,
     /// Where shards are cached; the same as `data_remote` means no copying.
     pub data_local: Option<String>,
@@ -185,6 +195,7 @@ pub struct LoaderConfig {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct DatasetConfig {
     /// The folder or URI that holds the split; `None` where it is all in `local`.
+    #[serde(serialize_with = "redacted")]
     pub remote: Option<String>,
     /// The cache folder; `None`: the remote itself where that is a folder.
     pub local: Option<String>,

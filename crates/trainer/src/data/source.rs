@@ -152,8 +152,8 @@ fn stream(config: &DatasetConfig) -> Stream {
 fn address(config: &DatasetConfig) -> String {
     let root = config.remote.as_deref().or(config.local.as_deref()).unwrap_or_default();
     match &config.split {
-        Some(split) => format!("{}/{split}", root.trim_end_matches('/')),
-        None => root.to_owned(),
+        Some(split) => mds::redacted(&mds::storage::join(root, split)),
+        None => mds::redacted(root),
     }
 }
 
