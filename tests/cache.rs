@@ -100,18 +100,9 @@ fn a_dataset_that_changed_is_noticed_and_refused() {
     drop((first, second));
 
     let error = open(&server.url(""), &cache, options(4)).unwrap_err();
+    // tests/streaming.rs has the message word for word.
     assert_eq!(error.kind(), ErrorKind::AlreadyExists);
-    assert_eq!(
-        error.to_string(),
-        format!(
-            "the cache {} holds another dataset (index {}) than {} (index {}); \
-             remove that folder or choose another local one",
-            cache.display(),
-            old.fingerprint(),
-            server.url(""),
-            new.fingerprint()
-        )
-    );
+    assert!(error.to_string().contains(&new.fingerprint()), "{error}");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 """Epochs from a bucket: this library, mosaicml-streaming and litdata from the same SeaweedFS, in one run.
 
-Called by `make bench-peers`, inside of tests/servers/run. Every measurement is a process of its own with an empty
+Called by `BENCH=remote scripts/bench-peers`, inside of tests/servers/run. Every measurement is a process of its own with an empty
 cache: a cold epoch, from making the dataset on, and a warm one after it. Imports are outside of the clock. Writes
 `benches/runs/<date>-remote/`: every raw result, the table of medians, and what it ran on.
 """
@@ -168,9 +168,8 @@ class Bench:
         if number == 0 or not rows:
             return WORKERS
         first = rows[: len(rows) // number]
-        best = {min(first, key=lambda row: row[figure])["workers"] for figure, _ in
-                [(f, 0) for f in ("cold_seconds", "warm_seconds", "first_batch_seconds")]}
-        return sorted(best)
+        figures = ["cold_seconds", "warm_seconds", "first_batch_seconds"]
+        return sorted({min(first, key=lambda row: row[figure])["workers"] for figure in figures})
 
     def empty(self):
         shutil.rmtree(self.scratch, ignore_errors=True)
@@ -257,7 +256,7 @@ def main():
     (folder / "summary.txt").write_text(summary)
     lines = [f"| {key} | {value} |" for key, value in versions(arguments.litdata).items()]
     (folder / "README.md").write_text(
-        "# Epochs from a bucket, side by side\n\nMade by `make bench-peers`; `benches/peers/README.md` says what is measured. SeaweedFS 4.48 on\n"
+        "# Epochs from a bucket, side by side\n\nMade by `BENCH=remote scripts/bench-peers`; `benches/peers/README.md` says what is measured. SeaweedFS 4.48 on\n"
         "the same two cores. `summary.txt` is the table, `raw.jsonl` every result.\n\n| | |\n|---|---|\n" + "\n".join(lines) + "\n"
     )
     print(summary)

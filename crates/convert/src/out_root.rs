@@ -84,14 +84,7 @@ impl OutRoot {
                 remote.size(Index::FILE_NAME)?.is_some()
             }
         };
-        if !exists {
-            return Ok(());
-        }
-        Err(Error::new(
-            ErrorKind::AlreadyExists,
-            format!("{} exists already", self.shown(split)),
-            "remove it, or choose another --out_root or other --splits",
-        ))
+        if exists { Err(taken(&self.shown(split))) } else { Ok(()) }
     }
 
     /// Removes what dead runs left of `split` on this machine, and names the folders of runs that
@@ -114,6 +107,14 @@ impl OutRoot {
             }
         }
     }
+}
+
+fn taken(shown: &str) -> Error {
+    Error::new(
+        ErrorKind::AlreadyExists,
+        format!("{shown} exists already"),
+        "remove it, or choose another --out_root or other --splits",
+    )
 }
 
 /// Where a split is being written. What is in a folder goes when this is dropped.
@@ -141,11 +142,7 @@ impl Unfinished {
         let Self::Folder { part, mut root, target } = self else { return Ok(()) };
         // Another run may have been quicker.
         if fs::symlink_metadata(&target).is_ok() {
-            return Err(Error::new(
-                ErrorKind::AlreadyExists,
-                format!("{} exists already", target.display()),
-                "remove it, or choose another --out_root or other --splits",
-            ));
+            return Err(taken(&target.display().to_string()));
         }
         part.publish(&target)?;
         root.created = false;

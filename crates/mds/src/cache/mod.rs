@@ -204,23 +204,21 @@ impl ShardCache {
         let slot = &self.slots[shard];
         let now = now();
         slot.last_used.store(now, Ordering::Relaxed);
-        if let Some(mapped) = self.mapped(slot) {
-            return Ok(Some(mapped));
-        }
-        let waiting = self.counters.wait(need);
+        let mut waiting = None;
         {
-            let started = Instant::now();
+            let mut started = None;
             let mut state = relock(&slot.state);
             loop {
                 if let Some(mapped) = state.mapped() {
                     return Ok(Some(mapped));
                 }
+                waiting = waiting.or_else(|| self.counters.wait(need));
                 if !state.busy {
                     state.busy = true;
                     break;
                 }
                 stop.check()?;
-                if started.elapsed() > lock_limit(&self.options) {
+                if started.get_or_insert_with(Instant::now).elapsed() > lock_limit(&self.options) {
                     return Err(self.waited_for_a_thread(shard));
                 }
                 let pause = Duration::from_millis(20);
@@ -246,10 +244,6 @@ impl ShardCache {
             self.bound_idle(shard, now);
         }
         Ok(Some(mapped))
-    }
-
-    fn mapped(&self, slot: &Slot) -> Option<Arc<Shard>> {
-        relock(&slot.state).mapped()
     }
 
     /// The shard's file, fetched if need be; `None` if there is no room for one that is not needed yet.

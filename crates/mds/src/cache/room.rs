@@ -24,6 +24,7 @@ use super::place::{Place, RawFiles};
 use super::publish::{PartFile, remove_abandoned, reserved_bytes};
 use super::{ShardCache, Slot, lock_limit, nanoseconds, relock};
 use crate::error::{Error, ErrorKind, Result};
+use crate::format::{FileInfo, ShardFile};
 use crate::regular;
 use crate::shard::Shard;
 use crate::storage::Stop;
@@ -161,7 +162,7 @@ impl ShardCache {
     fn parts(&self, shard: usize, files: &RawFiles) -> Result<Parts> {
         let slot = &self.slots[shard];
         let place = &self.places[slot.place];
-        let part = |(file, path): (crate::format::ShardFile<'_>, &Path)| {
+        let part = |(file, path): (ShardFile<'_>, &Path)| {
             let raw = PartFile::create(path, file.raw.bytes)?;
             let Some(zip) = file.zip.filter(|_| self.options.keep_zip) else {
                 return Ok((raw, None));
@@ -271,7 +272,7 @@ impl ShardCache {
         self.names.get_or_init(|| {
             let of_slot = |(shard, slot): (usize, &Slot)| {
                 let paths = slot.info.files().flat_map(|file| [Some(file.raw), file.zip]).flatten();
-                let path = |file: &crate::format::FileInfo| file.basename.join_to(Path::new(""));
+                let path = |file: &FileInfo| file.basename.join_to(Path::new(""));
                 let entries = paths.map(|file| ((slot.place, path(file)), shard));
                 entries.collect::<Vec<_>>()
             };

@@ -54,7 +54,7 @@ impl AddressOptions {
         let mut checked = Self::default();
         for (given, value) in &self.0 {
             let name = names.plain(given);
-            if !names.all.contains(&name) {
+            if !names.all.contains(&name) && !OF_CLIENTS.contains(&name) {
                 return Err(unknown(given, names, shown));
             }
             if checked.get(name).is_some() {
@@ -98,6 +98,22 @@ const HARMLESS: &[&str] = &[
     "virtual_hosted_style_request",
 ];
 
+/// Options of the HTTP client, which every kind of store knows.
+pub(super) const OF_CLIENTS: &[&str] = &[
+    "allow_invalid_certificates",
+    "disable_system_certificates",
+    "default_content_type",
+    "http1_only",
+    "http2_only",
+    "pool_idle_timeout",
+    "pool_max_idle_per_host",
+    "proxy_url",
+    "proxy_ca_certificate",
+    "proxy_excludes",
+    "randomize_addresses",
+    "user_agent",
+];
+
 /// The option names that a kind of store knows.
 #[derive(Debug)]
 pub(super) struct Names {
@@ -105,7 +121,7 @@ pub(super) struct Names {
     pub(super) store: &'static str,
     /// What may stand before a name; the longest first.
     pub(super) prefixes: &'static [&'static str],
-    /// All names, without a prefix.
+    /// All names, without a prefix and without those of every client.
     pub(super) all: &'static [&'static str],
     /// Those that say who is asking. Given one, no credentials come from elsewhere.
     pub(super) credentials: &'static [&'static str],
@@ -125,7 +141,7 @@ impl Names {
 
 fn unknown(given: &str, names: &Names, shown: &str) -> Error {
     let near = |name: &&&str| strsim::damerau_levenshtein(name, names.plain(given));
-    let remedy = match names.all.iter().min_by_key(near) {
+    let remedy = match names.all.iter().chain(OF_CLIENTS).min_by_key(near) {
         Some(nearest) if near(&nearest) <= 1 + nearest.len() / 4 => {
             format!("did you mean {nearest}?")
         }

@@ -45,18 +45,6 @@ pub(super) const NAMES: Names = Names {
         "credential_type",
         "encryption_key",
         "disable_tagging",
-        "allow_invalid_certificates",
-        "disable_system_certificates",
-        "default_content_type",
-        "http1_only",
-        "http2_only",
-        "pool_idle_timeout",
-        "pool_max_idle_per_host",
-        "proxy_url",
-        "proxy_ca_certificate",
-        "proxy_excludes",
-        "randomize_addresses",
-        "user_agent",
     ],
     credentials: &[
         "account_key",
@@ -137,6 +125,7 @@ pub(super) fn connect(
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::options::OF_CLIENTS;
     use super::super::tests::{connection, described, refusal};
     use super::*;
 
@@ -144,7 +133,7 @@ mod tests {
 
     #[test]
     fn every_name_is_one_of_object_store() {
-        for name in NAMES.all {
+        for name in NAMES.all.iter().chain(OF_CLIENTS) {
             assert!(name.parse::<AzureConfigKey>().is_ok(), "{name}");
         }
     }

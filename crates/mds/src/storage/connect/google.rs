@@ -25,18 +25,6 @@ pub(super) const NAMES: Names = Names {
         "base_url",
         "allow_http",
         "service_account_path",
-        "allow_invalid_certificates",
-        "disable_system_certificates",
-        "default_content_type",
-        "http1_only",
-        "http2_only",
-        "pool_idle_timeout",
-        "pool_max_idle_per_host",
-        "proxy_url",
-        "proxy_ca_certificate",
-        "proxy_excludes",
-        "randomize_addresses",
-        "user_agent",
     ],
     credentials: &[
         "service_account",
@@ -86,12 +74,13 @@ pub(super) fn connect(
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::options::OF_CLIENTS;
     use super::super::tests::{described, refusal};
     use super::*;
 
     #[test]
     fn every_name_is_one_of_object_store() {
-        for name in NAMES.all {
+        for name in NAMES.all.iter().chain(OF_CLIENTS) {
             assert!(name.parse::<GoogleConfigKey>().is_ok(), "{name}");
             let long = format!("google_{name}");
             assert!(long.parse::<GoogleConfigKey>().is_ok(), "{long}");

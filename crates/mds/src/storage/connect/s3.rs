@@ -50,18 +50,6 @@ pub(super) const NAMES: Names = Names {
         "role_arn",
         "role_session_name",
         "endpoint_url_sts",
-        "allow_invalid_certificates",
-        "disable_system_certificates",
-        "default_content_type",
-        "http1_only",
-        "http2_only",
-        "pool_idle_timeout",
-        "pool_max_idle_per_host",
-        "proxy_url",
-        "proxy_ca_certificate",
-        "proxy_excludes",
-        "randomize_addresses",
-        "user_agent",
     ],
     credentials: &[
         "access_key_id",
@@ -164,6 +152,7 @@ fn is_true(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::options::OF_CLIENTS;
     use super::super::tests::{described, refusal};
     use super::*;
 
@@ -171,7 +160,7 @@ mod tests {
 
     #[test]
     fn every_name_is_one_of_object_store() {
-        for name in NAMES.all {
+        for name in NAMES.all.iter().chain(OF_CLIENTS) {
             assert!(name.parse::<AmazonS3ConfigKey>().is_ok(), "{name}");
             let long = format!("aws_{name}");
             assert!(long.parse::<AmazonS3ConfigKey>().is_ok(), "{long}");
