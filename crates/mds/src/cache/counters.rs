@@ -17,6 +17,8 @@ pub struct CacheStats {
     pub fetched_shards: u64,
     /// Shards that lay in the cache already, or that another process brought.
     pub found_shards: u64,
+    /// Samples that were read before their shards had arrived.
+    pub early_samples: u64,
     /// Shards that had to go for want of room, and their bytes in the cache.
     pub evicted_shards: u64,
     /// See [`evicted_shards`](Self::evicted_shards).
@@ -38,6 +40,7 @@ pub(super) struct Counters {
     downloaded_bytes: AtomicU64,
     fetched_shards: AtomicU64,
     found_shards: AtomicU64,
+    early_samples: AtomicU64,
     evicted_shards: AtomicU64,
     evicted_bytes: AtomicU64,
     wait_nanoseconds: AtomicU64,
@@ -56,6 +59,10 @@ impl Counters {
         self.found_shards.fetch_add(1, Ordering::Relaxed);
     }
 
+    pub(super) fn early(&self) {
+        self.early_samples.fetch_add(1, Ordering::Relaxed);
+    }
+
     pub(super) fn evicted(&self, bytes: u64) {
         self.evicted_shards.fetch_add(1, Ordering::Relaxed);
         self.evicted_bytes.fetch_add(bytes, Ordering::Relaxed);
@@ -72,6 +79,7 @@ impl Counters {
             downloaded_bytes: read(&self.downloaded_bytes),
             fetched_shards: read(&self.fetched_shards),
             found_shards: read(&self.found_shards),
+            early_samples: read(&self.early_samples),
             evicted_shards: read(&self.evicted_shards),
             evicted_bytes: read(&self.evicted_bytes),
             wait: Duration::from_nanos(read(&self.wait_nanoseconds)),

@@ -32,6 +32,7 @@
 //! Unix only: `flock`, and files that live on after `unlink`.
 
 mod counters;
+mod early;
 mod index;
 mod lock;
 mod place;
@@ -42,7 +43,7 @@ mod user;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, Weak};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -52,6 +53,8 @@ use crate::shard::{Shard, ShardOptions, missing};
 use crate::storage::{RemoteOptions, Stop};
 pub use counters::CacheStats;
 use counters::Counters;
+use early::Early;
+pub(crate) use early::SampleAt;
 use lock::FileLock;
 use place::RawFiles;
 pub(crate) use place::{Addresses, Place};
@@ -94,6 +97,8 @@ pub(crate) struct ShardCache {
     /// Made when first needed.
     names: OnceLock<HashMap<(usize, PathBuf), usize>>,
     counters: Counters,
+    /// Shards of which samples may still be read before they arrive.
+    early_shards: AtomicUsize,
 }
 
 #[derive(Debug)]
@@ -104,6 +109,7 @@ struct Slot {
     brought: Condvar,
     /// Nanoseconds since 1970; 0 if not used yet.
     last_used: AtomicU64,
+    early: Early,
 }
 
 #[derive(Debug, Default)]
@@ -132,6 +138,7 @@ impl ShardCache {
             for info in index.shards {
                 slots.push(Slot {
                     place: places.len(),
+                    early: Early::of(&info, options.validate_hash),
                     info,
                     state: Mutex::default(),
                     brought: Condvar::new(),
@@ -140,7 +147,9 @@ impl ShardCache {
             }
             places.push(place);
         }
+        let early = slots.iter().filter(|slot: &&Slot| !slot.early.is_over()).count();
         let mut cache = Self {
+            early_shards: AtomicUsize::new(early),
             places,
             slots,
             options,
@@ -363,14 +372,13 @@ impl ShardCache {
             self.counters.downloaded(file.raw.bytes);
             return Ok(());
         };
-        let (zipped, downloaded) = place.read_zip(zip, &self.options, stop)?;
+        let (zipped, downloaded) = place.open_zip(zip, kept.as_mut(), &self.options, stop)?;
         if downloaded {
             self.counters.downloaded(zip.bytes);
-            kept.as_mut().map_or(Ok(()), |kept| kept.fill(&zipped))?;
         } else {
             *kept = None;
         }
-        raw.fill(&compression.decompress(&zipped, file.raw.bytes)?)
+        compression.decompress_to(&zipped, file.raw.bytes, |piece| raw.append(piece))
     }
 
     /// Unmaps shards that have been idle longest, beyond the number that may stay mapped.

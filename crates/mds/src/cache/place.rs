@@ -2,19 +2,18 @@
 //! mirrors a remote.
 
 use std::collections::BTreeSet;
-use std::io;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use tempfile::TempDir;
 
 use super::index::{self, InUse};
-use super::publish::{PartFile, sweep};
+use super::publish::{PartFile, folder_of, sweep};
 use super::{CacheOptions, relock, user};
 use crate::error::{Error, Result};
 use crate::format::{Damage, FileInfo, Index, ShardInfo};
-use crate::regular;
-use crate::shard::{check_bytes, inside, map};
+use crate::shard::{FileBytes, ShardOptions, check_bytes, inside, map, missing};
 use crate::storage::{Location, Remote, Stop, check_split};
 
 /// The place of one stream.
@@ -110,6 +109,11 @@ impl Place {
         self.remote.is_some()
     }
 
+    /// Where shards are fetched from.
+    pub(crate) fn remote(&self) -> Option<&Remote> {
+        self.remote.as_ref()
+    }
+
     /// Where the raw files of the shard are, or are to be put.
     ///
     /// # Errors
@@ -146,30 +150,43 @@ impl Place {
         self.is_cache().then(|| inside(&self.dir, &zip.basename)).transpose()
     }
 
-    /// The compressed file, checked: from the cache if it is there, else from the remote.
-    /// The flag says that it was downloaded.
-    pub(crate) fn read_zip(
+    /// The compressed file, mapped and checked: from the cache if it is there, else from the remote,
+    /// in `kept` or a file without a name. The flag says that it was downloaded.
+    pub(crate) fn open_zip(
         &self,
         zip: &FileInfo,
+        kept: Option<&mut PartFile>,
         options: &CacheOptions,
         stop: &Stop,
-    ) -> Result<(Vec<u8>, bool)> {
+    ) -> Result<(FileBytes, bool)> {
         let path = inside(&self.dir, &zip.basename)?;
-        match regular::read_at_most(&path, zip.bytes) {
-            Ok(bytes) => match check_bytes(&bytes, zip, options.validate_hash) {
-                Ok(()) => return Ok((bytes, false)),
-                Err(damage) if self.remote.is_none() => {
-                    return Err(damaged(&path.display().to_string(), damage));
-                }
-                Err(damage) => {
+        let shard_options =
+            ShardOptions { validate_hash: options.validate_hash, copy: options.copy };
+        match FileBytes::map_raw(&path, zip, shard_options, false) {
+            Ok(Some(bytes)) => return Ok((bytes, false)),
+            Ok(None) => {}
+            Err(error) => match (error.damage(), &self.remote) {
+                (Some(damage), Some(_)) => {
                     tracing::warn!(file = %path.display(), %damage, "fetching it again");
                 }
+                (Some(damage), None) => {
+                    return Err(damaged(&path.display().to_string(), damage.clone()));
+                }
+                (None, _) => return Err(error),
             },
-            Err(e) if e.kind() == io::ErrorKind::NotFound && self.remote.is_some() => {}
-            Err(e) => return Err(Error::io(e, format!("cannot read {}", path.display()))),
         }
-        let Some(remote) = &self.remote else { return Err(index::not_in(&self.dir)) };
-        let bytes = remote.get_until(zip.basename.as_str(), zip.bytes, stop)?;
+        let Some(remote) = &self.remote else { return Err(missing(&path)) };
+        let mut unnamed;
+        let file = match kept {
+            Some(part) => part.file_mut(),
+            None => {
+                unnamed = without_name(&path)?;
+                &mut unnamed
+            }
+        };
+        remote.download(zip.basename.as_str(), file, zip.bytes, stop)?;
+        let bytes = FileBytes::mapped(file)
+            .map_err(|e| Error::io(e, format!("cannot read {}", path.display())))?;
         check_bytes(&bytes, zip, options.validate_hash)
             .map_err(|damage| damaged(&object(remote, zip), damage))?;
         Ok((bytes, true))
@@ -222,6 +239,14 @@ fn damaged(at: &str, damage: Damage) -> Error {
 
 fn object(remote: &Remote, file: &FileInfo) -> String {
     format!("{}/{}", remote.address().trim_end_matches('/'), file.basename)
+}
+
+/// A file in the folder of `path` that goes with its last user, however that ends.
+fn without_name(path: &Path) -> Result<File> {
+    let folder = folder_of(path);
+    fs::create_dir_all(folder)
+        .and_then(|()| tempfile::tempfile_in(folder))
+        .map_err(|e| Error::io(e, format!("cannot write to {}", folder.display())))
 }
 
 fn private_dir() -> Result<TempDir> {

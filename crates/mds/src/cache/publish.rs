@@ -45,10 +45,10 @@ impl PartFile {
         }
     }
 
-    /// Writes all that the file is to hold.
-    pub(crate) fn fill(&mut self, bytes: &[u8]) -> Result<()> {
-        let filled = self.file_mut().write_all(bytes);
-        filled.map_err(|e| Error::io(e, format!("cannot write {}", self.target.display())))
+    /// Writes what comes next in the file.
+    pub(crate) fn append(&mut self, bytes: &[u8]) -> Result<()> {
+        let written = self.file_mut().write_all(bytes);
+        written.map_err(|e| Error::io(e, format!("cannot write {}", self.target.display())))
     }
 
     /// The file to write to.
@@ -75,7 +75,7 @@ impl PartFile {
 /// Publishes a file that holds `bytes`.
 pub(crate) fn publish(target: &Path, bytes: &[u8]) -> Result<()> {
     let mut part = PartFile::create(target, bytes.len() as u64)?;
-    part.fill(bytes)?;
+    part.append(bytes)?;
     part.publish()
 }
 
@@ -111,7 +111,7 @@ pub(super) fn reserved_bytes(name: &str) -> Option<u64> {
     reserved.split_once('-')?.0.parse().ok()
 }
 
-fn folder_of(path: &Path) -> &Path {
+pub(super) fn folder_of(path: &Path) -> &Path {
     match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),

@@ -11,7 +11,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::thread;
 
-use crate::cache::{Addresses, CacheOptions, CacheStats, Pin, Place, ShardCache};
+use crate::cache::{Addresses, CacheOptions, CacheStats, Pin, Place, SampleAt, ShardCache};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{HashAlgorithm, Index, IndexOptions, Schema};
 use crate::order::{Plan, StreamShape};
@@ -196,6 +196,17 @@ impl StreamingDataset {
     /// Shard number `shard`, fetching it first if need be. Blocks until then or until `stop` goes up.
     pub(crate) fn open_shard(&self, shard: usize, stop: &Stop) -> Result<Arc<Shard>> {
         self.cache.open(shard, stop)
+    }
+
+    /// Those of the samples that need not wait for their shards; nothing if all must.
+    pub(crate) fn early(&self, ids: &[u64], stop: &Stop) -> Result<Vec<Option<Sample>>> {
+        if !self.cache.may_be_early() {
+            return Ok(Vec::new());
+        }
+        let located = ids
+            .iter()
+            .map(|&id| self.locate(id).map(|(shard, position)| SampleAt { id, shard, position }));
+        Ok(self.cache.early(located.collect::<Result<Vec<_>>>()?.into_iter(), stop))
     }
 
     /// Shards of all streams.

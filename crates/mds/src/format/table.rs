@@ -23,13 +23,24 @@ impl ShardTable {
     /// `expected_samples`, or the offsets do not ascend from the end of the head to the end of the
     /// file.
     pub fn parse(bytes: &[u8], expected_samples: u64) -> Result<Self> {
+        Self::parse_head(bytes, expected_samples, bytes.len())
+    }
+
+    /// [`parse`](Self::parse) of the first bytes of a file of `size` bytes:
+    /// [`head_bytes`](Self::head_bytes) are enough.
+    pub(crate) fn parse_head(bytes: &[u8], expected_samples: u64, size: usize) -> Result<Self> {
         let (offsets, head) = read_offsets(bytes, expected_samples)?;
         let first = offsets.first().copied().unwrap_or(0);
         if (first as usize) < head {
             return Err(at(WORD, Damage::FirstOffset { offset: first }));
         }
-        check_order(&offsets, bytes.len())?;
+        check_order(&offsets, size)?;
         Ok(Self { offsets })
+    }
+
+    /// The size of the count and the offsets of so many samples, in bytes.
+    pub(crate) const fn head_bytes(samples: u64) -> u64 {
+        (samples + 2) * WORD as u64
     }
 
     /// Reads the `.meta` file of a text format, whose offsets are those of a data file of

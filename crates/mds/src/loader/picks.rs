@@ -90,7 +90,10 @@ impl<'a> Picks<'a> {
     pub fn samples(&mut self) -> Result<impl ExactSizeIterator<Item = Result<SampleRef<'_>>>> {
         self.held.find_all(self.dataset, self.ids, self.stop)?;
         let Held { shards, places, .. } = &*self.held;
-        Ok(places.iter().map(|&(slot, at)| shards[slot].sample(at)))
+        Ok(places.iter().map(|place| match place {
+            Found::In(slot, at) => shards[*slot].sample(*at),
+            Found::Early(sample) => sample.borrow(),
+        }))
     }
 
     /// Has `each` take every sample in order, to keep if it likes.
@@ -102,12 +105,20 @@ impl<'a> Picks<'a> {
             self.held.find_all(self.dataset, self.ids, self.stop)?;
         }
         for (position, &id) in self.ids.iter().enumerate() {
-            let (slot, at) = match self.held.all {
-                true => self.held.places[position],
-                false => self.held.find(self.dataset, id, self.stop)?,
+            let found = match self.held.all {
+                true => self.held.places[position].clone(),
+                false => {
+                    let (slot, at) = self.held.find(self.dataset, id, self.stop)?;
+                    Found::In(slot, at)
+                }
             };
-            let shard = Arc::clone(&self.held.shards[slot]);
-            let sample = self.dataset.take(shard, at, id)?;
+            let sample = match found {
+                Found::In(slot, at) => {
+                    let shard = Arc::clone(&self.held.shards[slot]);
+                    self.dataset.take(shard, at, id)?
+                }
+                Found::Early(sample) => sample,
+            };
             each(sample).map_err(|error| at_sample(error, id))?;
             self.stop.check()?;
         }
@@ -135,8 +146,17 @@ pub(super) struct Held {
     found: Vec<(u32, u32)>,
     /// Counts batches, so that `found` need not be cleared for each.
     batch: u32,
-    /// Of each sample of the batch: the place of its shard, and its position there.
-    places: Vec<(usize, usize)>,
+    /// Where each sample of the batch is.
+    places: Vec<Found>,
+}
+
+/// Where a sample is.
+#[derive(Clone)]
+enum Found {
+    /// At a position in one of the shards that are held.
+    In(usize, usize),
+    /// Here, before its shard.
+    Early(Sample),
 }
 
 impl Held {
@@ -167,10 +187,19 @@ impl Held {
         // From here on all shards of the batch are held, whatever the cache may evict.
         self.let_go();
         let all = std::mem::replace(&mut self.all, true);
-        let found = ids.iter().try_for_each(|&id| {
-            let place = self.find(dataset, id, stop)?;
-            self.places.push(place);
-            Ok(())
+        let found = dataset.early(ids, stop).and_then(|early| {
+            let mut early = early.into_iter();
+            ids.iter().try_for_each(|&id| {
+                let place = match early.next().flatten() {
+                    Some(sample) => Found::Early(sample),
+                    None => {
+                        let (slot, at) = self.find(dataset, id, stop)?;
+                        Found::In(slot, at)
+                    }
+                };
+                self.places.push(place);
+                Ok(())
+            })
         });
         self.all = all;
         found

@@ -14,7 +14,7 @@ use crate::regular;
 
 /// The bytes of a raw file.
 #[derive(Debug)]
-pub(super) enum FileBytes {
+pub(crate) enum FileBytes {
     Owned(Vec<u8>),
     Mapped {
         map: Mmap,
@@ -54,9 +54,14 @@ impl FileBytes {
         Ok(Self::Owned(raw))
     }
 
-    /// Maps or reads the raw file at `path`; `None` if there is none. `hold` keeps other processes
+    /// The bytes of a file that nobody else writes to.
+    pub(crate) fn mapped(file: &File) -> io::Result<Self> {
+        Ok(Self::Mapped { map: map(file)?, _in_use: None })
+    }
+
+    /// Maps or reads the file at `path`; `None` if there is none. `hold` keeps other processes
     /// from evicting it.
-    pub(super) fn map_raw(
+    pub(crate) fn map_raw(
         path: &Path,
         info: &FileInfo,
         options: ShardOptions,

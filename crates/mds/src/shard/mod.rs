@@ -58,8 +58,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::{Damage, Format, HashAlgorithm, Schema, ShardInfo, ShardName, ShardTable};
 
 pub use field::{Field, FieldType, Fields};
-use file::FileBytes;
-pub(crate) use file::{check_bytes, inside, map, not_out_of};
+pub(crate) use file::{FileBytes, check_bytes, inside, map, not_out_of};
 pub use sample::{Sample, SampleRef, Samples};
 
 /// How a shard is opened.
@@ -191,6 +190,11 @@ impl Shard {
             table: OnceLock::new(),
             without_data: OnceLock::new(),
         }
+    }
+
+    /// A shard that is here for its columns and names only.
+    pub(crate) fn without_bytes(info: &ShardInfo) -> Self {
+        Self::from_files(FileBytes::Owned(Vec::new()), None, info)
     }
 
     /// The columns and names of this shard, for samples that are copied out of it.
@@ -333,7 +337,7 @@ fn prefetch(bytes: &[u8]) {
 }
 
 /// The recorded hash that is quickest to compute; one is enough to find damage.
-fn quickest_hash(info: &crate::format::FileInfo) -> Option<(HashAlgorithm, &str)> {
+pub(crate) fn quickest_hash(info: &crate::format::FileInfo) -> Option<(HashAlgorithm, &str)> {
     const QUICK: [&str; 7] = ["xxh3_64", "xxh3_128", "xxh128", "xxh64", "xxh32", "sha1", "blake2b"];
     let rank = |name: &str| QUICK.iter().position(|quick| *quick == name).unwrap_or(QUICK.len());
     info.hashes

@@ -204,6 +204,11 @@ impl Sample {
         Self { shard, position, id, copied: None }
     }
 
+    /// A sample whose bytes came without those of its shard.
+    pub(crate) fn apart(shard: Arc<Shard>, position: usize, id: u64, bytes: Arc<[u8]>) -> Self {
+        Self { shard, position, id, copied: Some(bytes) }
+    }
+
     /// The same sample without a share in the file of its shard.
     pub(crate) fn copied(self) -> Result<Self> {
         let bytes = self.borrow()?.encoded().into();

@@ -59,6 +59,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::regular;
 use crate::shard::not_out_of;
 use connect::{Connection, Service};
+pub(crate) use download::Version;
 use download::{Download, Event, Failure, PartOfObject, Sink};
 pub(crate) use location::{Location, check_split, redact};
 pub use location::{join, redacted};
@@ -193,51 +194,39 @@ impl Remote {
         Ok(bytes)
     }
 
-    /// [`get`](Self::get) of an object that is about `max_bytes` long, which gives up when `stop`
-    /// goes up.
-    pub(crate) fn get_until(&self, name: &str, max_bytes: u64, stop: &Stop) -> Result<Vec<u8>> {
-        let mut bytes = Vec::new();
-        self.copy(name, &mut bytes, max_bytes, max_bytes > download::WHOLE, stop)?;
-        Ok(bytes)
-    }
-
     /// Bytes `range` of the object `name`, `None` if the remote gives whole objects alone.
     ///
     /// # Errors
     /// As [`get`](Self::get); [`Download`](ErrorKind::Download) or, for a folder,
     /// [`Io`](ErrorKind::Io) if the object ends before the range.
     pub fn get_range(&self, name: &str, range: Range<u64>) -> Result<Option<Vec<u8>>> {
-        let mut bytes = Vec::new();
         if range.is_empty() {
-            return Ok(Some(bytes));
+            return Ok(Some(Vec::new()));
         }
-        let (start, length) = (range.start, range.end - range.start);
-        match &self.root {
-            Root::Folder(folder) => {
-                let path = not_out_of(folder, folder.join(name))?;
-                let read = regular::open(&path).and_then(|file| {
-                    if start.saturating_add(length) > file.metadata()?.len() {
-                        return Err(io::ErrorKind::UnexpectedEof.into());
-                    }
-                    bytes.resize(usize::try_from(length).map_err(io::Error::other)?, 0);
-                    std::os::unix::fs::FileExt::read_exact_at(&file, &mut bytes, start)
-                });
-                read.map_err(|e| Error::io(e, format!("cannot read {}", path.display())))?;
-                Ok(Some(bytes))
-            }
+        let part = self.start_part(name, range, None, Duration::MAX)?;
+        Ok(part.finish(&Stop::new())?.map(|(bytes, _)| bytes))
+    }
+
+    /// Has bytes `range` of the object `name` come, of the given version if there is one. Several
+    /// parts may be on their way at a time.
+    pub(crate) fn start_part<'a>(
+        &'a self,
+        name: &'a str,
+        range: Range<u64>,
+        version: Option<Version>,
+        limit: Duration,
+    ) -> Result<PartOnItsWay<'a>> {
+        let running = match &self.root {
+            Root::Folder(_) => None,
             Root::Store(connection) => {
-                let mut part = PartOfObject { start, bytes };
-                let received =
-                    self.receive(connection, name, &mut part, &Stop::new(), |download| {
-                        download.range(range)
-                    })?;
-                match received {
-                    Ok(_) => Ok(Some(part.bytes)),
-                    Err(Failure::NoRanges) => Ok(None),
-                    Err(failure) => Err(self.not_received(&self.object(name), length, &failure)),
-                }
+                let (range, version) = (range.clone(), version.clone());
+                Some(self.start(connection, name, |download| async move {
+                    // What is late is given up: its channel closes.
+                    let _ = tokio::time::timeout(limit, download.range(range, version)).await;
+                })?)
             }
-        }
+        };
+        Ok(PartOnItsWay { remote: self, name, range, version, running })
     }
 
     /// Writes the object `name` to `file`, from its start, and returns its length in bytes. The
@@ -317,11 +306,20 @@ impl Remote {
         &self,
         connection: &Connection,
         name: &str,
-        sink: &mut (impl Sink + ?Sized),
+        sink: &mut impl Sink,
         stop: &Stop,
         work: impl FnOnce(Download) -> W,
     ) -> Result<Result<u64, Failure>> {
-        let (sender, mut events) = mpsc::channel(download::PIECES);
+        self.start(connection, name, work)?.drain(sink, stop)
+    }
+
+    fn start<W: Future<Output = ()> + Send + 'static>(
+        &self,
+        connection: &Connection,
+        name: &str,
+        work: impl FnOnce(Download) -> W,
+    ) -> Result<Running> {
+        let (sender, events) = mpsc::channel(download::PIECES);
         let task = runtime()?.spawn(work(Download {
             store: Arc::clone(&connection.store),
             path: connection.path(name),
@@ -331,22 +329,7 @@ impl Remote {
             conditions: connection.service != Service::Hub,
             events: sender,
         }));
-        let _aborted_on_return = AbortOnDrop(task.abort_handle());
-        loop {
-            let next = std::pin::pin!(events.recv());
-            let stopped = std::pin::pin!(stop.raised());
-            match futures::executor::block_on(select(next, stopped)) {
-                Either::Left((Some(Event::Begin(size)), _)) => {
-                    sink.begin(size).map_err(unwritable)?
-                }
-                Either::Left((Some(Event::Piece(position, bytes)), _)) => {
-                    sink.put_at(position, &bytes).map_err(unwritable)?;
-                }
-                Either::Left((Some(Event::End(result)), _)) => return Ok(result),
-                Either::Left((None, _)) => return Ok(Err(Failure::GivenUp)),
-                Either::Right(_) => return Err(Stop::error()),
-            }
-        }
+        Ok(Running { events, _aborted_on_drop: AbortOnDrop(task.abort_handle()) })
     }
 
     /// The address of an object, for messages.
@@ -411,6 +394,85 @@ impl Remote {
             Location::Folder(_) => reason(error, &AddressOptions::default()),
         }
     }
+}
+
+/// A part of an object that is asked for.
+pub(crate) struct PartOnItsWay<'a> {
+    remote: &'a Remote,
+    name: &'a str,
+    range: Range<u64>,
+    version: Option<Version>,
+    /// `None` where a folder has it.
+    running: Option<Running>,
+}
+
+impl PartOnItsWay<'_> {
+    /// Waits for the part: its bytes and the version that they are of. `None` if the remote gives
+    /// whole objects alone.
+    pub(crate) fn finish(self, stop: &Stop) -> Result<Option<(Vec<u8>, Version)>> {
+        let Self { remote, name, range, version, running } = self;
+        let mut sink = PartOfObject::from(range.start);
+        let received = match (running, &remote.root) {
+            (Some(running), _) => running.drain(&mut sink, stop)?,
+            (None, Root::Folder(folder)) => {
+                let path = not_out_of(folder, folder.join(name))?;
+                read_part(&path, &range, &mut sink)
+                    .map_err(|e| Error::io(e, format!("cannot read {}", path.display())))?;
+                match (&version, &sink.version) {
+                    (Some(wanted), Some(found)) if wanted != found => Err(Failure::Changed),
+                    _ => Ok(0),
+                }
+            }
+            (None, Root::Store(_)) => Err(Failure::GivenUp),
+        };
+        match received {
+            Ok(_) => Ok(sink.version.map(|version| (sink.bytes, version))),
+            Err(Failure::NoRanges) => Ok(None),
+            Err(failure) => {
+                let length = range.end - range.start;
+                Err(remote.not_received(&remote.object(name), length, &failure))
+            }
+        }
+    }
+}
+
+/// A download that is on its way.
+struct Running {
+    events: mpsc::Receiver<Event>,
+    _aborted_on_drop: AbortOnDrop,
+}
+
+impl Running {
+    fn drain(mut self, sink: &mut impl Sink, stop: &Stop) -> Result<Result<u64, Failure>> {
+        loop {
+            let next = std::pin::pin!(self.events.recv());
+            let stopped = std::pin::pin!(stop.raised());
+            match futures::executor::block_on(select(next, stopped)) {
+                Either::Left((Some(Event::Begin(size)), _)) => {
+                    sink.begin(size).map_err(unwritable)?
+                }
+                Either::Left((Some(Event::Of(version)), _)) => sink.of(version),
+                Either::Left((Some(Event::Piece(position, bytes)), _)) => {
+                    sink.put_at(position, &bytes).map_err(unwritable)?;
+                }
+                Either::Left((Some(Event::End(result)), _)) => return Ok(result),
+                Either::Left((None, _)) => return Ok(Err(Failure::GivenUp)),
+                Either::Right(_) => return Err(Stop::error()),
+            }
+        }
+    }
+}
+
+/// Reads a part of a file of this machine.
+fn read_part(path: &Path, range: &Range<u64>, sink: &mut PartOfObject) -> io::Result<()> {
+    let file = regular::open(path)?;
+    let metadata = file.metadata()?;
+    if range.end > metadata.len() {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    sink.of(Version::of_file(&metadata));
+    sink.bytes.resize(usize::try_from(range.end - range.start).map_err(io::Error::other)?, 0);
+    std::os::unix::fs::FileExt::read_exact_at(&file, &mut sink.bytes, range.start)
 }
 
 struct AbortOnDrop(tokio::task::AbortHandle);
@@ -515,6 +577,7 @@ mod tests {
         let remote = Remote::open(dir.path().to_str().unwrap(), RemoteOptions::default()).unwrap();
         let stop = Stop::new();
         stop.raise();
-        assert!(remote.get_until("a", 9, &stop).is_err());
+        let mut file = tempfile::tempfile().unwrap();
+        assert!(remote.download("a", &mut file, 9, &stop).is_err());
     }
 }

@@ -8,6 +8,7 @@
               the declared size, and every decoder stops there"
 )]
 
+use std::cmp::Ordering;
 use std::io::{self, Read};
 
 use brotli::{BrotliResult, BrotliState, HeapAlloc, HuffmanCode};
@@ -23,21 +24,79 @@ const SNAPPY_MAX_RATIO: usize = 22;
 /// More members of bzip2 than this are taken only if each holds a kilobyte.
 const MANY_MEMBERS: u64 = 1000;
 
+/// How much is decoded at a time, in bytes: it stays in the processor's cache until it is taken.
+const PIECE: usize = 256 << 10;
+
+/// Base 2 logarithm of the largest window that a decoder of zstd may keep: 8 MiB.
+const WINDOW_LOG: u32 = 23;
+
 /// See [`Compression::decompress`].
 pub(super) fn decompress(compression: Compression, zip: &[u8], declared: u64) -> Result<Vec<u8>> {
     let mut raw = reserve(declared)?;
     let held = match compression {
         Compression::Br(_) => fill(BrotliReader::new(zip), declared, &mut raw),
-        Compression::Bz2(_) => fill_bzip2(zip, declared, &mut raw),
+        Compression::Bz2(_) => {
+            bzip2_reader(zip, declared).and_then(|reader| fill(reader, declared, &mut raw))
+        }
         Compression::Gz(_) => fill(flate2::bufread::MultiGzDecoder::new(zip), declared, &mut raw),
         Compression::Snappy => fill_snappy(zip, declared, &mut raw),
         Compression::Zstd(_) => fill_zstd(zip, &mut raw),
     };
     match held {
-        Ok(held) if held == declared => Ok(raw),
-        Ok(held) if held < declared => Err(Damage::ZipHoldsLess { found: held, declared }.into()),
-        Ok(_) => Err(Damage::ZipHoldsMore { declared }.into()),
+        Ok(held) => check_held(held, declared).map(|()| raw),
         Err(error) => Err(not_valid(compression, error)),
+    }
+}
+
+fn check_held(held: u64, declared: u64) -> Result<()> {
+    match held.cmp(&declared) {
+        Ordering::Equal => Ok(()),
+        Ordering::Less => Err(Damage::ZipHoldsLess { found: held, declared }.into()),
+        Ordering::Greater => Err(Damage::ZipHoldsMore { declared }.into()),
+    }
+}
+
+/// What kept a compressed file from being copied out: it is damaged, or its bytes were not taken.
+enum Failure {
+    Read(io::Error),
+    Taken(Error),
+}
+
+/// See [`Compression::decompress_to`].
+pub(super) fn decompress_to(
+    compression: Compression,
+    zip: &[u8],
+    declared: u64,
+    mut take: impl FnMut(&[u8]) -> Result<()>,
+) -> Result<()> {
+    let copied = match compression {
+        Compression::Br(_) => copy(BrotliReader::new(zip), declared, &mut take),
+        Compression::Bz2(_) => bzip2_reader(zip, declared)
+            .map_err(Failure::Read)
+            .and_then(|reader| copy(reader, declared, &mut take)),
+        Compression::Gz(_) => copy(flate2::bufread::MultiGzDecoder::new(zip), declared, &mut take),
+        // One block, each of whose parts may repeat any part before it.
+        Compression::Snappy => return take(&decompress(compression, zip, declared)?),
+        Compression::Zstd(_) => {
+            let mut taken = 0;
+            let copied = zstd_reader(zip).map_err(Failure::Read).and_then(|reader| {
+                copy(reader, declared, |bytes| {
+                    taken += bytes.len();
+                    take(bytes)
+                })
+            });
+            match copied {
+                Err(Failure::Read(error)) if error.to_string().contains("too much memory") => {
+                    return take(decompress(compression, zip, declared)?.split_at(taken).1);
+                }
+                copied => copied,
+            }
+        }
+    };
+    match copied {
+        Ok(held) => check_held(held, declared),
+        Err(Failure::Read(error)) => Err(not_valid(compression, error)),
+        Err(Failure::Taken(error)) => Err(error),
     }
 }
 
@@ -96,9 +155,33 @@ fn fill(mut decoder: impl Read, declared: u64, raw: &mut Vec<u8>) -> io::Result<
     Ok(held + beyond)
 }
 
-/// As [`fill`]. Each member costs its decoder some megabytes of fresh memory, however little it
+/// As [`fill`], but hands on the bytes piece by piece.
+fn copy(
+    mut decoder: impl Read,
+    declared: u64,
+    mut take: impl FnMut(&[u8]) -> Result<()>,
+) -> Result<u64, Failure> {
+    let mut buffer = vec![0; PIECE];
+    let mut held = 0;
+    while held < declared {
+        let room = usize::try_from(declared - held).unwrap_or(PIECE).min(PIECE);
+        match decoder.read(&mut buffer[..room]) {
+            Ok(0) => break,
+            Ok(read) => {
+                take(&buffer[..read]).map_err(Failure::Taken)?;
+                held += read as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(Failure::Read(error)),
+        }
+    }
+    let beyond = decoder.read(&mut [0]).map_err(Failure::Read)? as u64;
+    Ok(held + beyond)
+}
+
+/// Each member costs its decoder some megabytes of fresh memory, however little it
 /// holds: a file of many tiny ones, which no compressor writes, would take hours.
-fn fill_bzip2(zip: &[u8], declared: u64, raw: &mut Vec<u8>) -> io::Result<u64> {
+fn bzip2_reader(zip: &[u8], declared: u64) -> io::Result<impl Read> {
     const BLOCK: &[u8] = b"1AY&SY";
     const END: &[u8] = b"\x17rE8P\x90";
     let begins_member = |bytes: &&[u8]| {
@@ -108,7 +191,7 @@ fn fill_bzip2(zip: &[u8], declared: u64, raw: &mut Vec<u8>) -> io::Result<u64> {
     if members > MANY_MEMBERS + declared / 1024 {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "too many members"));
     }
-    fill(bzip2::bufread::MultiBzDecoder::new(zip), declared, raw)
+    Ok(bzip2::bufread::MultiBzDecoder::new(zip))
 }
 
 /// As [`fill`]. A block says up front how large it is.
@@ -134,6 +217,14 @@ fn fill_zstd(zip: &[u8], raw: &mut Vec<u8>) -> io::Result<u64> {
         Err(error) if error.to_string().contains("too small") => Ok(u64::MAX),
         Err(error) => Err(error),
     }
+}
+
+/// Decodes piece by piece, with a window in memory. A frame that wants a larger one than shards of
+/// levels up to 19 is an error that speaks of "too much memory".
+fn zstd_reader(zip: &[u8]) -> io::Result<impl Read> {
+    let mut reader = zstd::stream::read::Decoder::with_buffer(zip)?;
+    reader.window_log_max(WINDOW_LOG)?;
+    Ok(reader)
 }
 
 /// One Brotli stream that fills the whole slice. The crate's own reader would accept the

@@ -112,6 +112,21 @@ impl Compression {
         capped::decompress(self, zip, declared)
     }
 
+    /// [`decompress`](Self::decompress) that hands the raw form to `take` piece by piece: nothing of
+    /// its size is in memory, but for Snappy and for zstd from level 20 on.
+    ///
+    /// # Errors
+    /// As [`decompress`](Self::decompress), which may be known only after most bytes are taken, and
+    /// the first error of `take`.
+    pub(crate) fn decompress_to(
+        self,
+        zip: &[u8],
+        declared: u64,
+        take: impl FnMut(&[u8]) -> Result<()>,
+    ) -> Result<()> {
+        capped::decompress_to(self, zip, declared, take)
+    }
+
     /// The raw form of a compressed file that a writer of this machine left without an index, and
     /// so without a declared size: at most the 4 GiB of any shard.
     ///

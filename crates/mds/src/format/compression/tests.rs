@@ -27,8 +27,25 @@ fn every_compression() -> Vec<Compression> {
 }
 
 /// The text of the error, which must be `Corrupt`.
+/// Decompresses in both ways, which must agree.
+fn decompress(compression: Compression, zip: &[u8], declared: u64) -> Result<Vec<u8>> {
+    let whole = compression.decompress(zip, declared);
+    let mut pieces = Vec::new();
+    let in_pieces = compression.decompress_to(zip, declared, |piece| {
+        pieces.extend_from_slice(piece);
+        Ok(())
+    });
+    assert!(pieces.len() as u64 <= declared);
+    match (&whole, in_pieces) {
+        (Ok(whole), Ok(())) => assert_eq!(*whole, pieces),
+        (Err(whole), Err(in_pieces)) => assert_eq!(whole.kind(), in_pieces.kind()),
+        (whole, in_pieces) => panic!("{compression}: {whole:?} but {in_pieces:?}"),
+    }
+    whole
+}
+
 fn corrupt_text(compression: Compression, zip: &[u8], declared: u64) -> String {
-    let error = compression.decompress(zip, declared).unwrap_err();
+    let error = decompress(compression, zip, declared).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Corrupt, "{compression}: {error}");
     error.to_string()
 }
@@ -134,7 +151,7 @@ fn files_round_trip_at_every_level() {
         for raw in &inputs {
             let zip = compression.compress(raw).unwrap();
             assert_eq!(compression.compress(raw).unwrap(), zip, "{compression} is not repeatable");
-            let back = compression.decompress(&zip, raw.len() as u64).unwrap();
+            let back = decompress(compression, &zip, raw.len() as u64).unwrap();
             assert!(back == *raw, "{compression}, {} bytes", raw.len());
             assert_eq!(back.capacity(), raw.len(), "{compression}");
             if raw.len() > 100 && compression != Compression::Gz(Some(0)) {
@@ -181,11 +198,11 @@ fn the_header_of_gzip_holds_no_time() {
 fn other_writers_files_are_read() {
     let frame = |bytes: &[u8]| zstd::stream::encode_all(bytes, 1).unwrap();
     let zip = [frame(b"one, "), frame(b"two")].concat();
-    assert_eq!(Compression::Zstd(None).decompress(&zip, 8).unwrap(), b"one, two");
+    assert_eq!(decompress(Compression::Zstd(None), &zip, 8).unwrap(), b"one, two");
     for compression in [Compression::Gz(None), Compression::Bz2(None)] {
         let member = |bytes: &[u8]| compression.compress(bytes).unwrap();
         let zip = [member(b"one, "), member(b""), member(b"two")].concat();
-        assert_eq!(compression.decompress(&zip, 8).unwrap(), b"one, two");
+        assert_eq!(decompress(compression, &zip, 8).unwrap(), b"one, two");
         // The second member is as untrusted as the first.
         assert_eq!(corrupt_text(compression, &zip, 5), holds_more_text(5));
         assert_eq!(
@@ -262,12 +279,12 @@ fn damage_is_refused_and_never_panics() {
         for bit in 0..zip.len() * 8 {
             let mut flipped = zip.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
-            match compression.decompress(&flipped, declared) {
+            match decompress(compression, &flipped, declared) {
                 Ok(back) => assert_eq!(back.len(), raw.len()),
                 Err(error) => assert_eq!(error.kind(), ErrorKind::Corrupt),
             }
             if matches!(compression, Compression::Gz(_) | Compression::Bz2(_))
-                && let Ok(back) = compression.decompress(&flipped, declared)
+                && let Ok(back) = decompress(compression, &flipped, declared)
             {
                 assert_eq!(back, raw, "{compression} has check sums, but bit {bit} went unseen");
             }
@@ -292,7 +309,7 @@ fn noise_never_panics() {
             for _ in 0..round % 50 {
                 bytes.extend(noise());
             }
-            if let Ok(back) = compression.decompress(&bytes, 5000) {
+            if let Ok(back) = decompress(compression, &bytes, 5000) {
                 assert_eq!(back.len(), 5000);
             }
         }

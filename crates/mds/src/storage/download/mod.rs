@@ -16,11 +16,11 @@
 #[cfg(test)]
 mod tests;
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -51,6 +51,8 @@ const LEAST: u64 = 64 << 10;
 pub(super) enum Event {
     /// An object of so many bytes follows; what came before is void.
     Begin(u64),
+    /// The version of the object that a part is of.
+    Of(Version),
     /// Bytes at a position.
     Piece(u64, Bytes),
     /// Nothing more: the length of the object, or why it is not complete.
@@ -80,6 +82,8 @@ pub(super) trait Sink {
     /// Takes everything back that was written; so many bytes are to come.
     fn begin(&mut self, bytes: u64) -> io::Result<()>;
     fn put_at(&mut self, position: u64, bytes: &[u8]) -> io::Result<()>;
+    /// The version of the object that a part is of; whole objects do without.
+    fn of(&mut self, _version: Version) {}
 }
 
 impl Sink for File {
@@ -116,8 +120,15 @@ impl Sink for Vec<u8> {
 
 /// The bytes of an object from a position on.
 pub(super) struct PartOfObject {
-    pub(super) start: u64,
+    start: u64,
     pub(super) bytes: Vec<u8>,
+    pub(super) version: Option<Version>,
+}
+
+impl PartOfObject {
+    pub(super) fn from(start: u64) -> Self {
+        Self { start, bytes: Vec::new(), version: None }
+    }
 }
 
 impl Sink for PartOfObject {
@@ -128,6 +139,10 @@ impl Sink for PartOfObject {
     fn put_at(&mut self, position: u64, bytes: &[u8]) -> io::Result<()> {
         let position = position.checked_sub(self.start).ok_or(io::ErrorKind::InvalidInput)?;
         self.bytes.put_at(position, bytes)
+    }
+
+    fn of(&mut self, version: Version) {
+        self.version = Some(version);
     }
 }
 
@@ -147,8 +162,9 @@ pub(super) struct Download {
 
 /// One version of an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Version {
-    size: u64,
+pub(crate) struct Version {
+    /// In bytes.
+    pub(crate) size: u64,
     etag: Option<String>,
     /// Seconds since 1970; 0 if the server does not say.
     modified: i64,
@@ -158,6 +174,10 @@ impl Version {
     fn of(meta: &ObjectMeta) -> Self {
         let modified = meta.last_modified.timestamp();
         Self { size: meta.size, etag: meta.e_tag.clone(), modified }
+    }
+
+    pub(super) fn of_file(metadata: &Metadata) -> Self {
+        Self { size: metadata.len(), etag: None, modified: metadata.mtime() }
     }
 
     /// Whether two versions can be told apart.
@@ -195,19 +215,30 @@ impl Download {
         let _ = self.events.send(Event::End(result)).await;
     }
 
-    /// Brings a part of the object.
-    pub(super) async fn range(self, range: Range<u64>) {
+    /// Brings a part of the object: of this version, if one is given.
+    pub(super) async fn range(self, range: Range<u64>, version: Option<Version>) {
         let result = match self.gives_ranges() {
-            true => match self.part(range.clone(), None, None).await {
-                Ok(()) => Ok(range.end - range.start),
-                Err(failure) => Err(failure),
-            },
+            true => self.range_of(range, version).await,
             false => Err(Failure::NoRanges),
         };
         if let Err(Failure::NoRanges) = result {
             self.ranges.store(false, Ordering::Relaxed);
         }
         let _ = self.events.send(Event::End(result)).await;
+    }
+
+    async fn range_of(&self, range: Range<u64>, version: Option<Version>) -> Result<u64, Failure> {
+        let first = self.ask(self.options_for(range.clone(), version.as_ref())).await?;
+        let found = Version::of(&first.meta);
+        self.send(Event::Of(found.clone())).await?;
+        let version = version.unwrap_or(found);
+        self.part(range.clone(), Some(&version).filter(|v| v.is_known()), Some(first)).await?;
+        Ok(range.end - range.start)
+    }
+
+    fn options_for(&self, range: Range<u64>, version: Option<&Version>) -> GetOptions {
+        let etag = version.and_then(Version::strong_etag).filter(|_| self.conditions);
+        GetOptions::new().with_range(Some(range)).with_if_match(etag)
     }
 
     fn gives_ranges(&self) -> bool {
@@ -258,13 +289,7 @@ impl Download {
         loop {
             let found = match answer.take() {
                 Some(found) => found,
-                None => {
-                    let etag = version.and_then(Version::strong_etag);
-                    let options = GetOptions::new()
-                        .with_range(Some(position..range.end))
-                        .with_if_match(etag.filter(|_| self.conditions));
-                    self.ask(options).await?
-                }
+                None => self.ask(self.options_for(position..range.end, version)).await?,
             };
             if version.is_some_and(|version| *version != Version::of(&found.meta)) {
                 return Err(Failure::Changed);
