@@ -18,6 +18,10 @@ def mosaicml(remote, local, column, batch, workers):
     dataset = StreamingDataset(
         remote=remote, local=local, shuffle=True, shuffle_algo="py1e", batch_size=batch
     )
+    # The client that fetched the index has a connection open. Forked workers would all speak on it, and get parts of
+    # each other's answers; so each makes a client of its own.
+    for stream in dataset.streams:
+        stream._downloader.clean_up()
     loader = StreamingDataLoader(
         dataset, batch_size=batch, num_workers=workers, persistent_workers=workers > 0
     )
@@ -26,7 +30,10 @@ def mosaicml(remote, local, column, batch, workers):
 
 def litdata(remote, local, column, batch, workers, length, options):
     from litdata import StreamingDataLoader, StreamingDataset, TokensLoader
+    from litdata.streaming import downloader
 
+    # The bucket on loopback has no TLS, and there is no option for that.
+    downloader._OBSTORE_CLIENT_OPTIONS["allow_http"] = True
     start = time.perf_counter()
     dataset = StreamingDataset(
         remote,

@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod damage;
+mod early;
 #[path = "../support/faultd.rs"]
 mod faultd;
 mod herd;

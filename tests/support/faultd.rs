@@ -62,11 +62,14 @@ struct Plan {
     always: Option<Fault>,
     storm: Option<Storm>,
     by_path: Vec<(&'static str, Fault)>,
+    /// Only requests for a part of an object of at most so many bytes.
+    parts_up_to: Option<usize>,
 }
 
 impl Plan {
-    fn choose(&mut self, path: &str) -> Option<Fault> {
-        if !path.contains(self.only) {
+    fn choose(&mut self, path: &str, part: Option<usize>) -> Option<Fault> {
+        let is_meant = |most| part.is_some_and(|bytes| bytes <= most);
+        if !path.contains(self.only) || !self.parts_up_to.is_none_or(is_meant) {
             return None;
         }
         let of_path = self.by_path.iter().find(|(part, _)| path.contains(part));
@@ -209,6 +212,13 @@ impl Faultd {
         *locked(&self.shared.plan) = Plan { by_path: faults.to_vec(), ..Plan::default() };
     }
 
+    /// Does these to the next requests for parts of up to so many bytes.
+    pub(crate) fn next_parts(&self, up_to: usize, faults: &[Fault]) {
+        let queue = faults.iter().copied().collect();
+        let plan = Plan { queue, parts_up_to: Some(up_to), ..Plan::default() };
+        *locked(&self.shared.plan) = plan;
+    }
+
     /// Sends every body at this many bytes in a second.
     pub(crate) fn set_pace(&self, bytes_per_second: Option<u64>) {
         *locked(&self.shared.pace) = bytes_per_second;
@@ -320,7 +330,9 @@ async fn answer(stream: &mut TcpStream, request: &Request, shared: &Shared) -> i
         *locked(&shared.refused_keys) += 1;
         return refuse(stream, 403, "ExpiredToken").await;
     }
-    let fault = locked(&shared.plan).choose(&request.path);
+    let part = request.header("range").and_then(|header| range(header, usize::MAX));
+    let part = part.map(|(first, last)| last - first + 1);
+    let fault = locked(&shared.plan).choose(&request.path, part);
     match fault {
         Some(Fault::Status(code)) => status(stream, code, "").await,
         Some(Fault::Refusal(code, text)) => refuse(stream, code, text).await,

@@ -11,7 +11,7 @@
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::time::Duration;
 
 use super::room::Need;
@@ -28,7 +28,10 @@ const LEAST_SHARD: u64 = 1 << 20;
 /// Longer samples wait: they would take the bandwidth of the shards. In bytes.
 const LONGEST_SAMPLE: u64 = 256 << 10;
 /// What has not come by then waits for its shard.
-const LIMIT: Duration = Duration::from_secs(2);
+const LIMIT: Duration = Duration::from_secs(1);
+
+/// How long shards wait for the first samples.
+const AT_THE_GATE: Duration = Duration::from_millis(300);
 
 /// What is known of a shard that is not here yet.
 #[derive(Debug, Default)]
@@ -45,6 +48,23 @@ struct Head {
     shard: Arc<Shard>,
     table: ShardTable,
     version: Version,
+}
+
+/// Holds back what is fetched ahead until the first samples are here: shards take all the bandwidth.
+#[derive(Debug, Default)]
+pub(super) struct Gate {
+    is_open: Mutex<bool>,
+    opened: Condvar,
+}
+
+/// Opens the gate when the first early samples are here, or will not come.
+struct Passing<'a>(&'a Gate);
+
+impl Drop for Passing<'_> {
+    fn drop(&mut self) {
+        *relock(&self.0.is_open) = true;
+        self.0.opened.notify_all();
+    }
 }
 
 /// A sample of a batch: its number in the dataset, its shard, its position there.
@@ -76,6 +96,15 @@ impl ShardCache {
         !self.may_evict && self.early_shards.load(Ordering::Relaxed) > 0
     }
 
+    /// Lets the first samples of an epoch come before whole shards are fetched ahead.
+    pub(super) fn let_early_pass(&self) {
+        if self.may_be_early() {
+            let is_open = relock(&self.first_early.is_open);
+            // Whoever reads no samples at all, or in another way, loses no more than this.
+            drop(self.first_early.opened.wait_timeout_while(is_open, AT_THE_GATE, |open| !*open));
+        }
+    }
+
     /// Those of the samples of a batch that need not wait for their shards; nothing if all must.
     pub(crate) fn early(
         &self,
@@ -88,6 +117,7 @@ impl ShardCache {
             return Vec::new();
         }
         let _waiting = self.counters.wait(Need::Now);
+        let _pass = Passing(&self.first_early);
         self.read_heads(wanted.iter().flatten().map(|sample| sample.shard).collect(), stop);
         self.read_samples(&wanted, stop)
     }

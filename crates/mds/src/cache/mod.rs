@@ -53,8 +53,8 @@ use crate::shard::{Shard, ShardOptions, missing};
 use crate::storage::{RemoteOptions, Stop};
 pub use counters::CacheStats;
 use counters::Counters;
-use early::Early;
 pub(crate) use early::SampleAt;
+use early::{Early, Gate};
 use lock::FileLock;
 use place::RawFiles;
 pub(crate) use place::{Addresses, Place};
@@ -99,6 +99,7 @@ pub(crate) struct ShardCache {
     counters: Counters,
     /// Shards of which samples may still be read before they arrive.
     early_shards: AtomicUsize,
+    first_early: Gate,
 }
 
 #[derive(Debug)]
@@ -150,6 +151,7 @@ impl ShardCache {
         let early = slots.iter().filter(|slot: &&Slot| !slot.early.is_over()).count();
         let mut cache = Self {
             early_shards: AtomicUsize::new(early),
+            first_early: Gate::default(),
             places,
             slots,
             options,
@@ -206,6 +208,7 @@ impl ShardCache {
     pub(crate) fn open_ahead(&self, shard: usize, stop: &Stop) -> Result<Option<Pin>> {
         // Reserved until the shard is open, and so in use.
         let Some(_reserved) = self.reserve_ahead(shard) else { return Ok(None) };
+        self.let_early_pass();
         Ok(self.open_for(shard, Need::Ahead, stop)?.map(|opened| self.pin(opened)))
     }
 

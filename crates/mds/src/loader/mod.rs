@@ -279,10 +279,17 @@ impl<B: Send + 'static> BatchLoader<B> {
         batch
     }
 
+    /// Begins to fetch shards and to prepare batches, which otherwise waits for the first
+    /// [`next_batch`](Self::next_batch): for programs that have other things to do first.
+    ///
+    /// # Errors
+    /// As the order of the epoch cannot be computed or threads cannot be started.
+    pub fn start(&mut self) -> Result<()> {
+        if self.shared.has_epoch() { Ok(()) } else { self.begin_epoch() }
+    }
+
     fn advance(&mut self) -> Result<Option<B>> {
-        if !self.shared.has_epoch() {
-            self.begin_epoch()?;
-        }
+        self.start()?;
         let next = match self.options.num_workers {
             0 => {
                 let held = self.held.get_or_insert_with(|| Held::of(&self.shared.dataset));
