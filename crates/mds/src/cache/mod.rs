@@ -17,6 +17,11 @@
 //! with a warning. The first process that uses a cache compares the indexes; those that come while
 //! it is used take the cached one.
 //!
+//! # What comes first
+//! A compressed shard is downloaded to a file that goes with its last user, and unpacked from there
+//! piece by piece, so that no shard is in memory as a whole. Of a large shard that is neither
+//! compressed nor has a hash to be checked, the first samples are read by ranges before it arrives.
+//!
 //! # Who waits for whom
 //! Within a process, the first thread that needs a shard brings it and the others wait for it.
 //! Between processes, a lock file beside the shard does the same; its holder's death releases it.

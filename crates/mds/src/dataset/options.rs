@@ -67,7 +67,8 @@ pub struct DatasetOptions {
     pub predownload: Option<usize>,
     /// Bytes of shards that caches may hold, over all streams. `None`: no limit.
     pub cache_limit: Option<u64>,
-    /// Compare files with the hashes in the index, where it has any.
+    /// Compare files with the hashes in the index, where it has any. Of large shards without
+    /// compression whose hash is not checked, the first samples come before the whole shard.
     pub validate_hash: bool,
     /// Read the files of shards into memory instead of mapping them: for a dataset that is read in
     /// place while others may change its files.
