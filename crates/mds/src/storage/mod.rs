@@ -40,6 +40,7 @@ mod list;
 mod location;
 mod options;
 mod stop;
+mod runtime;
 mod upload;
 
 use std::fmt;
@@ -48,11 +49,10 @@ use std::io::{self, Read};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::{Either, select};
-use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -64,6 +64,7 @@ pub(crate) use location::{Location, check_split, redact};
 pub use location::{join, redacted};
 use options::AddressOptions;
 pub(crate) use stop::Stop;
+use runtime::runtime;
 
 /// How long and how often to try.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -214,7 +215,7 @@ impl Remote {
         let (start, length) = (range.start, range.end - range.start);
         match &self.root {
             Root::Folder(folder) => {
-                let path = not_out_of(folder, folder.join(name))?;
+                let path = not_out_of(folder, path_in(folder, name))?;
                 let read = regular::open(&path).and_then(|file| {
                     if start.saturating_add(length) > file.metadata()?.len() {
                         return Err(io::ErrorKind::UnexpectedEof.into());
@@ -266,7 +267,7 @@ impl Remote {
         stop.check()?;
         match &self.root {
             Root::Folder(folder) => {
-                let path = not_out_of(folder, folder.join(name))?;
+                let path = not_out_of(folder, path_in(folder, name))?;
                 self.copy_file(&path, sink, max_bytes, stop)
             }
             Root::Store(connection) => {
@@ -440,6 +441,11 @@ fn is_denied(error: &object_store::Error) -> bool {
                 }
                 cause = error.source();
             }
+/// The file `name` in a folder, or what the folder itself names.
+fn path_in(folder: &Path, name: &str) -> PathBuf {
+    if name.is_empty() { folder.to_path_buf() } else { folder.join(name) }
+}
+
             false
         }
         _ => false,
@@ -458,25 +464,6 @@ fn reason(error: &object_store::Error, options: &AddressOptions) -> String {
         cause = error.source();
     }
     options.scrub(text.split_whitespace().collect::<Vec<_>>().join(" "))
-}
-
-/// The runtime of all network remotes of this process. Its two threads sleep while idle.
-fn runtime() -> Result<&'static Runtime> {
-    static RUNTIME: OnceLock<io::Result<Runtime>> = OnceLock::new();
-    let started = RUNTIME.get_or_init(|| {
-        tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .thread_name("mds-download")
-            .enable_all()
-            .build()
-    });
-    started.as_ref().map_err(|e| {
-        Error::new(
-            ErrorKind::Io,
-            format!("cannot start the download threads ({e})"),
-            "raise the limit on threads",
-        )
-    })
 }
 
 #[cfg(test)]
