@@ -651,3 +651,16 @@ fn paths_and_addresses_are_told_apart() {
     assert_eq!(Output::from("./c4"), Output::Local(PathBuf::from("./c4")));
     assert_eq!(Output::from(Path::new("/c4")), Output::Local(PathBuf::from("/c4")));
 }
+    // What only other tools write is no folder, with however many slashes.
+    for address in ["dbfs:/x", "oci:/b/x", "oci:b", "sftp:me:pw@h/x", "sftp:/h/x", "SFTP:h"] {
+        let out = Output::from(address);
+        assert_eq!(out, Output::Remote(address.into()));
+        let error = Writer::create(out, schema(), options(1, None)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+        let what = " is of a kind that is not read or written; ";
+        let shown = address.replace("me:pw@", "");
+        assert!(error.to_string().starts_with(&format!("the remote {shown}{what}")), "{error}");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let plain = format!("{}/dbfs:", dir.path().display());
+    assert_eq!(Output::from(plain.as_str()), Output::Local(plain.into()));

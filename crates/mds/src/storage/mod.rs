@@ -60,7 +60,7 @@ use crate::regular;
 use crate::shard::not_out_of;
 use connect::{Connection, Service};
 use download::{Download, Event, Failure, PartOfObject, Sink};
-pub(crate) use location::{Location, check_split, redact};
+pub(crate) use location::{Location, check_split, is_address, redact};
 pub use location::{join, redacted};
 use options::AddressOptions;
 pub(crate) use stop::Stop;

@@ -9,13 +9,14 @@ use tempfile::TempDir;
 
 use crate::durable;
 use crate::format::Index;
-use crate::storage::{Remote, RemoteOptions, redacted};
+use crate::storage::{Remote, RemoteOptions, is_address, redacted};
 use crate::{Error, ErrorKind, Result};
 
 /// Where a [`Writer`](super::Writer) puts its dataset.
 ///
 /// A path is [`Local`](Self::Local); a text is [`Remote`](Self::Remote) if it reads
-/// `scheme://...`, else `Local`. `Debug` shows addresses without their options.
+/// `scheme://...` or begins as the addresses do that only other tools write (`dbfs:/...`), which
+/// [`Remote::open`] refuses by name; else `Local`. `Debug` shows addresses without their options.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Output {
     /// A folder of this machine, created with its parents.
@@ -65,7 +66,7 @@ impl From<&Path> for Output {
 
 impl From<String> for Output {
     fn from(address: String) -> Self {
-        if address.contains("://") { Self::Remote(address) } else { Self::Local(address.into()) }
+        if is_address(&address) { Self::Remote(address) } else { Self::Local(address.into()) }
     }
 }
 
