@@ -2,14 +2,14 @@
 //!
 //! The token is a password. It is sent to the endpoint's own origin only, over TLS (or to
 //! this machine), and on the first request only: redirects, which lead to other people's
-//! storage, are followed by hand and without it. The rules are in `access`.
+//! storage, are followed by hand and without it. The rules are in [`access`].
 
-mod access;
 mod reader;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use mds::storage::access;
 use reqwest::header::{AUTHORIZATION, HeaderValue, LINK, LOCATION, RANGE};
 use reqwest::{Response, StatusCode};
 use serde::Deserialize;

@@ -34,6 +34,7 @@
 //! The calls block. Network remotes share one small async runtime per process, which the first of
 //! them starts; the calls may come from any thread, inside another runtime too.
 
+pub mod access;
 mod connect;
 mod download;
 mod list;
