@@ -59,7 +59,7 @@ use tokio::sync::mpsc;
 use crate::error::{Error, ErrorKind, Result};
 use crate::regular;
 use crate::shard::not_out_of;
-use connect::{Connection, Service};
+use connect::{Connection, RefusedRedirect, Service};
 use download::{Download, Event, Failure, PartOfObject, Sink};
 pub(crate) use location::{Location, check_split, is_address, redact};
 pub use location::{join, redacted};
@@ -401,6 +401,14 @@ impl Remote {
                     self.reason(error)
                 ),
                 "check the network and the remote, or raise download_timeout and download_retry",
+        if let Some(refused) = RefusedRedirect::cause(error) {
+            return Error::new(
+                ErrorKind::Download,
+                format!("{object} was not downloaded: {refused}"),
+                "check HF_ENDPOINT: data comes by https alone where others could read along, and \
+                 never from this machine by way of another",
+            );
+        }
             ),
         };
         Error::new(kind, what, remedy)

@@ -10,6 +10,7 @@ mod google;
 mod hub;
 mod profile;
 mod s3;
+mod redirects;
 mod web;
 
 use std::fmt::Display;
@@ -28,6 +29,7 @@ use super::options::{AddressOptions, Names};
 use crate::error::{Error, ErrorKind, Result};
 use environment::Environment;
 
+pub(super) use redirects::RefusedRedirect;
 /// The longest pause between two attempts.
 pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 /// The shortest.
