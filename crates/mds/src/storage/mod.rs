@@ -40,8 +40,8 @@ mod download;
 mod list;
 mod location;
 mod options;
-mod stop;
 mod runtime;
+mod stop;
 mod upload;
 
 use std::fmt;
@@ -49,8 +49,8 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use futures::future::{Either, select};
@@ -64,8 +64,8 @@ use download::{Download, Event, Failure, PartOfObject, Sink};
 pub(crate) use location::{Location, check_split, is_address, redact};
 pub use location::{join, redacted};
 use options::AddressOptions;
-pub(crate) use stop::Stop;
 use runtime::runtime;
+pub(crate) use stop::Stop;
 
 /// How long and how often to try.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,7 +85,8 @@ impl Default for RemoteOptions {
     }
 }
 
-/// A folder of objects, on this machine or behind a URL.
+/// A folder of objects, on this machine or behind a URL. An object without a name is the one that
+/// the address itself names.
 ///
 /// `Debug` shows its address without options and password.
 #[derive(Clone)]
@@ -201,6 +202,22 @@ impl Remote {
         let mut bytes = Vec::new();
         self.copy(name, &mut bytes, max_bytes, max_bytes > download::WHOLE, stop)?;
         Ok(bytes)
+    }
+
+    /// Writes the object `name` into a new file at `path`, or over an old one, and returns its
+    /// length in bytes.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get), and [`Io`](ErrorKind::Io) if the file cannot be written. There is
+    /// then none at `path`.
+    pub fn get_file(&self, name: &str, path: &Path) -> Result<u64> {
+        let unwritable = |e| Error::io(e, format!("cannot write {}", path.display()));
+        // One of unknown size comes in parts.
+        let mut file = File::create(path).map_err(unwritable)?;
+        let received = self.copy(name, &mut file, u64::MAX, true, &Stop::new());
+        received.inspect_err(|_| {
+            let _ = std::fs::remove_file(path);
+        })
     }
 
     /// Bytes `range` of the object `name`, `None` if the remote gives whole objects alone.
@@ -353,7 +370,8 @@ impl Remote {
 
     /// The address of an object, for messages.
     fn object(&self, name: &str) -> String {
-        format!("{}/{name}", self.shown.trim_end_matches('/'))
+        let folder = self.shown.trim_end_matches('/');
+        if name.is_empty() { folder.to_owned() } else { format!("{folder}/{name}") }
     }
 
     fn not_received(&self, object: &str, max_bytes: u64, failure: &Failure) -> Error {
@@ -383,6 +401,14 @@ impl Remote {
     /// One sentence of one line for a failure of `object_store`.
     fn failed(&self, object: &str, error: &object_store::Error) -> Error {
         use object_store::Error as E;
+        if let Some(refused) = RefusedRedirect::cause(error) {
+            return Error::new(
+                ErrorKind::Download,
+                format!("{object} was not downloaded: {refused}"),
+                "check HF_ENDPOINT: data comes by https alone where others could read along, and \
+                 never from this machine by way of another",
+            );
+        }
         let (kind, what, remedy) = match error {
             E::NotFound { .. } => {
                 let what = format!("{object} does not exist");
@@ -401,14 +427,6 @@ impl Remote {
                     self.reason(error)
                 ),
                 "check the network and the remote, or raise download_timeout and download_retry",
-        if let Some(refused) = RefusedRedirect::cause(error) {
-            return Error::new(
-                ErrorKind::Download,
-                format!("{object} was not downloaded: {refused}"),
-                "check HF_ENDPOINT: data comes by https alone where others could read along, and \
-                 never from this machine by way of another",
-            );
-        }
             ),
         };
         Error::new(kind, what, remedy)
@@ -421,6 +439,11 @@ impl Remote {
             Location::Folder(_) => reason(error, &AddressOptions::default()),
         }
     }
+}
+
+/// The file `name` in a folder, or what the folder itself names.
+fn path_in(folder: &Path, name: &str) -> PathBuf {
+    if name.is_empty() { folder.to_path_buf() } else { folder.join(name) }
 }
 
 struct AbortOnDrop(tokio::task::AbortHandle);
@@ -450,11 +473,6 @@ fn is_denied(error: &object_store::Error) -> bool {
                 }
                 cause = error.source();
             }
-/// The file `name` in a folder, or what the folder itself names.
-fn path_in(folder: &Path, name: &str) -> PathBuf {
-    if name.is_empty() { folder.to_path_buf() } else { folder.join(name) }
-}
-
             false
         }
         _ => false,

@@ -327,6 +327,42 @@ mod tests {
     }
 
     #[test]
+    fn objects_are_listed_and_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let on_disk = Remote::open(dir.path().to_str().unwrap(), RemoteOptions::default()).unwrap();
+        for remote in [on_disk, in_memory().0] {
+            for name in ["b", "a c", "deep/d"] {
+                remote.put(name, name.to_owned()).unwrap();
+            }
+            assert_eq!(remote.objects().unwrap(), [("a c".to_owned(), 3), ("b".to_owned(), 1)]);
+            for _ in 0..2 {
+                remote.delete("b").unwrap();
+            }
+            assert_eq!(remote.objects().unwrap(), [("a c".to_owned(), 3)]);
+        }
+    }
+
+    #[test]
+    fn an_object_may_be_the_address_itself() {
+        let dir = tempfile::tempdir().unwrap();
+        let (here, copy) = (dir.path().join("x"), dir.path().join("copy"));
+        let on_disk = Remote::open(here.to_str().unwrap(), RemoteOptions::default()).unwrap();
+        for remote in [on_disk, in_memory().0] {
+            assert_eq!(remote.size("").unwrap(), None);
+            remote.put("", "one").unwrap();
+            assert_eq!(remote.size("").unwrap(), Some(3));
+            assert_eq!(remote.get_file("", &copy).unwrap(), 3);
+            assert_eq!(std::fs::read(&copy).unwrap(), b"one");
+            remote.delete("").unwrap();
+            let error = remote.get_file("", &copy).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::NotFound);
+            assert!(!copy.exists());
+            let shown = remote.address().trim_end_matches('/');
+            assert!(!error.to_string().contains(&format!("{shown}/;")), "{error}");
+        }
+    }
+
+    #[test]
     fn a_missing_file_is_named() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("none");
