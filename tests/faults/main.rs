@@ -17,6 +17,7 @@ mod sharing;
 mod storms;
 #[path = "../support/mod.rs"]
 mod support;
+mod uploads;
 
 /// Does nothing unless another test starts it as a process of its own.
 #[test]
