@@ -11,6 +11,7 @@ mod damage;
 mod faultd;
 mod herd;
 mod kills;
+mod redirects;
 mod scene;
 mod secrets;
 mod sharing;

@@ -405,8 +405,8 @@ impl Remote {
             return Error::new(
                 ErrorKind::Download,
                 format!("{object} was not downloaded: {refused}"),
-                "check HF_ENDPOINT: data comes by https alone where others could read along, and \
-                 never from this machine by way of another",
+                "check HF_ENDPOINT: what begins with https does not go on without it, and nothing \
+                 leads from elsewhere into this machine",
             );
         }
         let (kind, what, remedy) = match error {
