@@ -105,6 +105,82 @@ fn a_dataset_that_changed_is_noticed_and_refused() {
     assert!(error.to_string().contains(&new.fingerprint()), "{error}");
 }
 
+/// Flips one bit of a cached index so that it is still one.
+fn flip(cache: &Path) {
+    let path = cache.join("index.json");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let damaged = text.replacen("\"samples\": 12", "\"samples\": 13", 1);
+    assert_ne!(text, damaged);
+    mds::format::Index::parse(damaged.as_bytes()).unwrap();
+    std::fs::write(&path, damaged).unwrap();
+}
+
+#[test]
+fn a_damaged_cached_index_is_not_another_dataset() {
+    let dir = tempfile::tempdir().unwrap();
+    let (root, cache) = (dir.path().join("remote"), dir.path().join("cache"));
+    let old = write(&root, 30, &HASHED);
+    let mut server = Server::start(&root);
+    let address = server.url("");
+    let first = open(&address, &cache, options(4)).unwrap();
+    first.sample(0).unwrap();
+    let sound = std::fs::read(cache.join("index.json")).unwrap();
+
+    // While somebody reads it, and when nobody does.
+    flip(&cache);
+    let second = open(&address, &cache, options(4)).unwrap();
+    assert_eq!(second.index_fingerprint(), old.fingerprint());
+    assert_eq!(std::fs::read(cache.join("index.json")).unwrap(), sound);
+    drop((first, second));
+    for damage in
+        [flip as fn(&Path), |cache| std::fs::write(cache.join("index.json"), "{").unwrap()]
+    {
+        damage(&cache);
+        let third = open(&address, &cache, options(4)).unwrap();
+        assert_eq!(third.index_fingerprint(), old.fingerprint());
+        assert_eq!(third.sample(0).unwrap().str("text").unwrap(), text(0));
+        assert_eq!(std::fs::read(cache.join("index.json")).unwrap(), sound);
+    }
+
+    // A damaged seal alone does no harm, and neither does one that is not there.
+    std::fs::write(cache.join(".index.seal"), "x").unwrap();
+    open(&address, &cache, options(4)).unwrap();
+    let seal = std::fs::read_to_string(cache.join(".index.seal")).unwrap();
+    assert!(seal.starts_with(&format!("{} ", old.fingerprint())), "{seal}");
+    std::fs::write(cache.join(".index.seal"), "0".repeat(32) + " " + &"0".repeat(32)).unwrap();
+    open(&address, &cache, options(4)).unwrap();
+    assert_eq!(std::fs::read_to_string(cache.join(".index.seal")).unwrap(), seal);
+
+    // Damaged, and the remote has changed: the shards here are of the old dataset.
+    flip(&cache);
+    std::fs::remove_dir_all(&root).unwrap();
+    let new = write(&root, 31, &HASHED);
+    let error = open(&address, &cache, options(4)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::AlreadyExists);
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "the cache {} holds another dataset (index {}) than {} (index {}); remove that folder \
+             or choose another local one",
+            cache.display(),
+            old.fingerprint(),
+            address,
+            new.fingerprint()
+        )
+    );
+
+    // And nobody to ask.
+    server.stop();
+    let error = open(&address, &cache, options(4)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Download);
+    let what = format!(
+        "the cached index {} is damaged: cannot download {}",
+        cache.join("index.json").display(),
+        address
+    );
+    assert!(error.to_string().starts_with(&what), "{error}");
+}
+
 #[test]
 fn readers_share_a_cache_with_room_for_three_shards() {
     let dir = tempfile::tempdir().unwrap();

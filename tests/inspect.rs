@@ -268,7 +268,7 @@ fn a_local_folder_that_is_none_or_holds_the_dataset_is_refused() {
     );
     assert!(!root.join("index.json").exists());
     assert_eq!(
-        inspect(&[path(&split), "http://host/x"]).fails(),
+        inspect(&[path(&split), "http://me:pw@host/x?key=y"]).fails(),
         "mds-inspect: the local folder http://host/x is a URL; give a folder of this machine; the remote comes first"
     );
 }

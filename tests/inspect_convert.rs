@@ -491,11 +491,6 @@ fn what_cannot_be_converted_is_one_clear_sentence() {
          in zstd:7, or none"
     );
     assert_eq!(
-        refused(&[&ids, "http://host/x", "--to", "parquet"]),
-        "mds-inspect: http://host/x is a URL, and Parquet is written to this machine; give a \
-         folder, and upload it when it is complete"
-    );
-    assert_eq!(
         refused(&[&format!("{ids}/index.json"), &out]),
         format!("mds-inspect: {ids}/index.json is the index of a dataset; give its folder")
     );

@@ -553,7 +553,6 @@ fn a_failed_upload_surfaces_and_leaves_no_index() {
     let cases = [
         ("shard.00002", StatusCode::SERVICE_UNAVAILABLE, ErrorKind::Upload),
         ("shard.00002", StatusCode::FORBIDDEN, ErrorKind::PermissionDenied),
-        ("index.json", StatusCode::INTERNAL_SERVER_ERROR, ErrorKind::Upload),
     ];
     for (part, code, kind) in cases {
         for threads in [1, 2] {
@@ -571,6 +570,56 @@ fn a_failed_upload_surfaces_and_leaves_no_index() {
             }
         }
     }
+}
+
+/// The last step fails, at either place: what took hours stays, and the error says where.
+#[test]
+fn without_an_index_the_shards_of_two_places_stay() {
+    let expected = expected(None);
+    for (fails_at_the_remote, there) in
+        [(true, "all shards and perhaps the index"), (false, "the whole dataset")]
+    {
+        let (store, dir) = (Store::start(), tempfile::tempdir().unwrap());
+        let local = dir.path().join("a");
+        let mut writer =
+            Writer::create(both(&local, &store.url), schema(), options(2, None)).unwrap();
+        write_rest(&mut writer).unwrap();
+        // A folder that has the name of the index: it cannot be written.
+        let in_the_way = local.join("index.json");
+        match fails_at_the_remote {
+            true => store.refuse(Some(("index.json", StatusCode::INTERNAL_SERVER_ERROR))),
+            false => std::fs::create_dir(&in_the_way).unwrap(),
+        }
+        let error = writer.finish().unwrap_err();
+        let text = error.to_string();
+        let begin = format!(
+            "dataset {0}: the remote {1} has {there}, and {0} all shards without an index, from \
+             which the writer can be resumed: cannot ",
+            local.display(),
+            store.url
+        );
+        assert!(text.starts_with(&begin), "{text}");
+        if !fails_at_the_remote {
+            std::fs::remove_dir(&in_the_way).unwrap();
+            assert!(text.ends_with("index.json; check the disk and try again"), "{text}");
+        }
+        assert_eq!(store.objects().contains_key("index.json"), !fails_at_the_remote);
+        assert_eq!(files(&local).len(), expected.len() - 1);
+
+        store.refuse(None);
+        let writer = Writer::resume(both(&local, &store.url), schema(), options(2, None)).unwrap();
+        assert_eq!(writer.samples(), SAMPLES);
+        writer.finish().unwrap();
+        assert!(files(&local) == expected && store.objects() == expected);
+    }
+    // A remote alone leaves nothing here.
+    let store = Store::start();
+    let mut writer = Writer::create(store.url.as_str(), schema(), options(1, None)).unwrap();
+    write_rest(&mut writer).unwrap();
+    store.refuse(Some(("index.json", StatusCode::INTERNAL_SERVER_ERROR)));
+    let error = writer.finish().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Upload);
+    assert!(error.to_string().contains("/index.json in 1 attempt(s)"), "{error}");
 }
 
 #[test]
@@ -650,4 +699,17 @@ fn paths_and_addresses_are_told_apart() {
     assert_eq!(Output::from("s3://bucket/x"), Output::Remote("s3://bucket/x".into()));
     assert_eq!(Output::from("./c4"), Output::Local(PathBuf::from("./c4")));
     assert_eq!(Output::from(Path::new("/c4")), Output::Local(PathBuf::from("/c4")));
+    // What only other tools write is no folder, with however many slashes.
+    for address in ["dbfs:/x", "oci:/b/x", "oci:b", "sftp:me:pw@h/x", "sftp:/h/x", "SFTP:h"] {
+        let out = Output::from(address);
+        assert_eq!(out, Output::Remote(address.into()));
+        let error = Writer::create(out, schema(), options(1, None)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+        let what = " is of a kind that is not read or written; ";
+        let shown = address.replace("me:pw@", "");
+        assert!(error.to_string().starts_with(&format!("the remote {shown}{what}")), "{error}");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let plain = format!("{}/dbfs:", dir.path().display());
+    assert_eq!(Output::from(plain.as_str()), Output::Local(plain.into()));
 }

@@ -12,12 +12,14 @@ mod early;
 mod faultd;
 mod herd;
 mod kills;
+mod redirects;
 mod scene;
 mod secrets;
 mod sharing;
 mod storms;
 #[path = "../support/mod.rs"]
 mod support;
+mod uploads;
 
 /// Does nothing unless another test starts it as a process of its own.
 #[test]

@@ -293,6 +293,8 @@ pub(crate) fn run_task() {
             of.parse().unwrap(),
             first.parse().unwrap(),
         ),
+        ["refused"] => crate::redirects::expect_refused(&remote, &local),
+        ["upload"] => crate::uploads::upload_both_ways(&remote),
         ["secrets"] => crate::secrets::run_every_error_path(&remote, &local),
         _ => panic!("{task}"),
     }

@@ -5,9 +5,11 @@
 //! in the middle of a body. `GET` and `HEAD` of `/FOLDER/NAME` serve the file of that name below
 //! the served folder, with `ETag`, `Range` and `If-Match`; that is also a read from a bucket called
 //! `FOLDER` for a client of S3 that puts the bucket into the path. `/credentials` hands out keys
-//! that expire, as the agent of a cloud does on each machine.
+//! that expire, as the agent of a cloud does on each machine. What it takes is in `uploads`.
 
 #![allow(dead_code, reason = "each test file uses its own part")]
+
+mod uploads;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -19,6 +21,9 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::sleep;
+
+pub(crate) use uploads::Taken;
+use uploads::Uploads;
 
 /// What is done to one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +56,9 @@ pub(crate) enum Fault {
     Redirect,
     /// Sends the client in circles.
     RedirectLoop,
+    /// An upload is taken and the connection reset before the answer. Of an upload, half of a body is
+    /// half of what the client sends, and slow is how it is taken.
+    LostAnswer,
 }
 
 /// Which requests of all fail.
@@ -58,6 +66,8 @@ pub(crate) enum Fault {
 struct Plan {
     /// Only paths that contain this.
     only: &'static str,
+    /// Only requests that change something.
+    only_uploads: bool,
     queue: VecDeque<Fault>,
     always: Option<Fault>,
     storm: Option<Storm>,
@@ -66,10 +76,23 @@ struct Plan {
     parts_up_to: Option<usize>,
 }
 
+/// What a request is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    Object,
+    /// So many bytes of an object.
+    Part(usize),
+    Upload,
+}
+
 impl Plan {
-    fn choose(&mut self, path: &str, part: Option<usize>) -> Option<Fault> {
-        let is_meant = |most| part.is_some_and(|bytes| bytes <= most);
-        if !path.contains(self.only) || !self.parts_up_to.is_none_or(is_meant) {
+    fn choose(&mut self, path: &str, asked: Asked) -> Option<Fault> {
+        let is_meant = match (self.only_uploads, self.parts_up_to) {
+            (true, _) => asked == Asked::Upload,
+            (_, Some(most)) => matches!(asked, Asked::Part(bytes) if bytes <= most),
+            (false, None) => true,
+        };
+        if !path.contains(self.only) || !is_meant {
             return None;
         }
         let of_path = self.by_path.iter().find(|(part, _)| path.contains(part));
@@ -128,6 +151,7 @@ struct Shared {
     /// How often the object of a path has changed.
     versions: Mutex<BTreeMap<String, u64>>,
     refused_keys: Mutex<usize>,
+    uploads: Mutex<Uploads>,
 }
 
 /// The server; stopped when dropped.
@@ -155,6 +179,7 @@ impl Faultd {
             requests: Mutex::default(),
             versions: Mutex::default(),
             refused_keys: Mutex::default(),
+            uploads: Mutex::default(),
         });
         let (stop, mut stopped) = tokio::sync::oneshot::channel();
         let state = Arc::clone(&shared);
@@ -201,6 +226,12 @@ impl Faultd {
         *locked(&self.shared.plan) = Plan { only, always: Some(fault), ..Plan::default() };
     }
 
+    /// Fails all uploads of paths that contain `only`.
+    pub(crate) fn always_uploads(&self, only: &'static str, fault: Fault) {
+        let always = Some(fault);
+        *locked(&self.shared.plan) = Plan { only, only_uploads: true, always, ..Plan::default() };
+    }
+
     /// Fails 30 % of the requests whose path contains `only`.
     pub(crate) fn storm(&self, only: &'static str, faults: &[Fault], seed: u64) {
         let storm = Storm { faults: faults.to_vec(), state: seed, block: vec![], next: 0 };
@@ -244,6 +275,11 @@ impl Faultd {
         self.requests().iter().filter(|(path, _)| path.contains(part)).map(|(_, n)| n).sum()
     }
 
+    /// The requests since the start that changed something, in their order.
+    pub(crate) fn taken(&self) -> Vec<Taken> {
+        locked(&self.shared.uploads).taken.clone()
+    }
+
     /// Forgets the requests so far.
     pub(crate) fn reset_requests(&self) {
         locked(&self.shared.requests).clear();
@@ -263,6 +299,7 @@ impl Drop for Faultd {
 struct Request {
     method: String,
     path: String,
+    query: String,
     headers: BTreeMap<String, String>,
 }
 
@@ -276,8 +313,12 @@ async fn connection(mut stream: TcpStream, shared: Arc<Shared>) {
     let _ = stream.set_nodelay(true);
     let mut pending = Vec::new();
     while let Ok(Some(request)) = read_request(&mut stream, &mut pending).await {
+        let served = match request.method.as_str() {
+            "GET" | "HEAD" => answer(&mut stream, &request, &shared).await,
+            _ => uploads::take(&mut stream, &mut pending, &request, &shared).await,
+        };
         // An error ends the connection: the client has gone or is to see it end.
-        if answer(&mut stream, &request, &shared).await.is_err() {
+        if served.is_err() {
             return;
         }
     }
@@ -301,19 +342,13 @@ async fn read_request(
     let mut first = lines.next().unwrap_or_default().split(' ');
     let method = first.next().unwrap_or_default().to_owned();
     let target = first.next().unwrap_or_default();
-    let path = target.split('?').next().unwrap_or_default().trim_start_matches('/').to_owned();
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    let (path, query) = (path.trim_start_matches('/').to_owned(), query.to_owned());
     let headers: BTreeMap<String, String> = lines
         .filter_map(|line| line.split_once(':'))
         .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
         .collect();
-    let length = headers.get("content-length").and_then(|n| n.parse().ok()).unwrap_or(0);
-    while pending.len() < length {
-        if stream.read_buf(pending).await? == 0 {
-            return Ok(None);
-        }
-    }
-    pending.drain(..length);
-    Ok(Some(Request { method, path, headers }))
+    Ok(Some(Request { method, path, query, headers }))
 }
 
 /// The end of a connection after an answer that was cut off on purpose.
@@ -331,8 +366,8 @@ async fn answer(stream: &mut TcpStream, request: &Request, shared: &Shared) -> i
         return refuse(stream, 403, "ExpiredToken").await;
     }
     let part = request.header("range").and_then(|header| range(header, usize::MAX));
-    let part = part.map(|(first, last)| last - first + 1);
-    let fault = locked(&shared.plan).choose(&request.path, part);
+    let asked = part.map_or(Asked::Object, |(first, last)| Asked::Part(last - first + 1));
+    let fault = locked(&shared.plan).choose(&request.path, asked);
     match fault {
         Some(Fault::Status(code)) => status(stream, code, "").await,
         Some(Fault::Refusal(code, text)) => refuse(stream, code, text).await,
@@ -355,7 +390,13 @@ async fn answer(stream: &mut TcpStream, request: &Request, shared: &Shared) -> i
 }
 
 async fn status(stream: &mut TcpStream, code: u16, body: &str) -> io::Result<()> {
-    let head = format!("HTTP/1.1 {code} Said So\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    status_with(stream, code, "", body).await
+}
+
+/// An answer with more headers, each with its line end.
+async fn status_with(stream: &mut TcpStream, code: u16, extra: &str, body: &str) -> io::Result<()> {
+    let length = body.len();
+    let head = format!("HTTP/1.1 {code} Said So\r\ncontent-length: {length}\r\n{extra}\r\n{body}");
     stream.write_all(head.as_bytes()).await
 }
 

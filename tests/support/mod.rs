@@ -55,13 +55,16 @@ pub(crate) fn write(dir: &Path, samples: u64, kind: &Kind) -> Index {
     writer.finish().unwrap()
 }
 
-/// All files below `dir` by their relative paths.
+/// All files below `dir` by their relative paths, but for what a cache notes of its index: a cache
+/// is to hold what the remote does.
 pub(crate) fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
     fn walk(root: &Path, dir: &Path, found: &mut BTreeMap<String, Vec<u8>>) {
         for entry in std::fs::read_dir(dir).unwrap() {
             let path = entry.unwrap().path();
             if path.is_dir() {
                 walk(root, &path, found);
+            } else if path.ends_with(".index.seal") {
+                continue;
             } else if let Ok(bytes) = std::fs::read(&path) {
                 let name = path.strip_prefix(root).unwrap().to_string_lossy().into_owned();
                 found.insert(name, bytes);

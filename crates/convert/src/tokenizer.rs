@@ -59,7 +59,8 @@ impl Tokenizer {
             return Self::from_file(&file, name_or_path);
         }
         if !is_hub_name(name_or_path) {
-            return Err(not_found(name_or_path, &format!("there is no {}", file.display())));
+            let file = mds::redacted(&file.to_string_lossy());
+            return Err(not_found(&mds::redacted(name_or_path), &format!("there is no {file}")));
         }
         let here = file;
         let file = fetch(name_or_path).map_err(|error| match error.kind() {

@@ -2,14 +2,14 @@
 //!
 //! The token is a password. It is sent to the endpoint's own origin only, over TLS (or to
 //! this machine), and on the first request only: redirects, which lead to other people's
-//! storage, are followed by hand and without it. The rules are in `access`.
+//! storage, are followed by hand and without it. The rules are in [`access`].
 
-mod access;
 mod reader;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use mds::storage::access;
 use reqwest::header::{AUTHORIZATION, HeaderValue, LINK, LOCATION, RANGE};
 use reqwest::{Response, StatusCode};
 use serde::Deserialize;
@@ -105,7 +105,10 @@ impl Hub {
         let url = url.filter(|u| matches!(u.scheme(), "http" | "https") && u.has_host());
         let endpoint = url.ok_or_else(|| {
             Error::invalid(
-                format!("HF_ENDPOINT is {endpoint:?}, which is not an http or https address"),
+                format!(
+                    "HF_ENDPOINT is {:?}, which is not an http or https address",
+                    mds::redacted(endpoint)
+                ),
                 format!("set it to one such as {DEFAULT_ENDPOINT}, or unset it"),
             )
         })?;
@@ -127,6 +130,7 @@ impl Hub {
         let http =
             http.build().map_err(|e| hub_error(format!("cannot start an HTTP client: {e}")))?;
         if token.is_some() && !access::is_private(&endpoint) {
+            let endpoint = shown(&endpoint);
             tracing::warn!("HF_TOKEN is not sent: {endpoint} is plain http and not this machine");
         }
         Ok(Self { inner: Arc::new(Inner { endpoint, token, retry, http, runtime }) })
@@ -139,14 +143,16 @@ impl Hub {
         self.inner.endpoint.port().map_or_else(|| host.clone(), |port| format!("{host}_{port}"))
     }
 
-    /// The address of `path` below the endpoint.
+    /// The address of `path` below the endpoint, as messages print it: without a user name and a
+    /// password.
     pub fn address(&self, path: &str) -> String {
-        format!("{}/{path}", self.inner.endpoint.as_str().trim_end_matches('/'))
+        format!("{}/{path}", shown(&self.inner.endpoint).trim_end_matches('/'))
     }
 
     fn url(&self, path: &str) -> Result<Url> {
-        let address = self.address(path);
-        Url::parse(&address).map_err(|e| Error::internal(&format!("{address}: {e}")))
+        let address = format!("{}/{path}", self.inner.endpoint.as_str().trim_end_matches('/'));
+        let internal = |e| Error::internal(&format!("{}: {e}", self.address(path)));
+        Url::parse(&address).map_err(internal)
     }
 
     /// The files of the folder `folder` (empty for the root) of a dataset repository, in the

@@ -9,7 +9,7 @@ const KINDS: &str = ".json, .jsonl, .json.gz, .jsonl.gz or .zst";
 
 /// What [`super::files_of_split`] does where there is a source.
 pub(super) fn of_split(source: &str, split: Split, alone: bool) -> Result<Vec<SourceFile>> {
-    let paths = candidates(source)?;
+    let (paths, shown) = (candidates(source)?, mds::redacted(source));
     let split_of = |path: &PathBuf| Split::of_hub_name(&name_of(path));
     let chosen: Vec<PathBuf> =
         if paths.iter().any(|path| split_of(path).is_some()) && !(alone && paths.len() == 1) {
@@ -18,14 +18,14 @@ pub(super) fn of_split(source: &str, split: Split, alone: bool) -> Result<Vec<So
             paths
         } else {
             return Err(Error::invalid(
-                format!("nothing in the file names of {source} tells one split from another"),
+                format!("nothing in the file names of {shown} tells one split from another"),
                 format!(
                     "name one split, such as --splits {split}, and convert each from its own files"
                 ),
             ));
         };
     if chosen.is_empty() {
-        let what = format!("{source} holds no file of split {split} ({}*)", split.hub_prefix());
+        let what = format!("{shown} holds no file of split {split} ({}*)", split.hub_prefix());
         return Err(Error::new(ErrorKind::NotFound, what, "name another source or other --splits"));
     }
     chosen.into_iter().map(describe).collect()
@@ -40,12 +40,14 @@ fn candidates(source: &str) -> Result<Vec<PathBuf>> {
     if path.exists() {
         return Ok(vec![path.to_owned()]);
     }
+    // Somebody may give an address with its keys.
+    let shown = mds::redacted(source);
     if !source.contains(['*', '?', '[']) {
-        let what = format!("source {source} not found");
+        let what = format!("source {shown} not found");
         return Err(Error::new(ErrorKind::NotFound, what, "check the path"));
     }
     let pattern = glob::glob(source).map_err(|e| {
-        Error::invalid(format!("--source {source}: not a pattern: {e}"), "correct or quote it")
+        Error::invalid(format!("--source {shown}: not a pattern: {e}"), "correct or quote it")
     })?;
     let mut paths = Vec::new();
     for entry in pattern {
@@ -55,7 +57,7 @@ fn candidates(source: &str) -> Result<Vec<PathBuf>> {
         }
     }
     if paths.is_empty() {
-        let what = format!("no file matches {source} and ends in {KINDS}");
+        let what = format!("no file matches {shown} and ends in {KINDS}");
         return Err(Error::new(ErrorKind::NotFound, what, "check the pattern"));
     }
     paths.sort();
@@ -201,6 +203,11 @@ mod tests {
         assert_eq!(
             names(&format!("{source}/no"), Split::Val, true).unwrap_err(),
             format!("source {source}/no not found; check the path")
+        );
+        assert_eq!(
+            names("s3://me:pw@b/c4?secret_access_key=x", Split::Val, true).unwrap_err(),
+            "no file matches s3://b/c4 and ends in .json, .jsonl, .json.gz, .jsonl.gz or .zst; \
+             check the pattern"
         );
         assert_eq!(
             names(&format!("{source}/*.jsonl"), Split::Val, true).unwrap_err(),

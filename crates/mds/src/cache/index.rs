@@ -58,7 +58,7 @@ fn join(dir: &Path, remote: &Remote, options: &CacheOptions) -> Result<(Index, I
     let path = dir.join(Index::FILE_NAME);
     let first = FileLock::acquire(&lock_path(&path), lock_limit(options), &Stop::new())?;
     let use_path = use_path(dir, remote);
-    if !is_held(&use_path)? {
+    if !is_held(&use_path)? || cached(dir)?.is_some_and(|cached| cached.is_damaged()) {
         compare(dir, remote, options.index)?;
     }
     let in_use = hold(use_path)?;
@@ -74,9 +74,11 @@ fn compare(dir: &Path, remote: &Remote, options: IndexOptions) -> Result<()> {
         Ok((text, index)) => keep(dir, remote, &text, &index, options),
         // A remote that cannot be reached does not stop a run whose cache has what it needs.
         Err(unreachable) if unreachable.kind() == ErrorKind::Download => {
-            let cached = read(dir)?;
-            if cached.is_none_or(|text| Index::parse_with(&text, options).is_err()) {
-                return Err(unreachable);
+            let Some(cached) = cached(dir)? else { return Err(unreachable) };
+            if cached.is_damaged() || Index::parse_with(&cached.text, options).is_err() {
+                let path = dir.join(Index::FILE_NAME);
+                let what = format!("the cached index {} is damaged", path.display());
+                return Err(unreachable.within(what));
             }
             tracing::warn!(
                 remote = remote.address(),
@@ -87,6 +89,66 @@ fn compare(dir: &Path, remote: &Remote, options: IndexOptions) -> Result<()> {
         }
         Err(error) => Err(error),
     }
+}
+
+/// What lies in a cache.
+struct Cached {
+    text: Vec<u8>,
+    /// `None` if no process of ours put the index there, or the seal is damaged too.
+    seal: Option<Seal>,
+}
+
+impl Cached {
+    /// Whether the index is not the one that was put there.
+    fn is_damaged(&self) -> bool {
+        self.seal.as_ref().is_some_and(|seal| seal.text != Seal::hash(&self.text))
+    }
+}
+
+fn cached(dir: &Path) -> Result<Option<Cached>> {
+    let Some(text) = read(dir)? else { return Ok(None) };
+    Ok(Some(Cached { text, seal: Seal::read(dir)? }))
+}
+
+/// What is known of an index besides its text.
+struct Seal {
+    /// The fingerprint of the index.
+    dataset: String,
+    /// The hash of its text.
+    text: String,
+}
+
+impl Seal {
+    const FILE_NAME: &str = ".index.seal";
+
+    fn hash(text: &[u8]) -> String {
+        HashAlgorithm::Xxh3_128.hex(text)
+    }
+
+    fn read(dir: &Path) -> Result<Option<Self>> {
+        const MAX_BYTES: u64 = 100;
+        let path = not_out_of(dir, dir.join(Self::FILE_NAME))?;
+        let seal = match regular::read_at_most(&path, MAX_BYTES) {
+            Ok(seal) => seal,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(Error::io(e, format!("cannot read {}", path.display()))),
+        };
+        let is_hash = |text: &str| text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit());
+        let parts = str::from_utf8(&seal).ok().and_then(|seal| seal.split_once(' '));
+        let whole = parts.filter(|(dataset, text)| is_hash(dataset) && is_hash(text));
+        Ok(whole.map(|(dataset, text)| Self { dataset: dataset.into(), text: text.into() }))
+    }
+
+    fn publish(dir: &Path, dataset: &str, text: &[u8]) -> Result<()> {
+        let seal = format!("{dataset} {}", Self::hash(text));
+        publish(&dir.join(Self::FILE_NAME), seal.as_bytes())
+    }
+}
+
+/// The files beside the shards that a cache has.
+pub(super) fn own_files(dir: &Path) -> [PathBuf; 2] {
+    // The index first: without it, nothing that is left is taken for a dataset.
+    [Index::FILE_NAME, Seal::FILE_NAME].map(|name| dir.join(name))
 }
 
 /// Files that say who uses a cache begin so.
@@ -144,7 +206,7 @@ fn fetch(remote: &Remote, options: IndexOptions) -> Result<(Vec<u8>, Index)> {
     Ok((text, index))
 }
 
-/// Puts the remote's index into the cache, unless the cache already belongs to another dataset.
+/// Puts the remote's index into the cache, unless the cache belongs to another dataset.
 fn keep(
     dir: &Path,
     remote: &Remote,
@@ -153,28 +215,37 @@ fn keep(
     options: IndexOptions,
 ) -> Result<()> {
     let path = dir.join(Index::FILE_NAME);
-    match read(dir)? {
-        Some(cached) if cached == text => return Ok(()),
-        Some(cached) => match Index::parse_with(&cached, options) {
-            Ok(other) if other.fingerprint() == index.fingerprint() => return Ok(()),
-            Ok(other) => {
-                return Err(Error::new(
-                    ErrorKind::AlreadyExists,
-                    format!(
-                        "the cache {} holds another dataset (index {}) than {} (index {})",
-                        dir.display(),
-                        other.fingerprint(),
-                        remote.address(),
-                        index.fingerprint()
-                    ),
-                    "remove that folder or choose another local one",
-                ));
-            }
-            // Shards in this folder are still checked one by one before they are trusted.
-            Err(_) => tracing::warn!(file = %path.display(), "replacing a damaged cached index"),
-        },
-        None => {}
+    let fingerprint = index.fingerprint();
+    if let Some(cached) = cached(dir)? {
+        let parsed = Index::parse_with(&cached.text, options).ok();
+        let found = parsed.map(|index| index.fingerprint());
+        let is_same = found.as_ref() == Some(&fingerprint);
+        if is_same && !cached.is_damaged() {
+            return match cached.seal {
+                Some(_) => Ok(()),
+                None => Seal::publish(dir, &fingerprint, &cached.text),
+            };
+        }
+        // Whose shards these are. Nobody knows if there is no seal and the index cannot be read;
+        // each shard is checked before it is trusted.
+        let whose = cached.seal.map(|seal| seal.dataset).or(found);
+        if let Some(other) = whose.filter(|whose| !is_same && *whose != fingerprint) {
+            return Err(Error::new(
+                ErrorKind::AlreadyExists,
+                format!(
+                    "the cache {} holds another dataset (index {other}) than {} (index \
+                     {fingerprint})",
+                    dir.display(),
+                    remote.address(),
+                ),
+                "remove that folder or choose another local one",
+            ));
+        }
+        tracing::warn!(file = %path.display(), "replacing a damaged cached index");
     }
+    // The seal first: if the process dies between the two, the index that is there does not fit it
+    // and is replaced.
+    Seal::publish(dir, &fingerprint, text)?;
     publish(&path, text)
 }
 

@@ -198,8 +198,7 @@ impl CachedDataset {
             ));
         }
         let mut folders = vec![self.folder.clone()];
-        // The index first: without it, nothing that is left is taken for a dataset.
-        remove(&index_path)?;
+        index::own_files(&self.folder).iter().try_for_each(|path| remove(path))?;
         for shard in &self.index.shards {
             for path in files(&self.folder, shard)? {
                 remove(&path)?;

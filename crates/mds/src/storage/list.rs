@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use futures::TryStreamExt;
+use object_store::ObjectMeta;
 
 use super::{Connection, Remote, Root, Service, Stop};
 use crate::error::{Error, ErrorKind, Result};
@@ -45,13 +46,41 @@ impl Remote {
         Ok(outermost)
     }
 
-    fn list_objects(&self, connection: &Connection, name: &str) -> Result<Vec<String>> {
-        if connection.service != Service::Cloud {
-            return Err(Error::unsupported(
-                format!("{} cannot list its folders", self.shown),
-                "name the folders, or work on the storage behind the web server",
-            ));
+    /// The objects directly in this folder with their sizes in bytes, by name.
+    ///
+    /// # Errors
+    /// As [`folders_with`](Self::folders_with).
+    pub fn objects(&self) -> Result<Vec<(String, u64)>> {
+        let mut found = match &self.root {
+            Root::Folder(folder) => files(folder)?,
+            Root::Store(connection) => {
+                self.refuse_to_list(connection)?;
+                let (store, prefix) = (Arc::clone(&connection.store), connection.prefix.clone());
+                let list = async move { store.list_with_delimiter(Some(&prefix)).await };
+                let listed = self.wait(list, &Stop::new())?;
+                let listed = listed.map_err(|error| self.failed(&self.shown, &error))?;
+                let named = |object: ObjectMeta| {
+                    Some((object.location.filename()?.to_owned(), object.size))
+                };
+                listed.objects.into_iter().filter_map(named).collect()
+            }
+        };
+        found.sort();
+        Ok(found)
+    }
+
+    fn refuse_to_list(&self, connection: &Connection) -> Result<()> {
+        if connection.service == Service::Cloud {
+            return Ok(());
         }
+        Err(Error::unsupported(
+            format!("{} cannot list its folders", self.shown),
+            "name the folders, or work on the storage behind the web server",
+        ))
+    }
+
+    fn list_objects(&self, connection: &Connection, name: &str) -> Result<Vec<String>> {
+        self.refuse_to_list(connection)?;
         let (store, prefix) = (Arc::clone(&connection.store), connection.prefix.clone());
         let suffix = format!("/{name}");
         let list = async move {
@@ -69,6 +98,22 @@ impl Remote {
         let listed = self.wait(list, &Stop::new())?;
         listed.map_err(|error| self.failed(&self.shown, &error))
     }
+}
+
+/// The names and sizes of the files in a folder.
+fn files(folder: &Path) -> Result<Vec<(String, u64)>> {
+    let unreadable = |e: io::Error| Error::io(e, format!("cannot list {}", folder.display()));
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).map_err(unreadable)? {
+        let entry = entry.map_err(unreadable)?;
+        let metadata = entry.path().metadata().map_err(unreadable)?;
+        if metadata.is_file()
+            && let Ok(name) = entry.file_name().into_string()
+        {
+            found.push((name, metadata.len()));
+        }
+    }
+    Ok(found)
 }
 
 /// The names of the folders in a folder. Symbolic links are not followed.

@@ -33,20 +33,28 @@ const READ_BY_OTHERS: &[(&str, &str)] = &[
     ("alipan:", "copy the dataset to a folder or to an object store with an S3 endpoint"),
 ];
 
+/// The scheme of an address that other tools read, and what to use instead. With any number of
+/// slashes: the reference writes `dbfs:/path`, and one that was forgotten makes no folder of it.
+fn read_by_others(address: &str) -> Option<&'static (&'static str, &'static str)> {
+    READ_BY_OTHERS.iter().find(|(scheme, _)| {
+        address.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme))
+    })
+}
+
 fn refuse_what_others_read(address: &str) -> Result<()> {
-    let is_scheme_of = |(scheme, _): &&(&str, &str)| {
-        // `dbfs:/path` is how the reference writes it; the others need both slashes to be URLs.
-        let slashes = if *scheme == "dbfs:" { "/" } else { "//" };
-        let rest = address.get(..scheme.len()).filter(|start| start.eq_ignore_ascii_case(scheme));
-        rest.is_some() && address[scheme.len()..].starts_with(slashes)
-    };
-    match READ_BY_OTHERS.iter().find(is_scheme_of) {
+    match read_by_others(address) {
         None => Ok(()),
         Some((_, instead)) => Err(Error::unsupported(
             format!("the remote {} is of a kind that is not read or written", redacted(address)),
             *instead,
         )),
     }
+}
+
+/// Whether a text is meant as the address of a remote and not as a path, be it one that is refused
+/// in the end.
+pub(crate) fn is_address(text: &str) -> bool {
+    text.contains("://") || read_by_others(text).is_some()
 }
 
 /// Whether the query of an address is a list of options. That of a web server is part of what is
@@ -227,7 +235,18 @@ pub fn redacted(address: &str) -> String {
             let end = address.find(['?', '#']).unwrap_or(address.len());
             redact(&address[..end])
         }
-        _ => redact(address),
+        _ => match read_by_others(address) {
+            // With one slash or none it may hold a password all the same.
+            Some((scheme, _)) => {
+                let (scheme, rest) = address.split_at(scheme.len());
+                let path = rest.trim_start_matches('/');
+                let slashes = &rest[..rest.len() - path.len()];
+                let end = path.find(['?', '#']).unwrap_or(path.len());
+                let shown = redact(&format!("://{}", &path[..end]));
+                format!("{scheme}{slashes}{}", shown.trim_start_matches("://"))
+            }
+            None => redact(address),
+        },
     }
 }
 
@@ -321,6 +340,8 @@ mod tests {
     fn what_others_read_is_refused_by_name() {
         for address in
             ["oci://b@n/x", "sftp://me:hunter2@h/x", "dbfs:/x", "dbfs://x", "DBFS:/Volumes"]
+                .into_iter()
+                .chain(["oci:/b/x", "oci:b/x", "sftp:/me:hunter2@h/x", "sftp:h", "dbfs:x"])
         {
             let error = Location::parse(address).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Unsupported, "{address}");
@@ -350,7 +371,7 @@ mod tests {
              such as ?access_key_id=...&secret_access_key=..., or by the environment"
         );
         // A folder may be called so.
-        assert_eq!(Location::parse("sftp:x").unwrap(), Location::Folder("sftp:x".into()));
+        assert_eq!(Location::parse("./sftp:x").unwrap(), Location::Folder("./sftp:x".into()));
     }
 
     #[test]
@@ -362,6 +383,8 @@ mod tests {
             "abfss://data@acc.dfs.core.windows.net/c4"
         );
         assert_eq!(redacted("./a?b"), "./a?b");
+        assert_eq!(redacted("sftp:/me:pw@h/c4?x=y"), "sftp:/h/c4");
+        assert_eq!(redacted("dbfs:/mnt/c4"), "dbfs:/mnt/c4");
         assert_eq!(redacted("s3://KEY:sec/ret@bucket/c4"), "s3://bucket/c4");
         assert_eq!(redacted("http://h:80/a@b"), "http://h:80/a@b");
     }

@@ -34,36 +34,39 @@
 //! The calls block. Network remotes share one small async runtime per process, which the first of
 //! them starts; the calls may come from any thread, inside another runtime too.
 
+pub mod access;
 mod connect;
 mod download;
 mod list;
 mod location;
 mod options;
+mod part;
+mod runtime;
 mod stop;
 mod upload;
 
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
-use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures::future::{Either, select};
-use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::regular;
 use crate::shard::not_out_of;
-use connect::{Connection, Service};
+use connect::{Connection, RefusedRedirect, Service};
 pub(crate) use download::Version;
-use download::{Download, Event, Failure, PartOfObject, Sink};
-pub(crate) use location::{Location, check_split, redact};
+use download::{Download, Event, Failure, Sink};
+pub(crate) use location::{Location, check_split, is_address, redact};
 pub use location::{join, redacted};
 use options::AddressOptions;
+pub(crate) use part::PartOnItsWay;
+use runtime::runtime;
 pub(crate) use stop::Stop;
 
 /// How long and how often to try.
@@ -84,7 +87,8 @@ impl Default for RemoteOptions {
     }
 }
 
-/// A folder of objects, on this machine or behind a URL.
+/// A folder of objects, on this machine or behind a URL. An object without a name is the one that
+/// the address itself names.
 ///
 /// `Debug` shows its address without options and password.
 #[derive(Clone)]
@@ -194,39 +198,20 @@ impl Remote {
         Ok(bytes)
     }
 
-    /// Bytes `range` of the object `name`, `None` if the remote gives whole objects alone.
+    /// Writes the object `name` into a new file at `path`, or over an old one, and returns its
+    /// length in bytes.
     ///
     /// # Errors
-    /// As [`get`](Self::get); [`Download`](ErrorKind::Download) or, for a folder,
-    /// [`Io`](ErrorKind::Io) if the object ends before the range.
-    pub fn get_range(&self, name: &str, range: Range<u64>) -> Result<Option<Vec<u8>>> {
-        if range.is_empty() {
-            return Ok(Some(Vec::new()));
-        }
-        let part = self.start_part(name, range, None, Duration::MAX)?;
-        Ok(part.finish(&Stop::new())?.map(|(bytes, _)| bytes))
-    }
-
-    /// Has bytes `range` of the object `name` come, of the given version if there is one. Several
-    /// parts may be on their way at a time.
-    pub(crate) fn start_part<'a>(
-        &'a self,
-        name: &'a str,
-        range: Range<u64>,
-        version: Option<Version>,
-        limit: Duration,
-    ) -> Result<PartOnItsWay<'a>> {
-        let running = match &self.root {
-            Root::Folder(_) => None,
-            Root::Store(connection) => {
-                let (range, version) = (range.clone(), version.clone());
-                Some(self.start(connection, name, |download| async move {
-                    // What is late is given up: its channel closes.
-                    let _ = tokio::time::timeout(limit, download.range(range, version)).await;
-                })?)
-            }
-        };
-        Ok(PartOnItsWay { remote: self, name, range, version, running })
+    /// As [`get`](Self::get), and [`Io`](ErrorKind::Io) if the file cannot be written. There is
+    /// then none at `path`.
+    pub fn get_file(&self, name: &str, path: &Path) -> Result<u64> {
+        let unwritable = |e| Error::io(e, format!("cannot write {}", path.display()));
+        // One of unknown size comes in parts.
+        let mut file = File::create(path).map_err(unwritable)?;
+        let received = self.copy(name, &mut file, u64::MAX, true, &Stop::new());
+        received.inspect_err(|_| {
+            let _ = std::fs::remove_file(path);
+        })
     }
 
     /// Writes the object `name` to `file`, from its start, and returns its length in bytes. The
@@ -255,7 +240,7 @@ impl Remote {
         stop.check()?;
         match &self.root {
             Root::Folder(folder) => {
-                let path = not_out_of(folder, folder.join(name))?;
+                let path = not_out_of(folder, path_in(folder, name))?;
                 self.copy_file(&path, sink, max_bytes, stop)
             }
             Root::Store(connection) => {
@@ -334,7 +319,8 @@ impl Remote {
 
     /// The address of an object, for messages.
     fn object(&self, name: &str) -> String {
-        format!("{}/{name}", self.shown.trim_end_matches('/'))
+        let folder = self.shown.trim_end_matches('/');
+        if name.is_empty() { folder.to_owned() } else { format!("{folder}/{name}") }
     }
 
     fn not_received(&self, object: &str, max_bytes: u64, failure: &Failure) -> Error {
@@ -364,6 +350,14 @@ impl Remote {
     /// One sentence of one line for a failure of `object_store`.
     fn failed(&self, object: &str, error: &object_store::Error) -> Error {
         use object_store::Error as E;
+        if let Some(refused) = RefusedRedirect::cause(error) {
+            return Error::new(
+                ErrorKind::Download,
+                format!("{object} was not downloaded: {refused}"),
+                "check HF_ENDPOINT: what begins with https does not go on without it, and nothing \
+                 leads from elsewhere into this machine",
+            );
+        }
         let (kind, what, remedy) = match error {
             E::NotFound { .. } => {
                 let what = format!("{object} does not exist");
@@ -396,46 +390,6 @@ impl Remote {
     }
 }
 
-/// A part of an object that is asked for.
-pub(crate) struct PartOnItsWay<'a> {
-    remote: &'a Remote,
-    name: &'a str,
-    range: Range<u64>,
-    version: Option<Version>,
-    /// `None` where a folder has it.
-    running: Option<Running>,
-}
-
-impl PartOnItsWay<'_> {
-    /// Waits for the part: its bytes and the version that they are of. `None` if the remote gives
-    /// whole objects alone.
-    pub(crate) fn finish(self, stop: &Stop) -> Result<Option<(Vec<u8>, Version)>> {
-        let Self { remote, name, range, version, running } = self;
-        let mut sink = PartOfObject::from(range.start);
-        let received = match (running, &remote.root) {
-            (Some(running), _) => running.drain(&mut sink, stop)?,
-            (None, Root::Folder(folder)) => {
-                let path = not_out_of(folder, folder.join(name))?;
-                read_part(&path, &range, &mut sink)
-                    .map_err(|e| Error::io(e, format!("cannot read {}", path.display())))?;
-                match (&version, &sink.version) {
-                    (Some(wanted), Some(found)) if wanted != found => Err(Failure::Changed),
-                    _ => Ok(0),
-                }
-            }
-            (None, Root::Store(_)) => Err(Failure::GivenUp),
-        };
-        match received {
-            Ok(_) => Ok(sink.version.map(|version| (sink.bytes, version))),
-            Err(Failure::NoRanges) => Ok(None),
-            Err(failure) => {
-                let length = range.end - range.start;
-                Err(remote.not_received(&remote.object(name), length, &failure))
-            }
-        }
-    }
-}
-
 /// A download that is on its way.
 struct Running {
     events: mpsc::Receiver<Event>,
@@ -463,16 +417,9 @@ impl Running {
     }
 }
 
-/// Reads a part of a file of this machine.
-fn read_part(path: &Path, range: &Range<u64>, sink: &mut PartOfObject) -> io::Result<()> {
-    let file = regular::open(path)?;
-    let metadata = file.metadata()?;
-    if range.end > metadata.len() {
-        return Err(io::ErrorKind::UnexpectedEof.into());
-    }
-    sink.of(Version::of_file(&metadata));
-    sink.bytes.resize(usize::try_from(range.end - range.start).map_err(io::Error::other)?, 0);
-    std::os::unix::fs::FileExt::read_exact_at(&file, &mut sink.bytes, range.start)
+/// The file `name` in a folder, or what the folder itself names.
+fn path_in(folder: &Path, name: &str) -> PathBuf {
+    if name.is_empty() { folder.to_path_buf() } else { folder.join(name) }
 }
 
 struct AbortOnDrop(tokio::task::AbortHandle);
@@ -520,25 +467,6 @@ fn reason(error: &object_store::Error, options: &AddressOptions) -> String {
         cause = error.source();
     }
     options.scrub(text.split_whitespace().collect::<Vec<_>>().join(" "))
-}
-
-/// The runtime of all network remotes of this process. Its two threads sleep while idle.
-fn runtime() -> Result<&'static Runtime> {
-    static RUNTIME: OnceLock<io::Result<Runtime>> = OnceLock::new();
-    let started = RUNTIME.get_or_init(|| {
-        tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .thread_name("mds-download")
-            .enable_all()
-            .build()
-    });
-    started.as_ref().map_err(|e| {
-        Error::new(
-            ErrorKind::Io,
-            format!("cannot start the download threads ({e})"),
-            "raise the limit on threads",
-        )
-    })
 }
 
 #[cfg(test)]

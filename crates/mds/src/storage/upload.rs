@@ -17,7 +17,8 @@ use object_store::{ObjectStore, ObjectStoreExt, WriteMultipart};
 use tokio::io::AsyncReadExt;
 use tokio::time::timeout;
 
-use super::{AbortOnDrop, Connection, Remote, Root, Service, Stop, connect, is_denied, runtime};
+use super::runtime::runtime;
+use super::{AbortOnDrop, Connection, Remote, Root, Service, Stop, connect, is_denied, path_in};
 use crate::durable;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -39,7 +40,7 @@ impl Remote {
         let bytes = bytes.into();
         match &self.root {
             Root::Folder(folder) => {
-                in_folder(&folder.join(name), |path| durable::replace(path, &bytes))
+                in_folder(&path_in(folder, name), |path| durable::replace(path, &bytes))
             }
             Root::Store(connection) => {
                 self.refuse_hub(connection)?;
@@ -64,7 +65,7 @@ impl Remote {
     pub(crate) fn put_file_until(&self, name: &str, path: &Path, stop: &Stop) -> Result<()> {
         stop.check()?;
         match &self.root {
-            Root::Folder(folder) => in_folder(&folder.join(name), |to| durable::copy(path, to)),
+            Root::Folder(folder) => in_folder(&path_in(folder, name), |to| durable::copy(path, to)),
             Root::Store(connection) => {
                 self.refuse_hub(connection)?;
                 let (store, to) = (Arc::clone(&connection.store), connection.path(name));
@@ -81,6 +82,33 @@ impl Remote {
         }
     }
 
+    /// Removes the object `name`, if it is there.
+    ///
+    /// # Errors
+    /// [`PermissionDenied`](ErrorKind::PermissionDenied) at once,
+    /// [`Upload`](ErrorKind::Upload) after the last attempt, and as the file system fails.
+    pub fn delete(&self, name: &str) -> Result<()> {
+        match &self.root {
+            Root::Folder(folder) => match std::fs::remove_file(path_in(folder, name)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    let path = path_in(folder, name);
+                    Err(Error::io(error, format!("cannot remove {}", path.display())))
+                }
+                _ => Ok(()),
+            },
+            Root::Store(connection) => {
+                self.refuse_hub(connection)?;
+                let (store, path) = (Arc::clone(&connection.store), connection.path(name));
+                let limit = connect::request_limit(&self.options);
+                let work = async move { timely(limit, store.delete(&path)).await };
+                match self.wait(work, &Stop::new())? {
+                    Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+                    Err(error) => Err(self.refused(name, &error)),
+                }
+            }
+        }
+    }
+
     /// The size of the object `name` in bytes, `None` if there is no such object.
     ///
     /// # Errors
@@ -90,7 +118,7 @@ impl Remote {
     pub fn size(&self, name: &str) -> Result<Option<u64>> {
         match &self.root {
             Root::Folder(folder) => {
-                let path = folder.join(name);
+                let path = path_in(folder, name);
                 match std::fs::metadata(&path) {
                     Ok(metadata) => Ok(Some(metadata.len())),
                     Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -295,6 +323,42 @@ mod tests {
                 remote.put_file("large", &file).unwrap();
                 assert!(remote.get("large", 1 << 30).unwrap() == bytes, "{size}");
             }
+        }
+    }
+
+    #[test]
+    fn objects_are_listed_and_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let on_disk = Remote::open(dir.path().to_str().unwrap(), RemoteOptions::default()).unwrap();
+        for remote in [on_disk, in_memory().0] {
+            for name in ["b", "a c", "deep/d"] {
+                remote.put(name, name.to_owned()).unwrap();
+            }
+            assert_eq!(remote.objects().unwrap(), [("a c".to_owned(), 3), ("b".to_owned(), 1)]);
+            for _ in 0..2 {
+                remote.delete("b").unwrap();
+            }
+            assert_eq!(remote.objects().unwrap(), [("a c".to_owned(), 3)]);
+        }
+    }
+
+    #[test]
+    fn an_object_may_be_the_address_itself() {
+        let dir = tempfile::tempdir().unwrap();
+        let (here, copy) = (dir.path().join("x"), dir.path().join("copy"));
+        let on_disk = Remote::open(here.to_str().unwrap(), RemoteOptions::default()).unwrap();
+        for remote in [on_disk, in_memory().0] {
+            assert_eq!(remote.size("").unwrap(), None);
+            remote.put("", "one").unwrap();
+            assert_eq!(remote.size("").unwrap(), Some(3));
+            assert_eq!(remote.get_file("", &copy).unwrap(), 3);
+            assert_eq!(std::fs::read(&copy).unwrap(), b"one");
+            remote.delete("").unwrap();
+            let error = remote.get_file("", &copy).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::NotFound);
+            assert!(!copy.exists());
+            let shown = remote.address().trim_end_matches('/');
+            assert!(!error.to_string().contains(&format!("{shown}/;")), "{error}");
         }
     }
 

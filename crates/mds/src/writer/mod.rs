@@ -339,9 +339,10 @@ impl Writer {
     /// Publishes the last shard and then the index, which makes the output a dataset.
     ///
     /// # Errors
-    /// As the file system or the remote fails; there is then no index. (With a folder and a remote
+    /// As the file system or the remote fails; there is then no index. With a folder and a remote
     /// the index goes to the remote first: if only the folder's cannot be written, the remote is
-    /// complete.)
+    /// complete. The shards in the folder then stay for [`resume`](Self::resume), and the error
+    /// says what is where.
     pub fn finish(mut self) -> Result<Index> {
         let index = self.complete().map_err(|error| error.in_dataset(self.place.shown()))?;
         self.keep = true;
@@ -356,7 +357,11 @@ impl Writer {
         let shards = self.pool.finish().inspect_err(|_| self.failed = true)?;
         let index = Index { shards };
         let published = self.place.publish_index(&index.to_json());
-        published.inspect_err(|_| self.place.remove_index())?;
+        published.inspect_err(|_| {
+            self.place.remove_index();
+            // The remote may have all of it: then the folder lacks no more than the index.
+            self.keep |= self.place.is_both();
+        })?;
         Ok(index)
     }
 

@@ -9,13 +9,14 @@ use tempfile::TempDir;
 
 use crate::durable;
 use crate::format::Index;
-use crate::storage::{Remote, RemoteOptions, redacted};
+use crate::storage::{Remote, RemoteOptions, is_address, redacted};
 use crate::{Error, ErrorKind, Result};
 
 /// Where a [`Writer`](super::Writer) puts its dataset.
 ///
 /// A path is [`Local`](Self::Local); a text is [`Remote`](Self::Remote) if it reads
-/// `scheme://...`, else `Local`. `Debug` shows addresses without their options.
+/// `scheme://...` or begins as the addresses do that only other tools write (`dbfs:/...`), which
+/// [`Remote::open`] refuses by name; else `Local`. `Debug` shows addresses without their options.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Output {
     /// A folder of this machine, created with its parents.
@@ -65,7 +66,7 @@ impl From<&Path> for Output {
 
 impl From<String> for Output {
     fn from(address: String) -> Self {
-        if address.contains("://") { Self::Remote(address) } else { Self::Local(address.into()) }
+        if is_address(&address) { Self::Remote(address) } else { Self::Local(address.into()) }
     }
 }
 
@@ -153,11 +154,19 @@ impl Place {
     /// folder with an index says that all is done.
     pub(super) fn publish_index(&self, text: &str) -> Result<()> {
         if let Some(remote) = &self.remote {
-            remote.put(Index::FILE_NAME, text.to_owned())?;
+            let put = remote.put(Index::FILE_NAME, text.to_owned());
+            put.map_err(|error| {
+                self.with_what_is_where(error, "all shards and perhaps the index")
+            })?;
         }
         if !self.is_local() {
             return Ok(());
         }
+        self.publish_index_here(text)
+            .map_err(|error| self.with_what_is_where(error, "the whole dataset"))
+    }
+
+    fn publish_index_here(&self, text: &str) -> Result<()> {
         durable::write(&self.folder.join(Index::FILE_NAME), text.as_bytes())?;
         // Make the new directories themselves last, not only what is in them.
         let synced =
@@ -165,6 +174,24 @@ impl Place {
         synced.unwrap_or(Ok(())).map_err(|error| {
             Error::io(error, format!("cannot complete the directory {}", self.folder.display()))
         })
+    }
+
+    /// Whether the same shards go to a folder of this machine and to a remote.
+    pub(super) fn is_both(&self) -> bool {
+        self.is_local() && self.remote.is_some()
+    }
+
+    /// Says how far a dataset at two places is whose index could not be written.
+    fn with_what_is_where(&self, error: Error, there: &str) -> Error {
+        match &self.remote {
+            Some(remote) if self.is_local() => error.within(format!(
+                "the remote {} has {there}, and {} all shards without an index, from which the \
+                 writer can be resumed",
+                remote.address(),
+                self.folder.display()
+            )),
+            _ => error,
+        }
     }
 
     /// Removes the index, if there is one.

@@ -24,15 +24,28 @@ const PARQUET_ROWS: u64 = 8192;
 /// Files of one kind and with the same columns.
 pub(super) struct Files {
     kind: Kind,
-    files: Vec<Unit>,
+    files: Vec<(Place, Unit)>,
     /// The columns that are read.
     pub(super) schema: SchemaRef,
     /// Their places in the files; all if empty.
     projection: Vec<usize>,
 }
 
+/// Where a file is, and what messages call it.
+#[derive(Debug, Clone)]
+pub(super) struct Place {
+    pub(super) path: PathBuf,
+    pub(super) shown: String,
+}
+
+impl Place {
+    fn of(path: PathBuf) -> Self {
+        Self { shown: path.display().to_string(), path }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+pub(super) enum Kind {
     Parquet,
     Json,
     Separated { by: u8 },
@@ -40,7 +53,7 @@ enum Kind {
 
 impl Kind {
     /// By the extension, one of a compression left aside.
-    fn of(path: &Path) -> Option<Self> {
+    pub(super) fn of(path: &Path) -> Option<Self> {
         let name = path.file_name()?.to_str()?.to_ascii_lowercase();
         let plain = name.strip_suffix(".gz").or(name.strip_suffix(".zst")).unwrap_or(&name);
         let (_, extension) = plain.rsplit_once('.')?;
@@ -57,20 +70,27 @@ impl Kind {
 impl Files {
     /// One file, of a kind that its name tells.
     pub(super) fn of_file(path: &Path, columns: &[String]) -> Result<Self> {
+        Self::of_places(vec![Place::of(path.to_path_buf())], columns)
+    }
+
+    /// Files of one kind, which the name of the first tells.
+    pub(super) fn of_places(places: Vec<Place>, columns: &[String]) -> Result<Self> {
+        let Some(Place { path, shown }) = places.first() else {
+            return Err(Error::new(ErrorKind::NotFound, "there is no file", "name one"));
+        };
         let refuse =
             |what: String, remedy: &str| Err(Error::new(ErrorKind::InvalidArgument, what, remedy));
         if path.file_name().is_some_and(|name| name == "index.json") {
-            let what = format!("{} is the index of a dataset", path.display());
-            return refuse(what, "give its folder");
+            return refuse(format!("{shown} is the index of a dataset"), "give its folder");
         }
         let Some(kind) = Kind::of(path) else {
             return refuse(
-                format!("{} is a file of an unknown kind", path.display()),
+                format!("{shown} is a file of an unknown kind"),
                 "give a dataset, or a file called .parquet, .jsonl, .ndjson, .json, .csv or .tsv, \
                  the text ones as they are or as .gz or .zst",
             );
         };
-        Self::open(kind, vec![path.to_path_buf()], columns)
+        Self::open(kind, places, columns)
     }
 
     /// The Parquet files in a folder, in the order of their names, if there are any.
@@ -83,40 +103,43 @@ impl Files {
         if paths.is_empty() {
             return Ok(None);
         }
-        Self::open(Kind::Parquet, paths, columns).map(Some)
+        let places = paths.into_iter().map(Place::of).collect();
+        Self::open(Kind::Parquet, places, columns).map(Some)
     }
 
-    fn open(kind: Kind, paths: Vec<PathBuf>, columns: &[String]) -> Result<Self> {
+    fn open(kind: Kind, places: Vec<Place>, columns: &[String]) -> Result<Self> {
         let mut files = Vec::new();
-        let mut first: Option<(PathBuf, Schema)> = None;
-        for path in paths {
+        let mut first: Option<(Place, Schema)> = None;
+        for place in places {
             let (schema, samples) =
-                describe(kind, &path).map_err(|fault| fault.in_file(kind, &path))?;
-            let bytes = fs::metadata(&path).map_err(|e| Fault::Io(e).in_file(kind, &path))?.len();
-            files.push(Unit { name: path.display().to_string(), samples, bytes });
+                describe(kind, &place.path).map_err(|fault| fault.in_file(kind, &place))?;
+            let metadata = fs::metadata(&place.path);
+            let bytes = metadata.map_err(|e| Fault::Io(e).in_file(kind, &place))?.len();
+            let unit = Unit { name: place.shown.clone(), samples, bytes };
+            files.push((place.clone(), unit));
             match &first {
-                None => first = Some((path, schema)),
+                None => first = Some((place, schema)),
                 Some((of, first)) if !same_columns(first, &schema) => {
                     return Err(Error::new(
                         ErrorKind::InvalidArgument,
-                        format!("{} has other columns than {}", path.display(), of.display()),
+                        format!("{} has other columns than {}", place.shown, of.shown),
                         "convert the files one by one",
                     ));
                 }
                 Some(_) => {}
             }
         }
-        let (path, schema) = first.unwrap_or_else(|| (PathBuf::new(), Schema::empty()));
+        let (place, schema) = first.unwrap_or_else(|| (Place::of(PathBuf::new()), Schema::empty()));
         if columns.is_empty() {
             return Ok(Self { kind, files, schema: Arc::new(schema), projection: Vec::new() });
         }
         let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
         let mut projection =
-            positions(&names, columns).map_err(|error| error.in_dataset(path.display()))?;
+            positions(&names, columns).map_err(|error| error.in_dataset(&place.shown))?;
         // Readers give the columns in the order of the file.
         projection.sort_unstable();
         let schema =
-            schema.project(&projection).map_err(|e| Fault::Arrow(e).in_file(kind, &path))?;
+            schema.project(&projection).map_err(|e| Fault::Arrow(e).in_file(kind, &place))?;
         Ok(Self { kind, files, schema: Arc::new(schema), projection })
     }
 
@@ -125,25 +148,24 @@ impl Files {
     }
 
     pub(super) fn samples(&self) -> u64 {
-        self.files.iter().map(|file| file.samples).fold(0, u64::saturating_add)
+        self.files.iter().map(|(_, file)| file.samples).fold(0, u64::saturating_add)
     }
 
-    /// The file that told the columns.
-    pub(super) fn first(&self) -> &Path {
-        Path::new(self.files.first().map_or("", |file| file.name.as_str()))
+    /// What messages call the file that told the columns.
+    pub(super) fn first(&self) -> &str {
+        self.files.first().map_or("", |(place, _)| place.shown.as_str())
     }
 
     /// Sends the batches of all files until `send` says that nobody takes them.
     pub(super) fn read(&self, mut send: impl FnMut(Result<Piece>) -> bool) -> bool {
-        self.files.iter().all(|file| {
-            let path = Path::new(&file.name);
-            let batches = match self.batches(path, file) {
+        self.files.iter().all(|(place, file)| {
+            let batches = match self.batches(&place.path, file) {
                 Ok(batches) => batches,
-                Err(fault) => return send(Err(fault.in_file(self.kind, path))),
+                Err(fault) => return send(Err(fault.in_file(self.kind, place))),
             };
             for batch in batches {
-                let piece = batch.map(|batch| Piece::Batch(path.to_path_buf(), batch));
-                if !send(piece.map_err(|e| Fault::Arrow(e).in_file(self.kind, path))) {
+                let piece = batch.map(|batch| Piece::Batch(place.shown.clone(), batch));
+                if !send(piece.map_err(|e| Fault::Arrow(e).in_file(self.kind, place))) {
                     return false;
                 }
             }
@@ -301,9 +323,10 @@ impl Fault {
         error.raw_os_error().is_none().then_some(error)
     }
 
-    fn in_file(self, kind: Kind, path: &Path) -> Error {
+    fn in_file(self, kind: Kind, place: &Place) -> Error {
+        let Place { path, shown } = place;
         if let (Some(compression), Some(error)) = (compression(path), self.in_compression(path)) {
-            let what = format!("{} is cut short, damaged or not {compression}", path.display());
+            let what = format!("{shown} is cut short, damaged or not {compression}");
             return Error::new(ErrorKind::Corrupt, what, "fetch it again").with_source(error);
         }
         let (what, remedy) = match kind {
@@ -315,12 +338,12 @@ impl Fault {
         };
         let error: Box<dyn std::error::Error + Send + Sync> = match self {
             Self::Io(error) => {
-                return Error::io(error, format!("cannot read {}", path.display()));
+                return Error::io(error, format!("cannot read {shown}"));
             }
             Self::Arrow(error) => error.into(),
             Self::Parquet(error) => error.into(),
         };
-        let what = format!("cannot read {} as {what}", path.display());
+        let what = format!("cannot read {shown} as {what}");
         Error::new(ErrorKind::Corrupt, what, remedy).with_source(error)
     }
 }

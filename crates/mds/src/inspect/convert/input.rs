@@ -1,26 +1,34 @@
 //! What is converted, and reading it piece by piece.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::mpsc::SyncSender;
 
 use arrow_array::RecordBatch;
 use mds::format::{Schema, ShardInfo};
 use mds::{Error, ErrorKind, Result, Shard};
+use tempfile::TempDir;
 
 use super::super::source::{Source, read_shard};
 use super::Failure;
 use super::columns::positions;
+use super::fetched::{self, Fetched};
 use super::files::Files;
+use super::stop::StopSignal;
 
 pub(super) enum Input {
     Dataset(Source),
     Files(Files),
+    /// With the folder that they were brought to, which goes with this.
+    Fetched {
+        files: Files,
+        _folder: TempDir,
+    },
 }
 
 /// A part of the input. Of a dataset each shard is one, of a file each batch.
 pub(super) enum Piece {
     Shard(Box<Shard>),
-    Batch(PathBuf, RecordBatch),
+    Batch(String, RecordBatch),
     /// The shard or the file before was the whole of this.
     End(Unit),
 }
@@ -37,21 +45,46 @@ pub(super) struct Unit {
 struct Gone;
 
 impl Input {
-    /// A dataset, or files of another kind on this machine.
-    pub(super) fn find(address: &str, split: Option<&str>, columns: &[String]) -> Result<Self> {
+    /// A dataset, or files of another kind, which are brought here if they are elsewhere.
+    pub(super) fn find(
+        address: &str,
+        split: Option<&str>,
+        columns: &[String],
+        stop: &StopSignal,
+    ) -> Result<Self> {
         let path = Path::new(address);
         if !address.contains("://") && path.is_file() {
             return Files::of_file(path, columns).map(Self::Files);
         }
+        if split.is_none()
+            && let Some(fetched) = fetched::file(address, stop)?
+        {
+            return Self::of_fetched(fetched, columns);
+        }
         match Source::find(address.to_owned(), split) {
             Ok(source) => Ok(Self::Dataset(source)),
             Err(error) if error.kind() == ErrorKind::NotFound && split.is_none() => {
-                match Files::of_folder(path, columns)? {
-                    Some(files) => Ok(Self::Files(files)),
-                    None => Err(error),
+                if let Some(files) = Files::of_folder(path, columns)? {
+                    return Ok(Self::Files(files));
+                }
+                match address.contains("://").then(|| fetched::folder(address, stop)).transpose()? {
+                    Some(Some(fetched)) => Self::of_fetched(fetched, columns),
+                    _ => Err(error),
                 }
             }
             Err(error) => Err(error),
+        }
+    }
+
+    fn of_fetched(fetched: Fetched, columns: &[String]) -> Result<Self> {
+        let Fetched { places, folder } = fetched;
+        Ok(Self::Fetched { files: Files::of_places(places, columns)?, _folder: folder })
+    }
+
+    fn files(&self) -> Option<&Files> {
+        match self {
+            Self::Dataset(_) => None,
+            Self::Files(files) | Self::Fetched { files, .. } => Some(files),
         }
     }
 
@@ -59,17 +92,17 @@ impl Input {
     pub(super) fn schema(&self) -> Result<Schema> {
         match self {
             Self::Dataset(source) => Ok(first_shard(source)?.schema().as_ref().clone()),
-            Self::Files(files) => Schema::from_arrow(&files.schema)
-                .map_err(|error| error.in_dataset(files.first().display())),
+            Self::Files(files) | Self::Fetched { files, .. } => {
+                Schema::from_arrow(&files.schema).map_err(|error| error.in_dataset(files.first()))
+            }
         }
     }
 
     /// The columns as Arrow has them.
     pub(super) fn arrow_schema(&self, columns: &[String]) -> Result<arrow_schema::Schema> {
-        let Self::Dataset(_) = self else {
-            let Self::Files(files) = self else { return Ok(arrow_schema::Schema::empty()) };
+        if let Some(files) = self.files() {
             return Ok(files.schema.as_ref().clone());
-        };
+        }
         let schema = self.schema()?.to_arrow();
         if columns.is_empty() {
             return Ok(schema);
@@ -85,14 +118,14 @@ impl Input {
     pub(super) fn shard(&self) -> Result<Option<&ShardInfo>> {
         match self {
             Self::Dataset(source) => first_shard(source).map(Some),
-            Self::Files(_) => Ok(None),
+            Self::Files(_) | Self::Fetched { .. } => Ok(None),
         }
     }
 
     pub(super) fn samples(&self) -> u64 {
         match self {
             Self::Dataset(source) => source.index.samples(),
-            Self::Files(files) => files.samples(),
+            Self::Files(files) | Self::Fetched { files, .. } => files.samples(),
         }
     }
 
@@ -100,14 +133,14 @@ impl Input {
     pub(super) fn units(&self) -> u64 {
         match self {
             Self::Dataset(source) => source.index.shards.len() as u64,
-            Self::Files(files) => files.len() as u64,
+            Self::Files(files) | Self::Fetched { files, .. } => files.len() as u64,
         }
     }
 
     pub(super) fn noun(&self) -> &'static str {
         match self {
             Self::Dataset(_) => "shard",
-            Self::Files(_) => "file",
+            Self::Files(_) | Self::Fetched { .. } => "file",
         }
     }
 
@@ -115,7 +148,7 @@ impl Input {
     pub(super) fn shown(&self) -> String {
         match self {
             Self::Dataset(source) => source.remote.address().to_owned(),
-            Self::Files(files) => files.first().display().to_string(),
+            Self::Files(files) | Self::Fetched { files, .. } => files.first().to_owned(),
         }
     }
 
@@ -123,7 +156,7 @@ impl Input {
     pub(super) fn folder(&self) -> Option<&Path> {
         match self {
             Self::Dataset(source) => source.remote.folder(),
-            Self::Files(_) => None,
+            Self::Files(_) | Self::Fetched { .. } => None,
         }
     }
 
@@ -148,7 +181,9 @@ impl Input {
             Self::Dataset(source) => {
                 source.index.shards.iter().try_for_each(|info| read_one(source, info, &mut send))
             }
-            Self::Files(files) => files.read(|piece| send(piece).is_ok()).then_some(()).ok_or(Gone),
+            Self::Files(files) | Self::Fetched { files, .. } => {
+                files.read(|piece| send(piece).is_ok()).then_some(()).ok_or(Gone)
+            }
         };
     }
 }

@@ -5,6 +5,7 @@
 //! them. What keeps its columns and its format is copied sample by sample without being decoded.
 
 mod columns;
+mod fetched;
 mod files;
 mod input;
 mod options;
@@ -36,11 +37,12 @@ Examples:
   mds-inspect convert ./c4 ./c4-train --split train --size_limit 128mb
   mds-inspect convert s3://bucket/c4 ./c4-json --to json --columns text,url
   mds-inspect convert ./c4 ./c4-parquet --to parquet
+  mds-inspect convert s3://bucket/c4 s3://bucket/c4-parquet --to parquet
   mds-inspect convert ./c4-parquet s3://bucket/c4 --compression zstd
   mds-inspect convert crawl.jsonl.gz ./crawl
 
-SOURCE is a dataset (mds, json, csv, tsv or xsv; a path or a URL), or on this machine a .parquet
-file, a folder of them, or a plain text file: .jsonl, .ndjson, .json (an object in each line),
+SOURCE is a dataset (mds, json, csv, tsv or xsv; a path or a URL), a .parquet file, a folder of
+them, or a plain text file, which are brought into a temporary folder if they are at a URL: .jsonl, .ndjson, .json (an object in each line),
 .csv, .tsv (with a line of names; quotes are understood), as it is or as .gz or .zst. The types of
 a text file are inferred from all of it. In CSV a column with an empty field is text, and so are
 dates; a column of digits alone is of integers, and 007 becomes 7. Nulls are refused. An integer
@@ -63,18 +65,19 @@ samples. Compression, hashes and size limit of the shards are not recorded: give
 way back for the same shards. Arrays of several dimensions in a column ndarray:<type>, without a
 shape, cannot be written to Parquet, nor can pickles. OUT becomes a folder of part-00000.parquet and
 so on: one for each shard or file of SOURCE, or of about --size_limit bytes before compression. Its
-compressions are zstd (the default), snappy, gz, br and none.
+compressions are zstd (the default), snappy, gz, br and none. At a URL the parts appear when all are
+complete; until then they take as much room in the folder for temporary files.
 
 OUT must not exist or be empty, nor be in the folder of SOURCE. It gets its index, or its parts their names, when all is written.
-An error or Ctrl-C removes what is unfinished; at a URL the shards that were uploaded stay, without
-an index.";
+An error or Ctrl-C removes what is unfinished; at a URL the shards of a dataset that were uploaded
+stay, without an index.";
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Flags {
     /// What to convert: a dataset, or a file or folder of another kind
     source: String,
 
-    /// Where to: a folder, or for datasets a URL
+    /// Where to: a folder or a URL
     out: String,
 
     /// The format to write [default: that of SOURCE if it is a dataset, else mds]
@@ -133,19 +136,23 @@ enum Target {
 pub(super) fn run(flags: &Flags, split: Option<&str>, out: &mut dyn Write) -> Result<(), Failure> {
     let stop = StopSignal::install()?;
     let options = options::Options::check(flags)?;
-    let input = Input::find(&flags.source, split, &options.columns)?;
+    let input = Input::find(&flags.source, split, &options.columns, &stop)?;
     refuse_empty(&input)?;
     refuse_inside(&flags.out, &input)?;
     let started = Instant::now();
     let converted = stop.while_converting(|| {
-        let sink = Sink::create(&flags.out, &input, &options)?;
+        let sink = Sink::create(&flags.out, &input, &options, &stop)?;
         convert(&input, sink, &stop, out)
     });
     let totals = converted.map_err(|failure| match failure {
-        Failure::Interrupted(_) if flags.out.contains("://") => Failure::Interrupted(format!(
-            "interrupted; {} has no index, and shards that were uploaded stay there",
-            flags.out
-        )),
+        Failure::Interrupted(_)
+            if flags.out.contains("://") && flags.to != Some(Target::Parquet) =>
+        {
+            Failure::Interrupted(format!(
+                "interrupted; {} has no index, and shards that were uploaded stay there",
+                mds::redacted(&flags.out)
+            ))
+        }
         other => other,
     })?;
     let seconds = started.elapsed().as_secs_f64();
@@ -179,7 +186,8 @@ fn refuse_inside(out: &str, input: &Input) -> mds::Result<()> {
     if path.contains("://") || !resolved(path.as_ref()).is_some_and(|p| p.starts_with(&folder)) {
         return Ok(());
     }
-    let what = format!("the output {out} would be in the folder of the dataset {}", input.shown());
+    let (out, dataset) = (mds::redacted(out), input.shown());
+    let what = format!("the output {out} would be in the folder of the dataset {dataset}");
     Err(Error::new(ErrorKind::InvalidArgument, what, "give a folder outside of it"))
 }
 
@@ -240,7 +248,7 @@ fn write(
                 .map_err(|failure| input.located(failure))?;
             }
             Piece::Batch(file, batch) => {
-                sink.write_batch(&batch, rows).map_err(|error| error.in_dataset(file.display()))?;
+                sink.write_batch(&batch, rows).map_err(|error| error.in_dataset(&file))?;
                 rows += batch.num_rows() as u64;
                 bar.inc(batch.num_rows() as u64);
             }
@@ -263,7 +271,7 @@ fn write(
         }
     }
     stop.check()?;
-    let (units_out, noun_out, bytes_out) = sink.finish()?;
+    let (units_out, noun_out, bytes_out) = sink.finish(stop)?;
     bar.finish_and_clear();
     Ok(Totals { samples, bytes_in, units_out, noun_out, bytes_out })
 }

@@ -1,4 +1,5 @@
-//! A folder of Parquet files, whose names appear when all of them are complete.
+//! A folder of Parquet files, whose names appear when all of them are complete. Those of a remote are
+//! written to a temporary folder first and go up, one after the other, when all are complete.
 
 use std::fs;
 use std::io;
@@ -8,11 +9,17 @@ use std::sync::Arc;
 use arrow_array::RecordBatch;
 use arrow_schema::{Schema, SchemaRef};
 use mds::durable::{self, Draft, Sealed};
+use mds::format::Index;
+use mds::storage::Remote;
 use mds::{Error, ErrorKind, Result};
 use parquet::arrow::ArrowWriter;
 use parquet::basic::Compression as Codec;
 use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
+use tempfile::TempDir;
+
+use super::Failure;
+use super::stop::StopSignal;
 
 /// The size of a row group, as it is written: what a reader must hold, and this writer does.
 const ROW_GROUP_BYTES: usize = 64 << 20;
@@ -35,6 +42,14 @@ pub(super) struct Parts {
     /// Parts that have their names.
     published: u64,
     finished: bool,
+    upload: Option<Upload>,
+}
+
+/// Where the parts go from their folder.
+struct Upload {
+    remote: Remote,
+    /// The folder, removed when this is dropped.
+    _folder: TempDir,
 }
 
 impl Parts {
@@ -66,7 +81,38 @@ impl Parts {
             sealed: Vec::new(),
             published: 0,
             finished: false,
+            upload: None,
         })
+    }
+
+    /// For a folder of a remote that holds nothing. The parts take as much room on this machine until
+    /// they are there.
+    pub(super) fn create_at(
+        remote: Remote,
+        schema: Schema,
+        codec: Codec,
+        limit: Option<u64>,
+        stop: &StopSignal,
+    ) -> Result<Self> {
+        let is_empty = match remote.objects() {
+            Ok(objects) => objects.is_empty(),
+            // Nobody lists plain HTTP.
+            Err(error) if error.kind() == ErrorKind::Unsupported => {
+                remote.size(&part_name(0))?.is_none() && remote.size(Index::FILE_NAME)?.is_none()
+            }
+            Err(error) => return Err(error),
+        };
+        if !is_empty {
+            return Err(Error::new(
+                ErrorKind::AlreadyExists,
+                format!("the remote {} is not empty", remote.address()),
+                "choose another one, or delete it first if its data may go",
+            ));
+        }
+        let folder = stop.temporary_folder()?;
+        let mut parts = Self::create(folder.path(), schema, codec, limit)?;
+        parts.upload = Some(Upload { remote, _folder: folder });
+        Ok(parts)
     }
 
     /// Adds the rows of a batch, in parts of about the limit's size: rows count with the average
@@ -132,8 +178,12 @@ impl Parts {
         Ok(())
     }
 
-    /// Gives all parts their names. Returns how many there are and their bytes.
-    pub(super) fn finish(mut self) -> Result<(u64, u64)> {
+    /// Gives all parts their names, at the remote too unless `stop` says no. Returns how many there
+    /// are and their bytes.
+    pub(super) fn finish(
+        mut self,
+        stop: impl Fn() -> Result<(), Failure>,
+    ) -> Result<(u64, u64), Failure> {
         self.seal()?;
         let bytes = self.sealed.iter().map(Sealed::bytes).sum();
         for (number, sealed) in std::mem::take(&mut self.sealed).into_iter().enumerate() {
@@ -141,15 +191,45 @@ impl Parts {
             sealed.publish().map_err(|error| cannot_write(error.into(), &path))?;
             self.published += 1;
         }
+        if let Some(Upload { remote, .. }) = &self.upload {
+            self.upload(remote, stop)?;
+            return Ok((self.published, bytes));
+        }
         let synced = self.created.as_ref().map(|c| durable::sync_created(&self.folder, c));
         synced.unwrap_or(Ok(())).map_err(|error| cannot_write(error.into(), &self.folder))?;
         self.finished = true;
         Ok((self.published, bytes))
     }
 
-    fn path(&self, number: usize) -> PathBuf {
-        self.folder.join(format!("part-{number:05}.parquet"))
+    /// Uploads the parts. Some of them alone would look like the whole: if one fails, those before it
+    /// are removed.
+    fn upload(
+        &self,
+        remote: &Remote,
+        stop: impl Fn() -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        for number in 0..self.published as usize {
+            let put = |()| Ok(remote.put_file(&part_name(number), &self.path(number))?);
+            let Err(failure) = stop().and_then(put) else { continue };
+            for uploaded in 0..number {
+                if let Err(error) = remote.delete(&part_name(uploaded)) {
+                    tracing::warn!(%error, "a part of what is not complete stays at the remote");
+                }
+            }
+            // It may have arrived all the same; where it did not, there may be nothing to remove.
+            let _ = remote.delete(&part_name(number));
+            return Err(failure);
+        }
+        Ok(())
     }
+
+    fn path(&self, number: usize) -> PathBuf {
+        self.folder.join(part_name(number))
+    }
+}
+
+fn part_name(number: usize) -> String {
+    format!("part-{number:05}.parquet")
 }
 
 impl Drop for Parts {

@@ -2,6 +2,7 @@
 
 use arrow_array::RecordBatch;
 use mds::format::{Column, Encoding, ShardInfo, Value};
+use mds::storage::{Remote, RemoteOptions};
 use mds::{Error, ErrorKind, Result, Shard, Writer, WriterOptions};
 
 use super::Failure;
@@ -10,6 +11,7 @@ use super::input::Input;
 use super::options::{MAX_SHARD_BYTES, Options};
 use super::parts::Parts;
 use super::position::Place;
+use super::stop::StopSignal;
 
 /// Shards of a dataset that is made of files, as the writer has it by default.
 const SIZE_LIMIT: u64 = 64 << 20;
@@ -21,22 +23,24 @@ pub(super) enum Sink {
 
 impl Sink {
     /// Begins to write. Everything that can be refused is refused here.
-    pub(super) fn create(out: &str, input: &Input, options: &Options) -> Result<Self, Failure> {
+    pub(super) fn create(
+        out: &str,
+        input: &Input,
+        options: &Options,
+        stop: &StopSignal,
+    ) -> Result<Self, Failure> {
         let shard = input.shard()?;
         let Some(format) = options.format(shard.map(|shard| &shard.format))? else {
-            if out.contains("://") {
-                return Err(Failure::Dataset(Error::new(
-                    ErrorKind::InvalidArgument,
-                    format!("{out} is a URL, and Parquet is written to this machine"),
-                    "give a folder, and upload it when it is complete",
-                )));
-            }
             if let Input::Dataset(_) = input {
                 refuse_pickles(input, &options.columns)?;
             }
             let schema = input.arrow_schema(&options.columns)?;
             let limit = options.size_limit.clone().or(None);
-            let parts = Parts::create(out.as_ref(), schema, options.codec()?, limit)?;
+            let (codec, remote) = (options.codec()?, Remote::open(out, RemoteOptions::default())?);
+            let parts = match remote.folder() {
+                Some(folder) => Parts::create(folder, schema, codec, limit)?,
+                None => Parts::create_at(remote, schema, codec, limit, stop)?,
+            };
             return Ok(Self::Parquet { parts: Box::new(parts), columns: options.columns.clone() });
         };
         let located = |error: Error| error.in_dataset(input.shown());
@@ -120,7 +124,7 @@ impl Sink {
     }
 
     /// Completes the output: how many shards or files, what they are, and their bytes.
-    pub(super) fn finish(self) -> Result<(u64, &'static str, u64)> {
+    pub(super) fn finish(self, stop: &StopSignal) -> Result<(u64, &'static str, u64), Failure> {
         match self {
             Self::Dataset { writer, .. } => {
                 let index = writer.finish()?;
@@ -128,7 +132,7 @@ impl Sink {
                 Ok((index.shards.len() as u64, "shard", bytes))
             }
             Self::Parquet { parts, .. } => {
-                let (files, bytes) = parts.finish()?;
+                let (files, bytes) = parts.finish(|| stop.check())?;
                 Ok((files, "file", bytes))
             }
         }

@@ -1,7 +1,11 @@
 //! Ctrl-C and SIGTERM.
 
-use std::sync::Arc;
+use std::fs;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tempfile::TempDir;
 
 use super::Failure;
 use crate::inspect::EXIT_INTERRUPTED;
@@ -11,15 +15,22 @@ use crate::inspect::EXIT_INTERRUPTED;
 pub(super) struct StopSignal {
     raised: Arc<AtomicBool>,
     converting: Arc<AtomicBool>,
+    /// Removed if the program ends at once.
+    temporary: Arc<Mutex<Vec<PathBuf>>>,
 }
 
 impl StopSignal {
     pub(super) fn install() -> Result<Self, Failure> {
-        let signal = Self { raised: Arc::default(), converting: Arc::default() };
+        let signal =
+            Self { raised: Arc::default(), converting: Arc::default(), temporary: Arc::default() };
         let (raised, converting) = (Arc::clone(&signal.raised), Arc::clone(&signal.converting));
+        let temporary = Arc::clone(&signal.temporary);
         let handler = move || {
             let again = raised.swap(true, Ordering::SeqCst);
             if again || !converting.load(Ordering::SeqCst) {
+                for folder in &*temporary.lock().unwrap_or_else(PoisonError::into_inner) {
+                    let _ = fs::remove_dir_all(folder);
+                }
                 std::process::exit(EXIT_INTERRUPTED.into());
             }
         };
@@ -27,6 +38,15 @@ impl StopSignal {
             Failure::Output(std::io::Error::other(format!("cannot catch Ctrl-C: {error}")))
         })?;
         Ok(signal)
+    }
+
+    /// A folder that does not stay, however the program ends: but for a signal that nobody can catch.
+    pub(super) fn temporary_folder(&self) -> mds::Result<TempDir> {
+        let mut temporary = self.temporary.lock().unwrap_or_else(PoisonError::into_inner);
+        let folder = tempfile::Builder::new().prefix("mds-inspect-").tempdir();
+        let folder = folder.map_err(|e| mds::Error::io(e, "cannot create a temporary folder"))?;
+        temporary.push(folder.path().to_path_buf());
+        Ok(folder)
     }
 
     pub(super) fn while_converting<T>(&self, work: impl FnOnce() -> T) -> T {

@@ -204,7 +204,7 @@ pub(super) struct Rest {
     #[arg(long, value_enum, default_value_t = Format::Text, value_name = "FORMAT")]
     pub(super) format: Format,
 
-    /// Draw a picture into this file too
+    /// Draw a picture into this file too, which may be at a URL
     #[arg(long, value_name = "FILE")]
     pub(super) svg: Option<PathBuf>,
 }

@@ -18,12 +18,14 @@ mod text;
 mod timeline;
 mod walk;
 
+use std::fmt::Display;
 use std::io::Write;
 use std::path::Path;
 
 use clap::ValueEnum;
 use mds::ErrorKind;
 use mds::order::{Plan, World};
+use mds::storage::{Remote, RemoteOptions};
 
 pub(super) use flags::Flags;
 
@@ -95,6 +97,7 @@ pub(super) fn run(
     full: bool,
     out: &mut dyn Write,
 ) -> Result<(), Failure> {
+    let svg = flags.rest.svg.as_deref().map(Picture::at).transpose()?;
     let (streams, shards) = shards::find(&flags.streams(before)?, split)?;
     let shapes: Vec<_> = streams.iter().map(|stream| stream.shape.clone()).collect();
     let (options, physical, rest) = (flags.options(), flags.world(), &flags.rest);
@@ -151,8 +154,8 @@ pub(super) fn run(
     let outcome = outcome?;
     let report = asked.report(&outcome);
     // Before the rest is printed, which may find that nobody reads it.
-    if let Some(path) = &rest.svg {
-        draw(&report, &outcome.heats, path)?;
+    if let Some(place) = &svg {
+        draw(&report, &outcome.heats, place)?;
     }
     match rest.format {
         Format::Text => text::write_report(&report, &listing, full, out)?,
@@ -181,12 +184,41 @@ fn nodes_of_ranks(plan: &Plan, physical: World) -> mds::Result<Vec<Vec<usize>>> 
     Ok(nodes_of)
 }
 
-fn draw(report: &report::Report, heats: &[timeline::Heat], path: &Path) -> Result<(), Failure> {
-    let failed = |reason: String| {
-        let what = format!("cannot write the picture {}: {reason}", path.display());
+/// Where the picture goes.
+enum Picture<'a> {
+    File(&'a Path),
+    /// The object that the address names.
+    Object(Remote),
+}
+
+impl<'a> Picture<'a> {
+    fn at(path: &'a Path) -> mds::Result<Self> {
+        let Some(text) = path.to_str() else { return Ok(Self::File(path)) };
+        let remote = Remote::open(text, RemoteOptions::default())?;
+        Ok(if remote.folder().is_some() { Self::File(path) } else { Self::Object(remote) })
+    }
+}
+
+fn draw(
+    report: &report::Report,
+    heats: &[timeline::Heat],
+    place: &Picture<'_>,
+) -> Result<(), Failure> {
+    let failed = |shown: &dyn Display, reason: String| {
+        let what = format!("cannot write the picture {shown}: {reason}");
         let remedy = "choose a file in a folder that exists and can be written to";
         Failure::Dataset(mds::Error::new(ErrorKind::Io, what, remedy))
     };
-    let svg = picture::draw(report, heats).map_err(failed)?;
-    mds::durable::replace(path, svg.as_bytes()).map_err(|e| failed(e.to_string()))
+    match place {
+        Picture::File(path) => {
+            let shown = path.display();
+            let svg = picture::draw(report, heats).map_err(|e| failed(&shown, e))?;
+            let replaced = mds::durable::replace(path, svg.as_bytes());
+            replaced.map_err(|e| failed(&shown, e.to_string()))
+        }
+        Picture::Object(remote) => {
+            let svg = picture::draw(report, heats).map_err(|e| failed(&remote.address(), e))?;
+            Ok(remote.put("", svg)?)
+        }
+    }
 }

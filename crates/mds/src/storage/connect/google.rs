@@ -2,14 +2,17 @@
 
 use std::sync::Arc;
 
-use object_store::ObjectStore;
 use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
+use object_store::{ClientConfigKey, ClientOptions, ObjectStore};
+use serde::Deserialize;
+use url::Url;
 
 use super::environment::Environment;
 use super::{allow_http_of, client, retries, s3, set, settings, unusable};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::storage::RemoteOptions;
-use crate::storage::location::Address;
+use crate::storage::access::is_loopback;
+use crate::storage::location::{Address, redact};
 use crate::storage::options::Names;
 
 /// The options of a GCS address, unless it carries HMAC keys: then they are those of S3.
@@ -66,10 +69,54 @@ pub(super) fn connect(
             Err(_) => {}
         }
     }
-    let endpoint = builder.get_config_value(&GoogleConfigKey::BaseUrl);
-    client = allow_http_of(client, endpoint.as_deref());
+    client = match builder.get_config_value(&GoogleConfigKey::BaseUrl) {
+        Some(endpoint) => allow_http_of(client, Some(&endpoint)),
+        None => allow_http_of_account(client, &builder, address)?,
+    };
     let built = builder.with_client_options(client).with_retry(retries(options)).build();
     Ok(Arc::new(built.map_err(|e| unusable(address, &e))?))
+}
+
+/// Allows plain HTTP to an emulator that the service account names: one on this machine. Elsewhere
+/// keys would go over the wire in the clear, so somebody has to say that it is meant.
+fn allow_http_of_account(
+    client: ClientOptions,
+    builder: &GoogleCloudStorageBuilder,
+    address: &Address,
+) -> Result<ClientOptions> {
+    let allowed = client.get_config_value(&ClientConfigKey::AllowHttp).unwrap_or_default();
+    // As object_store reads it.
+    let allowed = ["1", "true", "on", "yes", "y"].contains(&allowed.to_ascii_lowercase().as_str());
+    let server = server_of_account(builder).filter(|server| server.scheme() == "http");
+    match server {
+        Some(server) if is_loopback(&server) => Ok(client.with_allow_http(true)),
+        Some(server) if !allowed => Err(Error::invalid(
+            format!(
+                "the service account for {} names the server {}, which is plain http",
+                address.shown(),
+                redact(server.as_str())
+            ),
+            "give the option allow_http=true (GOOGLE_ALLOW_HTTP) if keys and data may be read on \
+             the way, or the server's https address",
+        )),
+        _ => Ok(client),
+    }
+}
+
+/// The server that the key of a service account names. What is wrong with a key says
+/// `object_store`.
+fn server_of_account(builder: &GoogleCloudStorageBuilder) -> Option<Url> {
+    #[derive(Deserialize)]
+    struct Account {
+        gcs_base_url: String,
+    }
+    let file = builder.get_config_value(&GoogleConfigKey::ServiceAccount);
+    let text = match file {
+        Some(path) => std::fs::read_to_string(path).ok()?,
+        None => builder.get_config_value(&GoogleConfigKey::ServiceAccountKey)?,
+    };
+    let account: Account = serde_json::from_str(&text).ok()?;
+    Url::parse(&account.gcs_base_url).ok()
 }
 
 #[cfg(test)]
@@ -101,6 +148,36 @@ mod tests {
         // Other credentials in the address win over the variables.
         let store = described("gs://b/c4?bearer_token=x", &variables);
         assert!(!store.contains("GOOGAK"), "{store}");
+    }
+
+    #[test]
+    fn a_service_account_may_name_an_emulator_on_this_machine() {
+        let key = |server: &str| {
+            let key = format!(
+                r#"{{"private_key": "k", "private_key_id": "i", "client_email": "e",
+                "disable_oauth": true, "gcs_base_url": "{server}"}}"#
+            );
+            format!("gs://b/c4?service_account_key={}", key.replace(['\n', ' '], ""))
+        };
+        let allows = |address: &str, variables: &[(&str, &str)]| {
+            described(address, variables).contains("allow_http: Parsed(true)")
+        };
+        assert!(allows(&key("http://127.0.0.1:4443"), &[]));
+        assert!(allows(&key("http://localhost:4443"), &[]));
+        assert!(!allows(&key("https://gcs.example"), &[]));
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let text = key("http://[::1]:4443");
+        std::fs::write(&file, text.split_once('=').unwrap().1).unwrap();
+        let path = file.path().to_str().unwrap();
+        assert!(allows("gs://b/c4", &[("GOOGLE_SERVICE_ACCOUNT", path)]));
+        let far = key("http://me:pw@gcs.example");
+        assert_eq!(
+            refusal(&far, &[]),
+            "the service account for gs://b/c4 names the server http://gcs.example/, which is \
+             plain http; give the option allow_http=true (GOOGLE_ALLOW_HTTP) if keys and data may \
+             be read on the way, or the server's https address"
+        );
+        assert!(described(&format!("{far}&allow_http=yes"), &[]).contains("Deferred(\"yes\")"));
     }
 
     #[test]

@@ -5,12 +5,14 @@ use std::sync::Arc;
 use object_store::ClientOptions;
 use object_store::http::HttpBuilder;
 use object_store::path::Path as ObjectPath;
-use url::{Host, Url};
+use url::Url;
 
 use super::environment::Environment;
+use super::redirects::CarefulConnector;
 use super::{Connection, Service, authorized, client, retries, unusable};
 use crate::error::{Error, Result};
 use crate::storage::RemoteOptions;
+use crate::storage::access::{is_loopback, is_private};
 use crate::storage::location::Address;
 use crate::storage::options::Names;
 
@@ -52,8 +54,11 @@ pub(super) fn connect(
     {
         client = with_token(client, token)?;
     }
+    let connector =
+        CarefulConnector { timeout: options.timeout, is_loopback: is_loopback(&endpoint) };
     let builder = HttpBuilder::new().with_url(base).with_client_options(client);
-    let store = builder.with_retry(retries(options)).build().map_err(|e| unusable(address, &e))?;
+    let builder = builder.with_retry(retries(options)).with_http_connector(connector);
+    let store = builder.build().map_err(|e| unusable(address, &e))?;
     Ok(Connection { store: Arc::new(store), prefix, service: Service::Hub })
 }
 
@@ -78,16 +83,6 @@ fn with_token(client: ClientOptions, token: &str) -> Result<ClientOptions> {
             "set HF_TOKEN to a token from the hub's settings, or unset it",
         )
     })
-}
-
-fn is_private(url: &Url) -> bool {
-    url.scheme() == "https"
-        || match url.host() {
-            Some(Host::Ipv4(address)) => address.is_loopback(),
-            Some(Host::Ipv6(address)) => address.is_loopback(),
-            Some(Host::Domain(name)) => name == "localhost",
-            None => false,
-        }
 }
 
 #[cfg(test)]

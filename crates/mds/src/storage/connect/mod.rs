@@ -4,11 +4,13 @@
 //! cloud's own tools use, else (S3) from the profile files of the AWS tools. Who gives credentials
 //! as options gets none from elsewhere, so that no key of one account meets a token of another.
 
+mod acl;
 mod azure;
 mod environment;
 mod google;
 mod hub;
 mod profile;
+mod redirects;
 mod s3;
 mod web;
 
@@ -27,6 +29,7 @@ use super::location::Address;
 use super::options::{AddressOptions, Names};
 use crate::error::{Error, ErrorKind, Result};
 use environment::Environment;
+pub(super) use redirects::RefusedRedirect;
 
 /// The longest pause between two attempts.
 pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(15);

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use object_store::ObjectStore;
-use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
+use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey};
+use object_store::{HeaderMap, HeaderValue, ObjectStore};
 
+use super::acl::WithAcl;
 use super::environment::Environment;
 use super::profile::Profile;
 use super::{allow_http_of, client, retries, set, settings, unusable};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::storage::RemoteOptions;
 use crate::storage::location::Address;
 use crate::storage::options::{AddressOptions, Names};
@@ -101,7 +102,28 @@ pub(super) fn connect(
     }
     all.append(&mut rest);
     let builder = AmazonS3Builder::new().with_url(address.url.as_str());
-    build(builder, all, address, options)
+    match environment.get("S3_CANNED_ACL") {
+        None => Ok(Arc::new(build(builder, all, HeaderMap::new(), address, options)?)),
+        Some(acl) => {
+            let plain = build(builder.clone(), all.clone(), HeaderMap::new(), address, options)?;
+            let maker = build(builder, all, acl_header(acl)?, address, options)?;
+            Ok(Arc::new(WithAcl { plain: Arc::new(plain), maker }))
+        }
+    }
+}
+
+/// The header that gives a new object one of S3's canned access control lists. The server knows
+/// which there are.
+fn acl_header(acl: &str) -> Result<HeaderMap> {
+    let value = HeaderValue::from_str(acl).map_err(|_| {
+        Error::invalid(
+            "S3_CANNED_ACL holds characters that no name of an access control list has",
+            "set it to one such as bucket-owner-full-control, or unset it",
+        )
+    })?;
+    let mut headers = HeaderMap::new();
+    headers.insert("x-amz-acl", value);
+    Ok(headers)
 }
 
 /// GCS by its S3 interface, for the HMAC keys that the reference takes.
@@ -121,16 +143,18 @@ pub(super) fn connect_to_google(
     let all = fixed.into_iter().chain(given.iter());
     let all = all.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
     let bucket = address.url.host_str().unwrap_or_default();
-    build(AmazonS3Builder::new().with_bucket_name(bucket), all, address, options)
+    let builder = AmazonS3Builder::new().with_bucket_name(bucket);
+    Ok(Arc::new(build(builder, all, HeaderMap::new(), address, options)?))
 }
 
 fn build(
     mut builder: AmazonS3Builder,
     settings: Vec<(String, String)>,
+    headers: HeaderMap,
     address: &Address,
     options: &RemoteOptions,
-) -> Result<Arc<dyn ObjectStore>> {
-    let mut client = client(options);
+) -> Result<AmazonS3> {
+    let mut client = client(options).with_default_headers(headers);
     for (name, value) in settings {
         match name.parse() {
             Ok(AmazonS3ConfigKey::Client(key)) => client = set(client, key, value),
@@ -143,7 +167,7 @@ fn build(
         client = allow_http_of(client, builder.get_config_value(&key).as_deref());
     }
     let built = builder.with_client_options(client).with_retry(retries(options)).build();
-    Ok(Arc::new(built.map_err(|e| unusable(address, &e))?))
+    built.map_err(|e| unusable(address, &e))
 }
 
 fn is_true(text: &str) -> bool {
@@ -227,6 +251,19 @@ mod tests {
         }
         let store = described(&format!("s3://c/c4?{KEYS}&request_payer=true"), &[]);
         assert!(store.contains("request_payer: true"), "{store}");
+    }
+
+    #[test]
+    fn an_acl_is_a_header_of_what_makes_objects() {
+        let store = described(&format!("s3://b/c4?{KEYS}"), &[("S3_CANNED_ACL", "public-read")]);
+        let (plain, maker) = store.split_once("maker: ").unwrap();
+        assert!(maker.contains("\"x-amz-acl\": \"public-read\""), "{maker}");
+        assert!(!plain.contains("x-amz-acl"), "{plain}");
+        assert_eq!(
+            refusal(&format!("s3://b/c4?{KEYS}"), &[("S3_CANNED_ACL", "a\nb")]),
+            "S3_CANNED_ACL holds characters that no name of an access control list has; set it to \
+             one such as bucket-owner-full-control, or unset it"
+        );
     }
 
     #[test]

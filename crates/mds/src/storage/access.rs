@@ -1,16 +1,16 @@
-//! Who may see the token, and which redirects are followed.
+//! Who may see a token of the Hugging Face hub, and which redirects are followed.
 
 use url::{Host, Url};
 
 /// Whether a first request to `target` may carry the token of `endpoint`: the same scheme, host
 /// and port, and nobody in between who could read it.
-pub(super) fn may_have_token(endpoint: &Url, target: &Url) -> bool {
+pub fn may_have_token(endpoint: &Url, target: &Url) -> bool {
     same_origin(endpoint, target) && is_private(target)
 }
 
 /// Whether a redirect from `from` to `to` may be followed (never with the token): from TLS to TLS
 /// only, and from a remote host never into this machine.
-pub(super) fn may_follow(from: &Url, to: &Url) -> bool {
+pub fn may_follow(from: &Url, to: &Url) -> bool {
     match (from.scheme(), to.scheme()) {
         ("https", "https") => true,
         ("http", "http" | "https") => is_loopback(from) || !is_loopback(to),
@@ -19,17 +19,17 @@ pub(super) fn may_follow(from: &Url, to: &Url) -> bool {
 }
 
 /// Whether both addresses have one scheme, host and port.
-pub(super) fn same_origin(a: &Url, b: &Url) -> bool {
+pub fn same_origin(a: &Url, b: &Url) -> bool {
     a.origin() == b.origin() && a.origin().is_tuple()
 }
 
 /// Whether nobody between here and the host of `url` can read along.
-pub(super) fn is_private(url: &Url) -> bool {
+pub fn is_private(url: &Url) -> bool {
     url.scheme() == "https" || (url.scheme() == "http" && is_loopback(url))
 }
 
 /// Whether `url` is on this machine.
-pub(super) fn is_loopback(url: &Url) -> bool {
+pub fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(Host::Ipv4(address)) => address.is_loopback(),
         Some(Host::Ipv6(address)) => address.is_loopback(),
