@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::format::{Damage, FileInfo, Index, ShardInfo};
 use crate::regular;
 use crate::shard::{check_bytes, inside, map};
-use crate::storage::{Location, Remote, Stop, check_split};
+use crate::storage::{Location, Remote, Stop, check_split, redacted};
 
 /// The place of one stream.
 #[derive(Debug)]
@@ -245,9 +245,10 @@ fn folders(index: &Index) -> Vec<PathBuf> {
 
 /// Refuses a local folder that is no folder, or whose `index.json` would hide the splits of the remote.
 fn check_local(local: &Path, location: &Location) -> Result<()> {
-    if local.to_string_lossy().contains("://") {
+    let text = local.to_string_lossy();
+    if text.contains("://") {
         return Err(Error::invalid(
-            format!("the local folder {} is a URL", local.display()),
+            format!("the local folder {} is a URL", redacted(&text)),
             "give a folder of this machine; the remote comes first",
         ));
     }

@@ -26,7 +26,7 @@
 //! # Waits
 //!
 //! [`Remote`] hands out whole objects and parts of them, never more bytes than the caller allows,
-//! and takes whole objects. Every wait ends: connecting, the first byte, each pause between two
+//! and takes, lists and deletes whole objects. Every wait ends: connecting, the first byte, each pause between two
 //! bytes and a body that only trickles have a time limit, and failed requests are repeated a
 //! bounded number of times with growing, random pauses. Refusals (not found, access denied) are
 //! not repeated.
@@ -35,6 +35,7 @@
 //! them starts; the calls may come from any thread, inside another runtime too.
 
 mod connect;
+mod delete;
 mod download;
 mod list;
 mod location;
@@ -141,9 +142,9 @@ impl Remote {
         &self.shown
     }
 
-    /// The address with what else says which dataset is meant, but not who reads it: two remotes of
-    /// the same identity hold the same.
-    pub(crate) fn identity(&self) -> String {
+    /// The address with what else says which folder is meant, but not who reads it: two remotes of
+    /// the same identity hold the same. It has no credentials.
+    pub fn identity(&self) -> String {
         match &self.location {
             Location::Folder(_) => self.shown.clone(),
             Location::Url(address) => format!("{}{}", self.shown, address.server()),

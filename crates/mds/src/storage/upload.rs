@@ -110,7 +110,7 @@ impl Remote {
         }
     }
 
-    fn refuse_hub(&self, connection: &Connection) -> Result<()> {
+    pub(super) fn refuse_hub(&self, connection: &Connection) -> Result<()> {
         match connection.service {
             Service::Cloud | Service::Web => Ok(()),
             Service::Hub => Err(Error::unsupported(
@@ -245,7 +245,7 @@ async fn put_parts(
 }
 
 /// Ends a wait that `object_store` itself would not end.
-async fn timely<T>(
+pub(super) async fn timely<T>(
     limit: Duration,
     work: impl Future<Output = object_store::Result<T>>,
 ) -> object_store::Result<T> {
@@ -294,6 +294,11 @@ mod tests {
                 std::fs::write(&file, &bytes).unwrap();
                 remote.put_file("large", &file).unwrap();
                 assert!(remote.get("large", 1 << 30).unwrap() == bytes, "{size}");
+            }
+            assert_eq!(remote.objects().unwrap(), ["c/d", "large"]);
+            for _ in 0..2 {
+                remote.delete("c/d").unwrap();
+                assert_eq!(remote.objects().unwrap(), ["large"]);
             }
         }
     }
