@@ -62,7 +62,7 @@ use crate::shard::not_out_of;
 use connect::{Connection, Service};
 use download::{Download, Event, Failure, PartOfObject, Sink};
 pub(crate) use location::{Location, check_split, redact};
-pub use location::{join, redacted};
+pub use location::{join, redacted, split};
 use options::AddressOptions;
 pub(crate) use stop::Stop;
 
