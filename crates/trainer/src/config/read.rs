@@ -109,8 +109,8 @@ impl Config {
             if !open(key, address)?.can_list() {
                 return Err(Error::Config(format!(
                     "`{key}` is `{address}`, but what a run keeps must be listed to be found again, which web \
-                     servers and the Hugging Face hub cannot do or are not asked for; give a folder, or a bucket by \
-                     s3://, gs:// or az://"
+                     servers and the Hugging Face hub do not offer; give a folder, or a bucket by s3://, gs:// or \
+                     az://"
                 )));
             }
         }
