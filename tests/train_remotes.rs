@@ -11,6 +11,7 @@ mod bucket;
 #[path = "support/training.rs"]
 mod training;
 use bucket::{Bucket, Fault, Rule, SECRET};
+use mds::storage::{Remote, RemoteOptions};
 use serde_json::Value;
 use training::{failure, logged, repository, said, small_dataset, small_recipe, succeed, train};
 
@@ -521,6 +522,50 @@ fn everything_may_lie_in_a_bucket_and_its_keys_are_nowhere() {
         failure(&mut train(Path::new(&scene.bucket.address("none.yaml")), &[])),
         "error: there is no configuration file `s3://bucket/none.yaml`; the repository's own are in yamls/"
     );
+}
+
+/// The same on SeaweedFS, and on Azurite where there is one.
+#[test]
+#[ignore = "needs real servers: make test-servers"]
+fn runs_are_kept_on_real_servers() {
+    const AZURE_KEY: &str =
+        "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
+    let servers = std::env::var("MDS_TEST_SERVERS").unwrap();
+    let servers: Value = serde_json::from_str(&servers).unwrap();
+    let s3 = servers["s3"].as_str().map(|server| {
+        let keys = "region=us-east-1&access_key_id=AKTEST&secret_access_key=SKTEST123456";
+        format!("s3://bucket/train?endpoint={server}&{keys}")
+    });
+    let azure = servers["azure"].as_str().map(|server| {
+        let account = format!("account_name=devstoreaccount1&account_key={AZURE_KEY}");
+        format!("az://bucket/train?endpoint={server}/devstoreaccount1&{account}")
+    });
+    let scene = Scene::new();
+    let local = scene.local();
+    for address in s3.into_iter().chain(azure) {
+        let kind = address.split(':').next().unwrap();
+        let [first, second] = ["first", "second"].map(|machine| format!("{kind}-{machine}"));
+        let folders = [format!("save_folder={address}"), format!("run_folder={address}")];
+        let run = |machine: &str, more: &str| {
+            let overrides = [&folders[0], &folders[1], "save_num_checkpoints_to_keep=1", more];
+            said(&mut scene.anywhere(machine, &overrides))
+        };
+        let remote = Remote::open(&address, RemoteOptions::default()).unwrap();
+        run(&first, "save_interval=3ba");
+        assert_eq!(remote.get("latest", 100).unwrap(), b"ep0-ba4\n");
+        assert!(remote.objects().unwrap().iter().all(|name| !name.starts_with("ep0-ba3")));
+        let checkpoint = local.join("checkpoints/ep0-ba4");
+        for file in ["model.safetensors", "optimizer.safetensors"] {
+            let there = remote.get(&format!("ep0-ba4/{file}"), 1 << 30).unwrap();
+            assert!(there == std::fs::read(checkpoint.join(file)).unwrap(), "{kind} {file}");
+        }
+        let text = run(&second, "max_duration=5ba");
+        let from = format!("continuing from {kind}://bucket/train/ep0-ba4 (batch 4)");
+        assert!(text.contains(&from), "{text}");
+        let metrics = remote.get("metrics.jsonl", 1 << 30).unwrap();
+        let steps = String::from_utf8_lossy(&metrics);
+        assert_eq!(steps.lines().filter(|line| line.contains("loss/train/total")).count(), 5);
+    }
 }
 
 fn contains(bytes: &[u8], text: &str) -> bool {

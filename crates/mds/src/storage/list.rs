@@ -6,6 +6,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use futures::TryStreamExt;
+use object_store::path::PathPart;
+use percent_encoding::percent_decode_str;
 
 use super::{Connection, Remote, Root, Service, Stop};
 use crate::error::{Error, ErrorKind, Result};
@@ -86,7 +88,11 @@ impl Remote {
             let objects = store.list(Some(&prefix));
             let paths = objects.map_ok(|object| {
                 let parts = object.location.prefix_match(&prefix).into_iter().flatten();
-                parts.map(|part| part.as_ref().to_owned()).collect::<Vec<_>>().join("/")
+                // Undoes what `ObjectPath::from` did to the name.
+                let plain = |part: PathPart<'_>| {
+                    percent_decode_str(part.as_ref()).decode_utf8_lossy().into_owned()
+                };
+                parts.map(plain).collect::<Vec<_>>().join("/")
             });
             paths.try_collect::<Vec<String>>().await
         };
