@@ -231,6 +231,37 @@ fn a_checkpoint_that_does_not_arrive_stops_the_run_and_is_sent_by_the_next() {
 }
 
 #[test]
+fn metrics_that_do_not_arrive_stop_the_run_after_its_checkpoint_and_are_not_lost() {
+    let scene = Scene::new();
+    let local = scene.local();
+    let metrics = format!("run_folder={}", scene.bucket.address("run/metrics"));
+    let rule = Rule { method: "PUT", key: "metrics.jsonl", after: 1, fault: Fault::Status(403) };
+    scene.bucket.fail(Some(rule));
+    let message = failure(&mut scene.run("here", &[&metrics, "save_interval=1ba"]));
+    let outgoing = scene.folder.path().join("here-caches/outgoing");
+    let kept = names_in(&outgoing).into_iter().find(|n| n.starts_with("s3-bucket-run-metrics-"));
+    assert_eq!(
+        message,
+        format!(
+            "error: the run folder was not saved to s3://bucket/run/metrics: writing \
+             s3://bucket/run/metrics/metrics.jsonl is denied; check the credentials in the environment. A copy is \
+             kept in `{}`",
+            outgoing.join(kept.unwrap()).display()
+        )
+    );
+    let keys = scene.bucket.keys();
+    assert!(keys.contains(&"run/ep0-ba2/state.json".to_owned()), "{keys:?}");
+    scene.bucket.fail(None);
+    said(&mut scene.run("here", &[&metrics, "save_interval=1ba"]));
+    let fetched = scene.folder.path().join("fetched");
+    std::fs::create_dir_all(fetched.join("run")).unwrap();
+    let objects = scene.bucket.objects();
+    std::fs::write(fetched.join("run/metrics.jsonl"), &objects["run/metrics/metrics.jsonl"])
+        .unwrap();
+    assert_eq!(logged(&fetched), logged(&local));
+}
+
+#[test]
 fn a_bucket_that_is_down_for_a_moment_stops_no_run() {
     let scene = Scene::new();
     scene.bucket.fail(refuse("PUT", "run/ep0-ba4/optimizer", 503));
@@ -242,6 +273,23 @@ fn a_bucket_that_is_down_for_a_moment_stops_no_run() {
     scene.bucket.fail(None);
     assert!(child.wait().unwrap().success());
     assert_eq!(scene.bucket.keys(), checkpoints(&["ep0-ba2", "ep0-ba4"]));
+}
+
+#[test]
+fn a_bucket_that_stays_down_ends_the_run_after_five_attempts() {
+    let scene = Scene::new();
+    scene.bucket.fail(refuse("PUT", "run/ep0-ba2/model", 503));
+    let message = failure(&mut scene.run("here", &[]));
+    let begin = "error: the checkpoint ep0-ba2 was not saved to s3://bucket/run: cannot upload \
+                 s3://bucket/run/ep0-ba2/model.safetensors in 5 attempt(s) (";
+    let kept = scene.outgoing("here").join("ep0-ba2");
+    let end = format!(
+        "); check the network and the remote, or raise the time limit and the attempts. A copy is kept in `{}`; on \
+         this machine autoresume=true uploads it and continues from it",
+        kept.display()
+    );
+    assert!(message.starts_with(begin) && message.ends_with(&end), "{message}");
+    assert_eq!(scene.bucket.requests("PUT run/ep0-ba2/model.safetensors"), 5);
 }
 
 #[test]

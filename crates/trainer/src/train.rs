@@ -259,9 +259,10 @@ fn save(
     optimizer: &DecoupledAdamW,
     logger: &mut MetricLogger,
 ) -> Result<Option<Timestamp>> {
-    // A resumed run takes back what was logged after the checkpoint, so what came before must not be lost.
-    logger.flush()?;
-    let Some(folder) = checkpoints else { return Ok(None) };
+    // A resumed run takes back what was logged after the checkpoint, so what came before must not be lost. If it is, the
+    // run ends, but not without its checkpoint.
+    let flushed = logger.flush();
+    let Some(folder) = checkpoints else { return flushed.map(|()| None) };
     let checkpoint = Checkpoint {
         state: state.clone(),
         model: model.to_named_tensors(),
@@ -269,6 +270,7 @@ fn save(
     };
     let saved = folder.save(&checkpoint)?;
     logger.print(&format!("saved {saved}"));
+    flushed?;
     Ok(Some(state.timestamp))
 }
 

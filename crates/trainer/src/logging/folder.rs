@@ -41,19 +41,34 @@ impl RunFolder {
         probe().map_err(|error| {
             Error::Config(format!("run_folder `{}` cannot be written: {error}", remote.address()))
         })?;
-        for file in files_in(&path)? {
+        let there: Vec<String> = remote.objects()?.into_iter().filter(is_of_run).collect();
+        let folder = Self { path, remote: Some(remote), there };
+        folder.fetch()?;
+        Ok(folder)
+    }
+
+    /// Makes the folder here like the remote, unless what is here has only been added to since it was uploaded.
+    fn fetch(&self) -> Result<()> {
+        let Self { path, remote: Some(remote), there } = self else { return Ok(()) };
+        let before = std::fs::read(path.join(METRICS)).unwrap_or_default();
+        if !before.is_empty() && there.iter().any(|name| name == METRICS) {
+            let uploaded = remote.get(METRICS, u64::MAX)?;
+            if !uploaded.is_empty() && before.starts_with(&uploaded) {
+                return Ok(());
+            }
+        }
+        for file in files_in(path)? {
             let file = path.join(file);
             std::fs::remove_file(&file).map_err(Error::io("remove", &file))?;
         }
-        let there: Vec<String> = remote.objects()?.into_iter().filter(is_of_run).collect();
-        for name in &there {
+        for name in there {
             let file = path.join(name);
-            let parent = file.parent().unwrap_or(&path);
+            let parent = file.parent().unwrap_or(path);
             std::fs::create_dir_all(parent).map_err(Error::io("create", parent))?;
             let bytes = remote.get(name, u64::MAX)?;
             mds::durable::replace(&file, &bytes).map_err(Error::io("write", &file))?;
         }
-        Ok(Self { path, remote: Some(remote), there })
+        Ok(())
     }
 
     /// Where the files are on this machine.
