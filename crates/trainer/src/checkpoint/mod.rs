@@ -95,7 +95,7 @@ pub struct SaveFolder(Kind);
 #[derive(Debug)]
 enum Kind {
     Folder(CheckpointFolder),
-    Remote(RemoteFolder),
+    Remote(Box<RemoteFolder>),
 }
 
 impl SaveFolder {
@@ -119,7 +119,7 @@ impl SaveFolder {
                 Kind::Folder(CheckpointFolder::open(path, keep, overwrite, past)?)
             }
             Place::Remote(remote) => {
-                Kind::Remote(RemoteFolder::open(remote, keep, overwrite, continues)?)
+                Kind::Remote(Box::new(RemoteFolder::open(remote, keep, overwrite, continues)?))
             }
         }))
     }
