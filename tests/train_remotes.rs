@@ -319,6 +319,46 @@ fn a_run_that_is_killed_while_it_uploads_leaves_complete_checkpoints_alone() {
     assert!(!scene.outgoing("first").join("ep0-ba4").exists());
 }
 
+/// Killed at each request of a save: what looks complete is, and another machine ends with the same bits.
+#[test]
+fn a_save_to_a_bucket_may_be_killed_anywhere() {
+    let mut scene = Scene::new();
+    let local = scene.local();
+    // The second of each: the first belongs to the checkpoint before.
+    for (machine, (method, key, after)) in [
+        ("GET", "run/.run", 1),
+        ("PUT", "run/ep0-ba4/model", 0),
+        ("PUT", "run/ep0-ba4/state", 0),
+        ("PUT", "run/latest", 1),
+        ("DELETE", "run/ep0-ba2/state", 0),
+        ("DELETE", "run/ep0-ba2/model", 0),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        scene.bucket = Bucket::start();
+        scene.bucket.fail(Some(Rule { method, key, after, fault: Fault::Silence }));
+        let [first, second] = ["first", "second"].map(|name| format!("{name}{machine}"));
+        let keep = "save_num_checkpoints_to_keep=1";
+        let mut child = scene.run(&first, &[keep]).stderr(Stdio::null()).spawn().unwrap();
+        scene.bucket.wait_for_silence();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        scene.bucket.fail(None);
+        let keys = scene.bucket.keys();
+        let complete = keys.iter().filter_map(|key| key.strip_suffix("/state.json"));
+        for name in complete.filter_map(|folder| folder.strip_prefix("run/")) {
+            scene.assert_same(&local, name);
+        }
+        succeed(&mut scene.run(&second, &[keep]));
+        scene.assert_same(&local, "ep0-ba4");
+        assert_eq!(scene.bucket.objects()["run/latest"], b"ep0-ba4\n");
+        // The next save removes what is left.
+        succeed(&mut scene.run(&second, &[keep, "max_duration=5ba"]));
+        assert_eq!(scene.bucket.keys(), checkpoints(&["ep0-ba5"]), "{method} {key}");
+    }
+}
+
 #[test]
 fn only_the_newest_checkpoints_are_kept_in_a_bucket() {
     let scene = Scene::new();

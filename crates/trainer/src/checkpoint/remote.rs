@@ -205,6 +205,10 @@ impl RemoteFolder {
         let deletes = self.keep.is_some() || !self.replaced.is_empty();
         let probe = || {
             self.remote.put(MARK, self.mark.clone())?;
+            if let Some((newest, _)) = &self.newest {
+                // A run that died may have come just to here.
+                self.remote.put(LATEST, format!("{newest}\n"))?;
+            }
             if deletes {
                 self.remote.put(PROBE, "")?;
                 self.remote.delete(PROBE)?;
