@@ -35,10 +35,12 @@ HAS_NPM := $(shell command -v npm 2>/dev/null)
 test-servers:
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
 	  tests/servers/run $(CARGO) nextest run $(PROFILE) -p mds --test remotes --no-fail-fast --run-ignored all \
-	    $(if $(HAS_NPM),,-E 'not test(/^azure::/)'); \
+	    $(if $(HAS_NPM),,-E 'not test(/^azure::/)') && \
+	  tests/servers/run $(CARGO) nextest run $(PROFILE) --workspace --test train_remotes --run-ignored only; \
 	else \
 	  tests/servers/run $(CARGO) test $(PROFILE) -p mds --test remotes --no-fail-fast -- --include-ignored \
-	    $(if $(HAS_NPM),,--skip azure::); \
+	    $(if $(HAS_NPM),,--skip azure::) && \
+	  tests/servers/run $(CARGO) test $(PROFILE) --workspace --test train_remotes -- --ignored; \
 	fi
 
 # MDS_SOAK=2 make soak is shorter. Where there is no nextest, one program after the other.

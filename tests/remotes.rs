@@ -54,24 +54,29 @@ suite! {
     here folder: large_shards_come_back_as_they_went every_compression_is_read
         a_writer_goes_on_where_it_stopped names_may_be_in_any_script
         folders_are_found_over_many_pages_and_merged what_is_not_there_is_typed
-        the_last_write_counts parts_of_large_objects_are_equal programs_take_the_address;
+        the_last_write_counts objects_are_listed_and_deleted parts_of_large_objects_are_equal
+        programs_take_the_address;
     there s3: large_shards_come_back_as_they_went every_compression_is_read
         a_writer_goes_on_where_it_stopped names_may_be_in_any_script
         folders_are_found_over_many_pages_and_merged what_is_not_there_is_typed
-        the_last_write_counts parts_of_large_objects_are_equal programs_take_the_address;
+        the_last_write_counts objects_are_listed_and_deleted parts_of_large_objects_are_equal
+        programs_take_the_address;
     there gcs_hmac: large_shards_come_back_as_they_went a_writer_goes_on_where_it_stopped
-        names_may_be_in_any_script what_is_not_there_is_typed programs_take_the_address;
+        names_may_be_in_any_script what_is_not_there_is_typed objects_are_listed_and_deleted
+        programs_take_the_address;
     there gcs_translated: large_shards_come_back_as_they_went every_compression_is_read
         a_writer_goes_on_where_it_stopped names_may_be_in_any_script
         folders_are_found_over_many_pages_and_merged what_is_not_there_is_typed
-        the_last_write_counts parts_of_large_objects_are_equal programs_take_the_address;
+        the_last_write_counts objects_are_listed_and_deleted parts_of_large_objects_are_equal
+        programs_take_the_address;
     there gcs: large_shards_come_back_as_they_went every_compression_is_read
         names_may_be_in_any_script folders_are_found_over_many_pages_and_merged
         what_is_not_there_is_typed parts_of_large_objects_are_equal programs_take_the_address;
     there azure: large_shards_come_back_as_they_went every_compression_is_read
         a_writer_goes_on_where_it_stopped names_may_be_in_any_script
         folders_are_found_over_many_pages_and_merged what_is_not_there_is_typed
-        the_last_write_counts parts_of_large_objects_are_equal programs_take_the_address;
+        the_last_write_counts objects_are_listed_and_deleted parts_of_large_objects_are_equal
+        programs_take_the_address;
 }
 
 /// Bytes that no compression makes shorter, different for each seed.
@@ -291,6 +296,25 @@ fn the_last_write_counts(backend: &Backend) {
         assert!(remote.get("a", 1 << 30).unwrap() == bytes, "{size}");
         assert_eq!(remote.size("a").unwrap(), Some(size as u64));
     }
+}
+
+fn objects_are_listed_and_deleted(backend: &Backend) {
+    let remote = backend.remote("run");
+    assert_eq!(remote.objects().unwrap(), [""; 0]);
+    assert!(remote.can_list());
+    let names = ["a", "a b/ü#1", "b/c/d", "b/c/e", "b/f"];
+    for name in names {
+        remote.put(name, name.as_bytes().to_vec()).unwrap();
+    }
+    // Beside it, with a name that begins alike.
+    backend.put("run2/x", b"x");
+    assert_eq!(remote.objects().unwrap(), names);
+    assert_eq!(backend.remote("run/b").objects().unwrap(), ["c/d", "c/e", "f"]);
+    for name in ["a b/ü#1", "b/c/e", "b/c/none"] {
+        remote.delete(name).unwrap();
+    }
+    remote.delete("b/c/e").unwrap();
+    assert_eq!(remote.objects().unwrap(), ["a", "b/c/d", "b/f"]);
 }
 
 fn parts_of_large_objects_are_equal(backend: &Backend) {

@@ -213,7 +213,7 @@ fn an_override_of_a_variable_reaches_every_reference() {
     assert_eq!((train.max_seq_len, eval.max_seq_len), (128, 128));
     assert_eq!(train.remote.as_deref(), Some("/data/c4"));
     assert_eq!(eval.remote.as_deref(), Some("/data/c4"));
-    assert_eq!(config.tokenizer_name, "/tok");
+    assert_eq!(&*config.tokenizer_name, "/tok");
 }
 
 #[test]
@@ -407,12 +407,59 @@ fn a_missing_file_is_named() {
 /// The resolved recipe is printed and stored; keys in addresses are in neither.
 #[test]
 fn options_of_addresses_are_not_written() {
-    let address = "data_remote=s3://bucket/c4?access_key_id=AK&secret_access_key=topsecret";
-    let config = Config::load(&yamls().join("125m.yaml"), &[address.to_owned()]).unwrap();
+    let keys = "access_key_id=AK&secret_access_key=topsecret&region=x";
+    let addresses = ["data_remote", "save_folder", "load_path", "run_folder", "tokenizer_name"]
+        .map(|key| format!("{key}=s3://bucket/{key}?{keys}"));
+    let config = Config::load(&yamls().join("125m.yaml"), &addresses).unwrap();
     let remote = config.train_loader.dataset.remote.as_deref();
-    assert_eq!(remote, address.strip_prefix("data_remote="));
+    assert_eq!(remote, addresses[0].strip_prefix("data_remote="));
     let (yaml, json) = (config.to_yaml(), serde_json::to_string(&config).unwrap());
-    for text in [yaml, json] {
-        assert!(text.contains("s3://bucket/c4") && !text.contains("topsecret"), "{text}");
+    for text in [yaml, json, format!("{config:?}"), format!("{config:#?}")] {
+        for key in ["data_remote", "save_folder", "load_path", "run_folder", "tokenizer_name"] {
+            assert!(text.contains(&format!("s3://bucket/{key}")), "{key} is not in {text}");
+        }
+        assert!(!text.contains("topsecret") && !text.contains('?'), "{text}");
     }
+}
+
+#[test]
+fn a_value_that_cannot_be_is_shown_without_keys() {
+    for (given, expected) in [
+        (
+            "data_remote=[s3://bucket/c4?token=topsecret]",
+            "`data_remote` is [\"s3://bucket/c4\"]; it must be a text",
+        ),
+        (
+            "device=s3://bucket/c4?token=topsecret",
+            "`device` is `s3://bucket/c4`; it must be one of auto, cpu, cuda, gpu",
+        ),
+        (
+            "s3://bucket/c4?topsecret",
+            "`s3://bucket/c4` is not an override; write key.sub=value, for example max_duration=100ba",
+        ),
+    ] {
+        assert_eq!(message(&[given]), expected);
+    }
+}
+
+#[test]
+fn what_cannot_be_listed_keeps_no_run() {
+    for (given, shown) in [
+        ("save_folder=https://host/run", "`save_folder` is `https://host/run`"),
+        ("save_folder=hf://datasets/org/name/run", "`save_folder` is `hf://datasets/org/name/run`"),
+        ("run_folder=http://me:topsecret@host/run", "`run_folder` is `http://host/run`"),
+    ] {
+        assert_eq!(
+            message(&[given]),
+            format!(
+                "{shown}, but what a run keeps must be listed to be found again, which web servers and the Hugging \
+                 Face hub do not offer; give a folder, or a bucket by s3://, gs:// or az://"
+            )
+        );
+    }
+    assert_eq!(
+        message(&["load_path=sftp://host/run"]),
+        "`load_path`: the remote sftp://host/run is of a kind that is not read or written; mount the folder with \
+         sshfs and give its path, serve it by http, or copy the dataset to an object store"
+    );
 }

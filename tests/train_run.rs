@@ -175,15 +175,6 @@ fn a_continued_run_says_what_has_changed() {
 }
 
 #[test]
-fn runs_are_not_written_to_a_folder_called_like_a_url() {
-    let (_folder, recipe) = workshop();
-    assert_eq!(
-        failure(&mut train(&recipe, &["save_folder=s3://bucket/run"])),
-        "error: `save_folder` is `s3://bucket/run`, but runs are written to this machine only so far; give a folder"
-    );
-}
-
-#[test]
 fn ctrl_c_without_a_save_folder_says_that_nothing_was_saved() {
     let (folder, recipe) = workshop();
     let long = ["max_duration=100000ba", "save_folder=null", "autoresume=false"];

@@ -97,6 +97,11 @@ pub(crate) fn succeed(command: &mut Command) -> Output {
     output
 }
 
+/// What it prints on standard error.
+pub(crate) fn said(command: &mut Command) -> String {
+    String::from_utf8_lossy(&succeed(command).stderr).into_owned()
+}
+
 /// The last line that a failing command prints.
 pub(crate) fn failure(command: &mut Command) -> String {
     let output = command.output().unwrap();

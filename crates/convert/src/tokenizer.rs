@@ -8,6 +8,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use mds::storage::{Remote, RemoteOptions};
 use serde_json::Value;
 use tokenizers::pipeline::{EncodeOptions, Override, PipelineToken, PipelineTokenizer};
 
@@ -20,6 +21,9 @@ const GPT2: &str =
 
 const FILE: &str = "tokenizer.json";
 const CONFIG_FILE: &str = "tokenizer_config.json";
+
+/// More bytes than the file of any tokenizer has.
+const LARGEST: u64 = 1 << 30;
 
 /// What an end-of-text token is called when no `tokenizer_config.json` says so, in the order of
 /// preference.
@@ -42,7 +46,7 @@ impl Tokenizer {
     /// Loads the tokenizer `name_or_path`:
     ///
     /// * `gpt2`, which is built in;
-    /// * a path to a `tokenizer.json`, or to the folder that holds one;
+    /// * a path or an address ([`Remote::open`]) of a `tokenizer.json`, or of the folder that holds one;
     /// * else a name on the Hugging Face hub (`HF_ENDPOINT`, `HF_TOKEN`), fetched once into the
     ///   user's cache folder.
     ///
@@ -52,6 +56,9 @@ impl Tokenizer {
     pub fn load(name_or_path: &str) -> Result<Self> {
         if name_or_path == "gpt2" {
             return Self::from_json(GPT2, None, "gpt2", "the built-in tokenizer");
+        }
+        if name_or_path.contains("://") {
+            return Self::from_remote(name_or_path);
         }
         let path = Path::new(name_or_path);
         let file = if path.is_dir() { path.join(FILE) } else { path.to_owned() };
@@ -83,6 +90,23 @@ impl Tokenizer {
         let json = read(file).map_err(|e| Error::io(e, "read", file))?;
         let config = read(&file.with_file_name(CONFIG_FILE)).ok();
         Self::from_json(&json, config.as_deref(), name, &file.display().to_string())
+    }
+
+    fn from_remote(address: &str) -> Result<Self> {
+        let (folder, name) = match mds::storage::split(address) {
+            Ok((folder, name)) if name.ends_with(".json") => (folder, name),
+            _ => (address.to_owned(), FILE),
+        };
+        let remote = Remote::open(&folder, RemoteOptions::default())?;
+        let text = |name| Ok(String::from_utf8_lossy(&remote.get(name, LARGEST)?).into_owned());
+        let config = match text(CONFIG_FILE) {
+            Err(error) if mds::Error::kind(&error) != mds::ErrorKind::NotFound => {
+                return Err(error.into());
+            }
+            config => config.ok(),
+        };
+        let shown = mds::redacted(address);
+        Self::from_json(&text(name)?, config.as_deref(), &shown, &shown)
     }
 
     fn from_json(json: &str, config: Option<&str>, name: &str, origin: &str) -> Result<Self> {

@@ -18,7 +18,7 @@ pub enum Error {
     /// configuration.
     #[error("{0}")]
     Data(String),
-    /// The dataset could not be read: its message names the stream, shard and sample.
+    /// The dataset could not be read: its message names the stream, shard and sample. Or another address could not.
     #[error(transparent)]
     Dataset(#[from] mds::Error),
     /// The tokenizer could not be found, loaded or applied.
@@ -27,6 +27,21 @@ pub enum Error {
     /// A checkpoint is missing, damaged, or belongs to another model or dataset.
     #[error("{0}")]
     Checkpoint(String),
+    /// A checkpoint or the metrics did not arrive at their remote, after all attempts: mend what its message names and
+    /// start the run again, which goes on from the copy that is kept.
+    #[error("{what} was not saved to {address}: {source}. A copy is kept in `{}`{then}", kept.display())]
+    Upload {
+        /// What was to be saved: `the checkpoint ep0-ba20`.
+        what: String,
+        /// The folder at the remote, without options.
+        address: String,
+        /// Where it lies on this machine.
+        kept: PathBuf,
+        /// What to do with it: nothing, or a clause.
+        then: &'static str,
+        /// What the remote answered.
+        source: Box<mds::Error>,
+    },
     /// The requested device does not exist here.
     #[error("{0}")]
     Device(String),

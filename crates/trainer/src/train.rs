@@ -1,13 +1,12 @@
 //! The training run, from configuration to trained model: read [`train`] from top to bottom.
 
-use std::path::Path;
 use std::time::Instant;
 
 use burn::tensor::Device;
 use convert::tokenizer::Tokenizer;
 
-use crate::checkpoint::{Checkpoint, CheckpointFolder, Found, State};
-use crate::config::{BatchPlan, Config, Precision};
+use crate::checkpoint::{Checkpoint, Found, Place, SaveFolder, State};
+use crate::config::{Address, BatchPlan, Config, Precision};
 use crate::data::{EvalData, Replica, TokenBatch, TrainData};
 use crate::device;
 use crate::error::{Error, Result};
@@ -62,12 +61,12 @@ pub fn train(config: &Config, interrupt: &Interrupt) -> Result<Outcome> {
     let mut model = Gpt::init(&config.model, config.seed, &device.clone().autodiff());
     let mut optimizer = DecoupledAdamW::new(config.optimizer.clone(), &model, &device);
     let mut state = State::new(config, Timestamp::default());
-    let found = find_checkpoint(config)?;
+    let save_place = place(config, config.save_folder.as_ref())?;
+    let found = find_checkpoint(config, save_place.as_ref())?;
     let mut saved_at = None;
-    if let Some(Found { path, checkpoint, .. }) = &found {
-        checkpoint.state.check_model(path, &config.model)?;
-        let of_this_checkpoint =
-            |e| Error::Checkpoint(format!("the checkpoint `{}`: {e}", path.display()));
+    if let Some(Found { place, checkpoint, .. }) = &found {
+        checkpoint.state.check_model(place, &config.model)?;
+        let of_this_checkpoint = |e| Error::Checkpoint(format!("the checkpoint `{place}`: {e}"));
         model = model.with_named_tensors(checkpoint.model.clone()).map_err(of_this_checkpoint)?;
         if !config.load_weights_only {
             optimizer
@@ -79,11 +78,12 @@ pub fn train(config: &Config, interrupt: &Interrupt) -> Result<Outcome> {
         }
     }
     let resume_at = saved_at;
-    let own = found.as_ref().filter(|found| resume_at.is_some() && is_own(config, found));
+    let is_own = |found: &&Found| save_place.as_ref().is_some_and(|place| place.owns(found));
+    let own = found.as_ref().filter(|found| resume_at.is_some() && is_own(found));
     if own.is_none() {
         saved_at = None; // loaded from elsewhere: this run's own folder has nothing yet
     }
-    let mut checkpoints = open_checkpoints(config, own)?;
+    let mut checkpoints = open_checkpoints(config, save_place.as_ref(), own)?;
     let mut logger = MetricLogger::open(config, resume_at.as_ref(), batches_per_epoch)?;
     announce(config, &device, &plan, found, &logger);
 
@@ -225,50 +225,52 @@ fn check_finite(loss: &BatchLoss, norm: f64, lr: f64, step: u64) -> Result<()> {
     )))
 }
 
+fn place(config: &Config, address: Option<&Address>) -> Result<Option<Place>> {
+    address.map(|address| Place::open(address, config.remote_options())).transpose()
+}
+
 /// The checkpoint that the run starts from, if any: with `autoresume` the newest of its own, else `load_path`.
-fn find_checkpoint(config: &Config) -> Result<Option<Found>> {
-    if let (true, Some(folder)) = (config.autoresume, &config.save_folder)
-        && let Some(found) = CheckpointFolder::newest(Path::new(folder))?
+fn find_checkpoint(config: &Config, save_place: Option<&Place>) -> Result<Option<Found>> {
+    if let (true, Some(place)) = (config.autoresume, save_place)
+        && let Some(found) = SaveFolder::newest(place)?
     {
         return Ok(Some(found));
     }
-    config.load_path.as_ref().map(|path| CheckpointFolder::load(Path::new(path))).transpose()
+    place(config, config.load_path.as_ref())?.map(|place| place.load()).transpose()
 }
 
-/// Whether the checkpoint lies in this run's own save folder.
-fn is_own(config: &Config, found: &Found) -> bool {
-    let folder = config.save_folder.as_ref().and_then(|folder| std::fs::canonicalize(folder).ok());
-    let parent = found.path.parent().and_then(|parent| std::fs::canonicalize(parent).ok());
-    folder.is_some() && folder == parent
-}
-
-fn open_checkpoints(config: &Config, own: Option<&Found>) -> Result<Option<CheckpointFolder>> {
-    let Some(folder) = &config.save_folder else { return Ok(None) };
+fn open_checkpoints(
+    config: &Config,
+    save_place: Option<&Place>,
+    own: Option<&Found>,
+) -> Result<Option<SaveFolder>> {
+    let Some(place) = save_place else { return Ok(None) };
     let keep = usize::try_from(config.save_num_checkpoints_to_keep).ok();
-    let continues = own.map(|found| found.path.as_path());
     // What autoresume passed over is damaged, and no loss.
     let overwrite = config.save_overwrite || (config.autoresume && own.is_some());
-    CheckpointFolder::open(Path::new(folder), keep, overwrite, continues).map(Some)
+    SaveFolder::open(place, keep, overwrite, own).map(Some)
 }
 
 /// Saves the run where it has a save folder; returns the position saved.
 fn save(
-    checkpoints: &mut Option<CheckpointFolder>,
+    checkpoints: &mut Option<SaveFolder>,
     state: &State,
     model: &Gpt,
     optimizer: &DecoupledAdamW,
     logger: &mut MetricLogger,
 ) -> Result<Option<Timestamp>> {
-    let Some(folder) = checkpoints else { return Ok(None) };
-    // A resumed run takes back what was logged after the checkpoint, so what came before must not be lost.
-    logger.flush()?;
+    // A resumed run takes back what was logged after the checkpoint, so what came before must not be lost. If it is, the
+    // run ends, but not without its checkpoint.
+    let flushed = logger.flush();
+    let Some(folder) = checkpoints else { return flushed.map(|()| None) };
     let checkpoint = Checkpoint {
         state: state.clone(),
         model: model.to_named_tensors(),
         moments: optimizer.to_moments(),
     };
-    let path = folder.save(&checkpoint)?;
-    logger.print(&format!("saved {}", path.display()));
+    let saved = folder.save(&checkpoint)?;
+    logger.print(&format!("saved {saved}"));
+    flushed?;
     Ok(Some(state.timestamp))
 }
 
@@ -297,11 +299,17 @@ fn announce(
         config.model.n_params()
     ));
     logger.print(&format!("device: {}", device::name(device)));
-    if let Some(Found { path, checkpoint, notices }) = found {
+    if let Some((address, folder)) = logger.on_its_way() {
+        logger.print(&format!(
+            "note: run_folder {address} is written to {} and uploaded with each checkpoint and at the end",
+            folder.display()
+        ));
+    }
+    if let Some(Found { place, checkpoint, notices }) = found {
         notices.iter().for_each(|notice| logger.print(&format!("note: {notice}")));
         let what = if config.load_weights_only { "weights" } else { "continuing" };
         let batch = checkpoint.state.timestamp.batch;
-        logger.print(&format!("{what} from {} (batch {batch})", path.display()));
+        logger.print(&format!("{what} from {place} (batch {batch})"));
         if !config.load_weights_only {
             let changes = checkpoint.state.changes(config);
             changes.iter().for_each(|change| logger.print(&format!("note: {change}")));

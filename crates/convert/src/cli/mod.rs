@@ -77,7 +77,8 @@ struct Args {
     #[arg(long, alias = "concat-tokens", value_name = "N", verbatim_doc_comment)]
     concat_tokens: Option<usize>,
 
-    /// Tokenizer for --concat_tokens: gpt2 (built in), a tokenizer.json, its folder, or a hub name
+    /// Tokenizer for --concat_tokens: gpt2 (built in), the path or address of a tokenizer.json or its
+    /// folder, or a hub name
     #[arg(long, value_name = "NAME|PATH")]
     tokenizer: Option<String>,
 

@@ -1,8 +1,9 @@
 //! The caches of one user: where a remote that is given no local folder has one, and what lies there.
 //!
 //! All lie below one folder that belongs to the user alone: `$MDS_CACHE_DIR`, else `mds/datasets` in the
-//! user's cache folder (`$XDG_CACHE_HOME` or `~/.cache`). Each is named after its address. Everything
-//! below it may be removed at any time by `mds-inspect cache clean` and is fetched again when needed.
+//! user's cache folder (`$XDG_CACHE_HOME` or `~/.cache`). Each is named after its address. Every cache
+//! may be removed at any time by `mds-inspect cache clean` and is fetched again when needed. Below
+//! `outgoing` lies what a program has made for a remote and not uploaded yet.
 
 use std::env;
 use std::fs::{self, DirBuilder};
@@ -24,6 +25,9 @@ use crate::storage::{Remote, RemoteOptions, Stop};
 
 /// The variable that names another folder.
 const VARIABLE: &str = "MDS_CACHE_DIR";
+
+/// Holds what is on its way to remotes.
+const OUTGOING: &str = "outgoing";
 
 /// All caches of this user.
 ///
@@ -78,6 +82,22 @@ impl UserCache {
             .map_err(|e| Error::io(e, format!("cannot create {}", root.display())))?;
         check_own(&root)?;
         Ok(Self { root })
+    }
+
+    /// The folder for what is on its way to `remote`, made if need be and open to this user alone.
+    /// It is no cache: what lies there exists nowhere else yet, and is not listed or cleaned.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn outgoing(&self, remote: &Remote) -> Result<PathBuf> {
+        let folder = self.root.join(OUTGOING).join(name_of(remote.address(), &remote.identity()));
+        let mut private = DirBuilder::new();
+        private.recursive(true).mode(0o700);
+        private
+            .create(&folder)
+            .map_err(|e| Error::io(e, format!("cannot create {}", folder.display())))?;
+        check_own(&folder)?;
+        Ok(folder)
     }
 
     /// The folder that holds the caches.

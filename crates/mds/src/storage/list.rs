@@ -1,12 +1,13 @@
-//! Finding the folders below a remote that hold something.
+//! What lies below a remote: its objects, and the folders that hold something.
 
-use std::fs;
+use std::fs::{self, FileType};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
 use futures::TryStreamExt;
-use object_store::ObjectMeta;
+use object_store::path::PathPart;
+use percent_encoding::percent_decode_str;
 
 use super::{Connection, Remote, Root, Service, Stop};
 use crate::error::{Error, ErrorKind, Result};
@@ -15,6 +16,30 @@ use crate::error::{Error, ErrorKind, Result};
 const MAX_DEPTH: usize = 16;
 
 impl Remote {
+    /// Whether what lies below can be listed: folders and buckets can, web servers and the hub cannot.
+    pub fn can_list(&self) -> bool {
+        match &self.root {
+            Root::Folder(_) => true,
+            Root::Store(connection) => connection.service == Service::Cloud,
+        }
+    }
+
+    /// All objects below this folder, at any depth, as relative paths in order; none if there is no
+    /// such folder.
+    ///
+    /// # Errors
+    /// As [`folders_with`](Self::folders_with).
+    pub fn objects(&self) -> Result<Vec<String>> {
+        let mut found = Vec::new();
+        match &self.root {
+            Root::Folder(folder) if !folder.exists() => {}
+            Root::Folder(folder) => files(folder, "", 0, &mut found)?,
+            Root::Store(connection) => found = self.list(connection)?,
+        }
+        found.sort();
+        Ok(found)
+    }
+
     /// The folders below this one, at any depth, that hold an object called `name`, as relative
     /// paths in order. What lies below such a folder belongs to it and is not listed.
     ///
@@ -30,7 +55,12 @@ impl Remote {
                 }
                 found
             }
-            Root::Store(connection) => self.list_objects(connection, name)?,
+            Root::Store(connection) => {
+                let suffix = format!("/{name}");
+                let objects = self.list(connection)?;
+                let folders = objects.iter().filter_map(|path| path.strip_suffix(&suffix));
+                folders.map(str::to_owned).collect()
+            }
         };
         found.sort();
         // Sorted, a folder comes before those below it, though not always right before.
@@ -46,89 +76,73 @@ impl Remote {
         Ok(outermost)
     }
 
-    /// The objects directly in this folder with their sizes in bytes, by name.
-    ///
-    /// # Errors
-    /// As [`folders_with`](Self::folders_with).
-    pub fn objects(&self) -> Result<Vec<(String, u64)>> {
-        let mut found = match &self.root {
-            Root::Folder(folder) => files(folder)?,
-            Root::Store(connection) => {
-                self.refuse_to_list(connection)?;
-                let (store, prefix) = (Arc::clone(&connection.store), connection.prefix.clone());
-                let list = async move { store.list_with_delimiter(Some(&prefix)).await };
-                let listed = self.wait(list, &Stop::new())?;
-                let listed = listed.map_err(|error| self.failed(&self.shown, &error))?;
-                let named = |object: ObjectMeta| {
-                    Some((object.location.filename()?.to_owned(), object.size))
-                };
-                listed.objects.into_iter().filter_map(named).collect()
-            }
-        };
-        found.sort();
-        Ok(found)
-    }
-
-    fn refuse_to_list(&self, connection: &Connection) -> Result<()> {
-        if connection.service == Service::Cloud {
-            return Ok(());
+    fn list(&self, connection: &Connection) -> Result<Vec<String>> {
+        if connection.service != Service::Cloud {
+            return Err(Error::unsupported(
+                format!("{} cannot list its folders", self.shown),
+                "name the folders, or work on the storage behind the web server",
+            ));
         }
-        Err(Error::unsupported(
-            format!("{} cannot list its folders", self.shown),
-            "name the folders, or work on the storage behind the web server",
-        ))
-    }
-
-    fn list_objects(&self, connection: &Connection, name: &str) -> Result<Vec<String>> {
-        self.refuse_to_list(connection)?;
         let (store, prefix) = (Arc::clone(&connection.store), connection.prefix.clone());
-        let suffix = format!("/{name}");
         let list = async move {
             let objects = store.list(Some(&prefix));
-            let folders = objects.try_filter_map(|object| {
-                let parts = object.location.prefix_match(&prefix);
-                let path: Option<Vec<_>> =
-                    parts.map(|parts| parts.map(|part| part.as_ref().to_owned()).collect());
-                let path = path.unwrap_or_default().join("/");
-                let folder = path.strip_suffix(&suffix).map(str::to_owned);
-                futures::future::ready(Ok(folder))
+            let paths = objects.map_ok(|object| {
+                let parts = object.location.prefix_match(&prefix).into_iter().flatten();
+                // Undoes what `ObjectPath::from` did to the name.
+                let plain = |part: PathPart<'_>| {
+                    percent_decode_str(part.as_ref()).decode_utf8_lossy().into_owned()
+                };
+                parts.map(plain).collect::<Vec<_>>().join("/")
             });
-            folders.try_collect::<Vec<String>>().await
+            paths.try_collect::<Vec<String>>().await
         };
         let listed = self.wait(list, &Stop::new())?;
         listed.map_err(|error| self.failed(&self.shown, &error))
     }
 }
 
-/// The names and sizes of the files in a folder.
-fn files(folder: &Path) -> Result<Vec<(String, u64)>> {
+/// The names of the folders in a folder. Symbolic links are not followed.
+fn subfolders(folder: &Path) -> Result<Vec<String>> {
+    let all = entries(folder)?.into_iter();
+    Ok(all.filter_map(|(name, kind)| kind.is_dir().then_some(name)).collect())
+}
+
+/// What is in a folder, but for names that no address can have.
+fn entries(folder: &Path) -> Result<Vec<(String, FileType)>> {
     let unreadable = |e: io::Error| Error::io(e, format!("cannot list {}", folder.display()));
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).map_err(unreadable)? {
         let entry = entry.map_err(unreadable)?;
-        let metadata = entry.path().metadata().map_err(unreadable)?;
-        if metadata.is_file()
-            && let Ok(name) = entry.file_name().into_string()
-        {
-            found.push((name, metadata.len()));
+        let kind = entry.file_type().map_err(unreadable)?;
+        if let Ok(name) = entry.file_name().into_string() {
+            found.push((name, kind));
         }
     }
     Ok(found)
 }
 
-/// The names of the folders in a folder. Symbolic links are not followed.
-fn subfolders(folder: &Path) -> Result<Vec<String>> {
-    let unreadable = |e: io::Error| Error::io(e, format!("cannot list {}", folder.display()));
-    let mut names = Vec::new();
-    for entry in fs::read_dir(folder).map_err(unreadable)? {
-        let entry = entry.map_err(unreadable)?;
-        if entry.file_type().map_err(unreadable)?.is_dir()
-            && let Ok(name) = entry.file_name().into_string()
-        {
-            names.push(name);
+/// Adds the files of a folder and of those below it.
+fn files(folder: &Path, path: &str, depth: usize, found: &mut Vec<String>) -> Result<()> {
+    for (name, kind) in entries(folder)? {
+        let below = folder.join(&name);
+        let path = if path.is_empty() { name } else { format!("{path}/{name}") };
+        if !kind.is_dir() {
+            found.push(path);
+        } else if depth < MAX_DEPTH {
+            files(&below, &path, depth + 1, found)?;
+        } else {
+            return Err(too_deep(&below));
         }
     }
-    Ok(names)
+    Ok(())
+}
+
+fn too_deep(folder: &Path) -> Error {
+    Error::new(
+        ErrorKind::InvalidArgument,
+        format!("{} lies more than {MAX_DEPTH} folders deep", folder.display()),
+        "give a folder further down",
+    )
 }
 
 fn walk(
@@ -143,11 +157,7 @@ fn walk(
         return Ok(());
     }
     if depth >= MAX_DEPTH {
-        return Err(Error::new(
-            ErrorKind::InvalidArgument,
-            format!("{} lies more than {MAX_DEPTH} folders deep", folder.display()),
-            "give a folder further down",
-        ));
+        return Err(too_deep(folder));
     }
     for below in subfolders(folder)? {
         walk(&folder.join(&below), &format!("{path}/{below}"), name, depth + 1, found)?;

@@ -218,6 +218,31 @@ pub fn join(address: &str, folder: &str) -> String {
     format!("{}/{folder}{options}", base.trim_end_matches('/'))
 }
 
+/// The folder of an object and the name of the object in it: the reverse of [`join`].
+///
+/// # Errors
+/// [`InvalidArgument`](crate::ErrorKind::InvalidArgument) if the address ends with its host.
+///
+/// ```
+/// let (folder, name) = mds::storage::split("s3://bucket/runs/small.yaml?region=x")?;
+/// assert_eq!((folder.as_str(), name), ("s3://bucket/runs?region=x", "small.yaml"));
+/// # Ok::<(), mds::Error>(())
+/// ```
+pub fn split(address: &str) -> Result<(String, &str)> {
+    let start = address.find("://").map_or(0, |at| at + 3);
+    let end = if start > 0 { address.find('?') } else { None };
+    let (base, options) = address.split_at(end.unwrap_or(address.len()));
+    match base.get(start..).and_then(|path| path.rsplit_once('/')) {
+        Some((folder, name)) if !name.is_empty() => {
+            Ok((format!("{}{folder}{options}", &base[..start]), name))
+        }
+        _ => Err(Error::invalid(
+            format!("the address {} names no file", redacted(address)),
+            "give that of a file, such as s3://bucket/runs/small.yaml",
+        )),
+    }
+}
+
 /// An address as it may be stored and printed: without its options, its user name and its
 /// password. Plain paths stay as they are.
 ///
@@ -291,6 +316,27 @@ mod tests {
         assert_eq!(Location::parse("./c4").unwrap(), Location::Folder("./c4".into()));
         assert_eq!(Location::parse("file:///a/b%20c").unwrap(), Location::Folder("/a/b c".into()));
         assert!(matches!(Location::parse("s3://bucket/x").unwrap(), Location::Url(_)));
+    }
+
+    #[test]
+    fn an_object_is_told_from_its_folder() {
+        let of = |address| split(address).map(|(folder, name)| format!("{folder} {name}"));
+        assert_eq!(of("http://h/a/b.yaml").unwrap(), "http://h/a b.yaml");
+        assert_eq!(
+            of("s3://b/a.yaml?endpoint=http://h/x").unwrap(),
+            "s3://b?endpoint=http://h/x a.yaml"
+        );
+        assert_eq!(of("file:///a.yaml").unwrap(), "file:// a.yaml");
+        for address in ["s3://b", "s3://b/", "s3://b?x=/y"] {
+            let text = of(address).unwrap_err().to_string();
+            let shown = redacted(address);
+            assert_eq!(
+                text,
+                format!(
+                    "the address {shown} names no file; give that of a file, such as s3://bucket/runs/small.yaml"
+                )
+            );
+        }
     }
 
     #[test]

@@ -26,7 +26,7 @@
 //! # Waits
 //!
 //! [`Remote`] hands out whole objects and parts of them, never more bytes than the caller allows,
-//! and takes whole objects. Every wait ends: connecting, the first byte, each pause between two
+//! and takes, lists and deletes whole objects. Every wait ends: connecting, the first byte, each pause between two
 //! bytes and a body that only trickles have a time limit, and failed requests are repeated a
 //! bounded number of times with growing, random pauses. Refusals (not found, access denied) are
 //! not repeated.
@@ -36,6 +36,7 @@
 
 pub mod access;
 mod connect;
+mod delete;
 mod download;
 mod list;
 mod location;
@@ -63,7 +64,7 @@ use connect::{Connection, RefusedRedirect, Service};
 pub(crate) use download::Version;
 use download::{Download, Event, Failure, Sink};
 pub(crate) use location::{Location, check_split, is_address, redact};
-pub use location::{join, redacted};
+pub use location::{join, redacted, split};
 use options::AddressOptions;
 pub(crate) use part::PartOnItsWay;
 use runtime::runtime;
@@ -146,9 +147,9 @@ impl Remote {
         &self.shown
     }
 
-    /// The address with what else says which dataset is meant, but not who reads it: two remotes of
-    /// the same identity hold the same.
-    pub(crate) fn identity(&self) -> String {
+    /// The address with what else says which folder is meant, but not who reads it: two remotes of
+    /// the same identity hold the same. It has no credentials.
+    pub fn identity(&self) -> String {
         match &self.location {
             Location::Folder(_) => self.shown.clone(),
             Location::Url(address) => format!("{}{}", self.shown, address.server()),

@@ -23,9 +23,24 @@ Examples:
   From a bucket through a cache on this machine:
     train yamls/125m.yaml data_remote=s3://bucket/c4 data_local=/tmp/c4
 
+  All in a bucket, so that any machine can go on where another was lost:
+    train s3://bucket/125m.yaml data_remote=s3://bucket/c4 save_folder=s3://bucket/run \\
+        run_folder=s3://bucket/run autoresume=true
+
 Output: the resolved recipe, `[batch=7/5000]: ...` lines and a progress bar on stderr; in run_folder
 metrics.jsonl, TensorBoard event files (tensorboard --logdir RUN_FOLDER) and loss_curve.svg; in
 save_folder checkpoints.
+
+Where things lie: paths, s3://, gs://, az:// for everything; hf:// and http(s):// to read, that is for the
+recipe, data_remote, tokenizer_name and load_path (a checkpoint, or a save_folder). What options an
+address carries (?endpoint=...&access_key_id=...) is printed and stored nowhere. data_local is a
+folder of this machine.
+
+A save_folder in a bucket: each checkpoint is written below the user's cache folder (MDS_CACHE_DIR),
+uploaded, and removed there. If it does not arrive after all attempts (download_retry, at least 5),
+the run ends with an error that says where it is kept; with autoresume=true the next run on this
+machine uploads it and goes on from it. Of two runs with one save_folder the one that began later
+goes on. A run_folder in a bucket is uploaded with each checkpoint and at the end.
 
 Ctrl-C finishes the step, saves to save_folder and stops; a second one stops at once.
 
@@ -40,7 +55,7 @@ Ctrl-C or SIGTERM.";
 #[derive(Debug, Parser)]
 #[command(name = "train", version, about, after_long_help = EXAMPLES)]
 struct Args {
-    /// The recipe, a YAML file.
+    /// The recipe, a YAML file or its address.
     #[arg(required_unless_present = "devices")]
     config: Option<PathBuf>,
     /// Single keys of the recipe, set anew: max_duration=100ba model.n_layers=2.

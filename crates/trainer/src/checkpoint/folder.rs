@@ -1,14 +1,14 @@
-//! Where checkpoints live: publishing them atomically, finding the newest, discarding the oldest.
+//! Checkpoints in a folder of this machine: publishing them atomically, listing them, discarding the oldest.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::Checkpoint;
+use super::place::{Position, position};
+use super::{Checkpoint, LATEST, occupied};
 use crate::error::{Error, Result};
 use crate::time::Timestamp;
 
-const LATEST: &str = "latest";
 /// Prefix of a checkpoint that is being written.
 const WRITING: &str = ".writing-";
 /// Prefix of a checkpoint that gives way to another of its name.
@@ -16,9 +16,9 @@ const REPLACED: &str = ".replaced-";
 /// Prefix of a checkpoint that is being removed.
 const DISCARDED: &str = ".discarded-";
 
-/// A run's `save_folder`.
+/// A folder of this machine, open to be saved to.
 #[derive(Debug)]
-pub struct CheckpointFolder {
+pub(super) struct CheckpointFolder {
     path: PathBuf,
     keep: Option<usize>,
     /// Checkpoints that are not this run's past, discarded once it has one of its own.
@@ -27,100 +27,44 @@ pub struct CheckpointFolder {
     _lock: fs::File,
 }
 
-/// A checkpoint to continue from.
-#[derive(Debug)]
-pub struct Found {
-    /// Its folder.
-    pub path: PathBuf,
-    /// What it holds.
-    pub checkpoint: Checkpoint,
-    /// Newer ones that were passed over, and why.
-    pub notices: Vec<String>,
-}
-
 impl CheckpointFolder {
-    /// The folder at `path`, made where it does not exist, for a run that starts, or goes on from its checkpoint
-    /// `continues`. Of the checkpoints that it saves the newest `keep` are kept; `None` keeps all.
-    ///
-    /// Checkpoints that are not this run's past are discarded as soon as it has saved one of its own, if `overwrite`.
-    ///
-    /// # Errors
-    /// When the folder cannot be made, another run uses it, or it holds checkpoints that are not this run's past and `overwrite` is not set.
-    pub fn open(
+    /// As [`SaveFolder::open`](super::SaveFolder::open), for a run that has come to `past`.
+    pub(super) fn open(
         path: &Path,
         keep: Option<usize>,
         overwrite: bool,
-        continues: Option<&Path>,
+        past: Option<Position>,
     ) -> Result<Self> {
         fs::create_dir_all(path).map_err(Error::io("create", path))?;
-        let lock = fs::File::open(path).map_err(Error::io("open", path))?;
-        if let Err(fs::TryLockError::WouldBlock) = lock.try_lock() {
-            return Err(Error::Checkpoint(format!(
-                "save_folder `{}` is in use by another run; wait for its end, or use another save_folder",
-                path.display()
-            )));
-        }
-        restore_replaced(path)?;
-        let past = continues.and_then(position);
+        let lock = lock(path, &path.display())?;
         let foreign: Vec<PathBuf> = list(path)?
             .into_iter()
             .filter(|(at, _)| Some(*at) > past)
             .map(|(_, path)| path)
             .collect();
         if let (Some(newest), false) = (foreign.last(), overwrite) {
-            return Err(Error::Checkpoint(format!(
-                "save_folder already holds the checkpoint `{}`; set autoresume=true to continue it, \
-                 save_overwrite=true to replace it, or another save_folder",
-                newest.display()
-            )));
+            return Err(occupied(&newest.display()));
         }
         Ok(Self { path: path.to_owned(), keep, replaced: foreign, _lock: lock })
     }
 
-    /// The newest complete checkpoint in `path`, `None` where there is no checkpoint at all.
-    ///
-    /// # Errors
-    /// When there are checkpoints and all of them are damaged.
-    pub fn newest(path: &Path) -> Result<Option<Found>> {
-        restore_replaced(path)?;
-        let mut problems = Vec::new();
-        for (_, folder) in list(path)?.into_iter().rev() {
-            match Checkpoint::load(&folder) {
-                Ok(checkpoint) => {
-                    let passed_over = |problem| format!("passed over: {problem}");
-                    let notices = problems.into_iter().map(passed_over).collect();
-                    return Ok(Some(Found { path: folder, checkpoint, notices }));
-                }
-                Err(error) => problems.push(error.to_string()),
-            }
-        }
-        match problems.into_iter().next() {
-            None => Ok(None),
-            Some(problem) => Err(Error::Checkpoint(problem)),
-        }
+    /// The folder at `path` for checkpoints on their way to `address`: each gives way to the next.
+    pub(super) fn staging(path: &Path, address: &str) -> Result<Self> {
+        let lock = lock(path, &address)?;
+        let replaced = list(path)?.into_iter().map(|(_, path)| path).collect();
+        Ok(Self { path: path.to_owned(), keep: Some(1), replaced, _lock: lock })
     }
 
-    /// The checkpoint at `path`: a checkpoint's own folder, or a save folder, whose newest is taken.
-    ///
-    /// # Errors
-    /// When there is none, or it is damaged.
-    pub fn load(path: &Path) -> Result<Found> {
-        if path.is_dir()
-            && position(path).is_none()
-            && !path.join(super::STATE_FILE).exists()
-            && let Some(found) = Self::newest(path)?
-        {
-            return Ok(found);
-        }
-        let checkpoint = Checkpoint::load(path)?;
-        Ok(Found { path: path.to_owned(), checkpoint, notices: Vec::new() })
+    /// Where it is.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Publishes `checkpoint` and discards what is no longer to be kept. Returns its folder.
     ///
     /// # Errors
     /// When a file cannot be written; the checkpoints that were there remain.
-    pub fn save(&mut self, checkpoint: &Checkpoint) -> Result<PathBuf> {
+    pub(super) fn save(&mut self, checkpoint: &Checkpoint) -> Result<PathBuf> {
         let name = name(&checkpoint.state.timestamp);
         let target = self.path.join(&name);
         let writing = self.path.join(format!("{WRITING}{name}"));
@@ -161,18 +105,30 @@ impl CheckpointFolder {
             surplus.extend(kept.drain(..kept.len().saturating_sub(others)).map(|(_, path)| path));
         }
         for path in surplus.iter().filter(|path| *path != newest) {
-            // First out of sight in one step, so that a half-removed one is never taken for a checkpoint.
-            if let Some(name) = path.file_name() {
-                let hidden = self.path.join(format!("{DISCARDED}{}", name.to_string_lossy()));
-                remove(&hidden).map_err(Error::io("remove", &hidden))?;
-                match fs::rename(path, &hidden) {
-                    Err(e) if e.kind() != io::ErrorKind::NotFound => {
-                        return Err(Error::io("remove", path)(e));
-                    }
-                    _ => {}
-                }
-            }
+            self.hide(path)?;
         }
+        self.sweep()
+    }
+
+    /// Removes the checkpoint `path` of this folder.
+    pub(super) fn remove(&self, path: &Path) -> Result<()> {
+        self.hide(path)?;
+        self.sweep()
+    }
+
+    /// Takes a checkpoint out of sight in one step, so that a half-removed one is never taken for one.
+    fn hide(&self, path: &Path) -> Result<()> {
+        let Some(name) = path.file_name() else { return Ok(()) };
+        let hidden = self.path.join(format!("{DISCARDED}{}", name.to_string_lossy()));
+        remove(&hidden).map_err(Error::io("remove", &hidden))?;
+        match fs::rename(path, &hidden) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::io("remove", path)(e)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Removes what is out of sight.
+    fn sweep(&self) -> Result<()> {
         for entry in fs::read_dir(&self.path).map_err(Error::io("read", &self.path))?.flatten() {
             let name = entry.file_name();
             let name = name.to_string_lossy();
@@ -189,24 +145,30 @@ fn name(at: &Timestamp) -> String {
     format!("ep{}-ba{}", at.epoch, at.batch)
 }
 
-/// Batch and epoch of a checkpoint's folder name: the order in which checkpoints are made.
-fn position(path: &Path) -> Option<(u64, u64)> {
-    let (epoch, batch) = path.file_name()?.to_str()?.strip_prefix("ep")?.split_once("-ba")?;
-    Some((batch.parse().ok()?, epoch.parse().ok()?))
+/// Locks the folder at `path`, which messages call `shown`, and makes good what dead runs left half done.
+fn lock(path: &Path, shown: &dyn std::fmt::Display) -> Result<fs::File> {
+    let lock = fs::File::open(path).map_err(Error::io("open", path))?;
+    if let Err(fs::TryLockError::WouldBlock) = lock.try_lock() {
+        return Err(Error::Checkpoint(format!(
+            "save_folder `{shown}` is in use by another run; wait for its end, or use another save_folder"
+        )));
+    }
+    restore_replaced(path)?;
+    Ok(lock)
 }
 
 /// The checkpoints in `folder`, oldest first; none where it does not exist.
-fn list(folder: &Path) -> Result<Vec<((u64, u64), PathBuf)>> {
+pub(super) fn list(folder: &Path) -> Result<Vec<(Position, PathBuf)>> {
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(e) => return Err(Error::io("read", folder)(e)),
     };
-    let mut found: Vec<((u64, u64), PathBuf)> = entries
+    let mut found: Vec<(Position, PathBuf)> = entries
         .flatten()
         .filter_map(|entry| {
             let path = entry.path();
-            path.is_dir().then_some((position(&path)?, path))
+            path.is_dir().then_some((position(entry.file_name().to_str()?)?, path))
         })
         .collect();
     found.sort();
@@ -214,7 +176,7 @@ fn list(folder: &Path) -> Result<Vec<((u64, u64), PathBuf)>> {
 }
 
 /// Brings back checkpoints that were set aside for others which then never came.
-fn restore_replaced(folder: &Path) -> Result<()> {
+pub(super) fn restore_replaced(folder: &Path) -> Result<()> {
     let Ok(entries) = fs::read_dir(folder) else { return Ok(()) };
     for entry in entries.flatten() {
         let name = entry.file_name();

@@ -13,18 +13,30 @@
 //! folder is renamed, the parent synced, and only then `latest` is replaced. A process that dies at any instant
 //! leaves the old checkpoints as they were and at most a hidden folder, which the next save removes.
 //!
+//! At a remote the layout is the same. A checkpoint is first written on this machine as above, then uploaded file by
+//! file: `state.json` comes last and makes it complete, then `latest` is replaced, and the copy here is removed. A
+//! process that dies at any instant leaves at most a folder without `state.json`, which the next save removes, and the
+//! copy here, which is uploaded when the run is continued on this machine.
+//!
 //! * `state.rs` what `state.json` holds
 //! * `tensors.rs` parameters and moments as safetensors
-//! * `folder.rs` publishing, finding and discarding checkpoints
+//! * `place.rs` where checkpoints are read from: folders here and at remotes
+//! * `folder.rs` publishing and discarding checkpoints in a folder of this machine
+//! * `remote.rs` the same at a remote
 
 mod folder;
+mod place;
+mod remote;
 mod state;
 mod tensors;
 
-pub use folder::{CheckpointFolder, Found};
+pub use place::{Found, Place};
 pub use state::State;
 
 use std::path::Path;
+
+use folder::CheckpointFolder;
+use remote::RemoteFolder;
 
 use crate::error::{Error, Result};
 use crate::model::NamedTensor;
@@ -33,6 +45,8 @@ use crate::optim::Moments;
 const MODEL_FILE: &str = "model.safetensors";
 const OPTIMIZER_FILE: &str = "optimizer.safetensors";
 const STATE_FILE: &str = "state.json";
+/// Holds the name of the newest checkpoint.
+const LATEST: &str = "latest";
 
 /// Everything that a run needs to go on as if it had never stopped.
 #[derive(Clone, Debug, PartialEq)]
@@ -46,18 +60,18 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Reads and verifies the checkpoint in `folder`.
+    /// Reads and verifies the checkpoint in `place`.
     ///
     /// # Errors
     /// When a file is missing, cut off or altered; the message names the checkpoint and the file.
-    pub fn load(folder: &Path) -> Result<Self> {
-        let state = State::read(folder)?;
-        let read = |file: &str| state.read_verified(folder, file);
+    pub fn load(place: &Place) -> Result<Self> {
+        let state = State::read(place)?;
+        let read = |file: &str| state.read_verified(place, file);
         let model =
-            tensors::decode(&read(MODEL_FILE)?).map_err(|e| damaged(folder, MODEL_FILE, &e))?;
+            tensors::decode(&read(MODEL_FILE)?).map_err(|e| damaged(place, MODEL_FILE, &e))?;
         let moments = tensors::decode(&read(OPTIMIZER_FILE)?)
             .and_then(|all| tensors::split_moments(all, state.optimizer_steps))
-            .map_err(|e| damaged(folder, OPTIMIZER_FILE, &e))?;
+            .map_err(|e| damaged(place, OPTIMIZER_FILE, &e))?;
         Ok(Self { state, model, moments })
     }
 
@@ -74,10 +88,77 @@ impl Checkpoint {
     }
 }
 
-/// The refusal of a checkpoint that is not what was saved.
-fn damaged(folder: &Path, file: &str, problem: &dyn std::fmt::Display) -> Error {
+/// A run's `save_folder`, open to be saved to.
+#[derive(Debug)]
+pub struct SaveFolder(Kind);
+
+#[derive(Debug)]
+enum Kind {
+    Folder(CheckpointFolder),
+    Remote(Box<RemoteFolder>),
+}
+
+impl SaveFolder {
+    /// Opens `place`, which is made where it does not exist, for a run that starts, or goes on from its checkpoint
+    /// `continues`. Of the checkpoints that it saves the newest `keep` are kept; `None` keeps all.
+    ///
+    /// Checkpoints that are not this run's past are discarded as soon as it has saved one of its own, if `overwrite`.
+    ///
+    /// # Errors
+    /// When nothing can be written there, another run uses it, or it holds checkpoints that are not this run's past and
+    /// `overwrite` is not set.
+    pub fn open(
+        place: &Place,
+        keep: Option<usize>,
+        overwrite: bool,
+        continues: Option<&Found>,
+    ) -> Result<Self> {
+        Ok(Self(match place {
+            Place::Folder(path) => {
+                let past = continues.and_then(|found| found.place.position());
+                Kind::Folder(CheckpointFolder::open(path, keep, overwrite, past)?)
+            }
+            Place::Remote(remote) => {
+                Kind::Remote(Box::new(RemoteFolder::open(remote, keep, overwrite, continues)?))
+            }
+        }))
+    }
+
+    /// The newest complete checkpoint that lies in `place` or is on its way there from this machine; `None` where there
+    /// is none at all.
+    ///
+    /// # Errors
+    /// When there are checkpoints and all of them are damaged, or a remote fails.
+    pub fn newest(place: &Place) -> Result<Option<Found>> {
+        match place {
+            Place::Folder(_) => place.newest(),
+            Place::Remote(remote) => place::newest_of(remote::with_unsent(remote)?),
+        }
+    }
+
+    /// Publishes `checkpoint` and discards what is no longer to be kept. Returns where it lies, for messages.
+    ///
+    /// # Errors
+    /// When a file cannot be written or [does not arrive](Error::Upload); the checkpoints that were there remain.
+    pub fn save(&mut self, checkpoint: &Checkpoint) -> Result<String> {
+        match &mut self.0 {
+            Kind::Folder(folder) => Ok(folder.save(checkpoint)?.display().to_string()),
+            Kind::Remote(folder) => folder.save(checkpoint),
+        }
+    }
+}
+
+/// The refusal of a folder with checkpoints that are not this run's past.
+fn occupied(newest: &dyn std::fmt::Display) -> Error {
     Error::Checkpoint(format!(
-        "the checkpoint `{}` is damaged: {file} {problem}; remove that folder and continue from an older one",
-        folder.display()
+        "save_folder already holds the checkpoint `{newest}`; set autoresume=true to continue it, \
+         save_overwrite=true to replace it, or another save_folder"
+    ))
+}
+
+/// The refusal of a checkpoint that is not what was saved.
+fn damaged(place: &Place, file: &str, problem: &dyn std::fmt::Display) -> Error {
+    Error::Checkpoint(format!(
+        "the checkpoint `{place}` is damaged: {file} {problem}; remove that folder and continue from an older one"
     ))
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 use xxhash_rust::xxh3::xxh3_128;
 
-use super::{STATE_FILE, damaged};
+use super::{Place, STATE_FILE, damaged};
 use crate::config::{Config, ModelConfig};
 use crate::data::DataState;
 use crate::error::{Error, Result};
@@ -117,15 +117,14 @@ impl State {
     ///
     /// # Errors
     /// The first key that differs, with both values.
-    pub fn check_model(&self, folder: &Path, model: &ModelConfig) -> Result<()> {
+    pub fn check_model(&self, place: &Place, model: &ModelConfig) -> Result<()> {
         let here = serde_json::to_value(model).unwrap_or_default();
         for key in ["d_model", "n_heads", "n_layers", "mlp_ratio", "max_seq_len", "vocab_size"] {
             let saved = &self.config["model"][key];
             if *saved != here[key] {
                 return Err(Error::Checkpoint(format!(
-                    "the checkpoint `{}` is of another model: model.{key} is {saved} there and {} here; \
+                    "the checkpoint `{place}` is of another model: model.{key} is {saved} there and {} here; \
                      set model.{key}={saved}, or use another save_folder",
-                    folder.display(),
                     here[key]
                 )));
             }
@@ -133,30 +132,27 @@ impl State {
         Ok(())
     }
 
-    pub(super) fn read(folder: &Path) -> Result<Self> {
-        let path = folder.join(STATE_FILE);
-        let bytes = std::fs::read(&path).map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound if folder.is_dir() => damaged(folder, STATE_FILE, &"is missing"),
-            std::io::ErrorKind::NotFound => Error::Checkpoint(format!(
-                "there is no checkpoint `{}`; give load_path a folder like ep0-ba100, or the save_folder \
-                 that holds it",
-                folder.display()
-            )),
-            _ => Error::io("read", &path)(error),
-        })?;
-        let format = serde_json::from_slice::<serde_json::Value>(&bytes)
-            .map_err(|e| damaged(folder, STATE_FILE, &format!("cannot be read ({e})")))?["format"]
-            .as_u64();
+    pub(super) fn read(place: &Place) -> Result<Self> {
+        let unreadable = |e| damaged(place, STATE_FILE, &format!("cannot be read ({e})"));
+        let Some(bytes) = place.read(STATE_FILE)? else {
+            if place.holds_something()? {
+                return Err(damaged(place, STATE_FILE, &"is missing"));
+            }
+            return Err(Error::Checkpoint(format!(
+                "there is no checkpoint `{place}`; give load_path a folder like ep0-ba100, or the save_folder \
+                 that holds it"
+            )));
+        };
+        let json: Json = serde_json::from_slice(&bytes).map_err(unreadable)?;
+        let format = json["format"].as_u64();
         if format != Some(u64::from(FORMAT)) {
             return Err(Error::Checkpoint(format!(
-                "the checkpoint `{}` has format {}, this program reads format {FORMAT}; \
+                "the checkpoint `{place}` has format {}, this program reads format {FORMAT}; \
                  continue it with the version that wrote it",
-                folder.display(),
                 format.map_or("unknown".to_owned(), |f| f.to_string())
             )));
         }
-        serde_json::from_slice(&bytes)
-            .map_err(|e| damaged(folder, STATE_FILE, &format!("cannot be read ({e})")))
+        serde_json::from_slice(&bytes).map_err(unreadable)
     }
 
     pub(super) fn write(&self, folder: &Path) -> Result<()> {
@@ -181,25 +177,20 @@ impl State {
     }
 
     /// The contents of `file`, which must be what was recorded.
-    pub(super) fn read_verified(&self, folder: &Path, file: &str) -> Result<Vec<u8>> {
-        let path = folder.join(file);
-        let bytes = match std::fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                return Err(damaged(folder, file, &"is missing"));
-            }
-            Err(e) => return Err(Error::io("read", &path)(e)),
+    pub(super) fn read_verified(&self, place: &Place, file: &str) -> Result<Vec<u8>> {
+        let Some(bytes) = place.read(file)? else {
+            return Err(damaged(place, file, &"is missing"));
         };
         let Some(expected) = self.files.get(file) else {
-            return Err(damaged(folder, STATE_FILE, &format!("does not list {file}")));
+            return Err(damaged(place, STATE_FILE, &format!("does not list {file}")));
         };
         let found = FileRecord::of(&bytes);
         if found.bytes != expected.bytes {
             let problem = format!("has {} bytes, {} were saved", found.bytes, expected.bytes);
-            return Err(damaged(folder, file, &problem));
+            return Err(damaged(place, file, &problem));
         }
         if found != *expected {
-            return Err(damaged(folder, file, &"is not what was saved (its hash differs)"));
+            return Err(damaged(place, file, &"is not what was saved (its hash differs)"));
         }
         Ok(bytes)
     }

@@ -10,6 +10,7 @@
 //! * `yaml.rs` text to a tree of values: overrides and references
 //! * `schema.rs` every key there is, and what becomes of it
 //! * `read.rs` the tree to [`Config`], with defaults
+//! * `address.rs` paths and addresses, which may hold keys
 //! * `batch.rs` how a global batch is split over ranks and microbatches
 //!
 //! ```
@@ -36,27 +37,22 @@
 //! ```
 
 use std::fmt;
-use std::path::PathBuf;
+use std::time::Duration;
 
+use mds::storage::RemoteOptions;
 use serde::Serialize;
 
 use crate::time::Time;
 
+mod address;
 mod batch;
 mod read;
 mod schema;
 mod section;
 mod yaml;
 
+pub use address::Address;
 pub use batch::BatchPlan;
-
-/// Writes an address as it may be printed and stored.
-fn redacted<S: serde::Serializer>(
-    address: &Option<String>,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    address.as_deref().map(mds::redacted).serialize(serializer)
-}
 
 /// A fully resolved configuration: every reference replaced, every default filled in.
 ///
@@ -71,12 +67,11 @@ pub struct Config {
     /// Tokens per training row.
     pub max_seq_len: usize,
     /// The folder or URI that holds the splits.
-    #[serde(serialize_with = "redacted")]
-    pub data_remote: Option<String>,
+    pub data_remote: Option<Address>,
     /// Where shards are cached; the same as `data_remote` means no copying.
-    pub data_local: Option<String>,
-    /// A built-in name (`gpt2`), a path to `tokenizer.json`, or a name on the hub.
-    pub tokenizer_name: String,
+    pub data_local: Option<Address>,
+    /// A built-in name (`gpt2`), the path or address of a `tokenizer.json`, or a name on the hub.
+    pub tokenizer_name: Address,
     /// The transformer.
     pub model: ModelConfig,
     /// Where training rows come from.
@@ -121,23 +116,23 @@ pub struct Config {
     pub callbacks: Callbacks,
     /// Where metrics go beside the console and `metrics.jsonl`.
     pub loggers: Loggers,
-    /// The folder for checkpoints; without it none are saved. `{run_name}` and `{rank}` (here 0)
-    /// have been replaced.
-    pub save_folder: Option<String>,
+    /// The folder for checkpoints, here or in a bucket; without it none are saved. `{run_name}` and
+    /// `{rank}` (here 0) have been replaced.
+    pub save_folder: Option<Address>,
     /// How often to save a checkpoint.
     pub save_interval: Time,
     /// How many checkpoints to keep; -1 keeps all.
     pub save_num_checkpoints_to_keep: i64,
     /// Whether a checkpoint of the same name may be replaced.
     pub save_overwrite: bool,
-    /// The checkpoint to start from.
-    pub load_path: Option<String>,
+    /// The checkpoint to start from, or the `save_folder` that holds it, here or at a remote.
+    pub load_path: Option<Address>,
     /// Take only the weights from `load_path`: not the optimizer, the schedule or the data order.
     pub load_weights_only: bool,
     /// Continue from the newest checkpoint in `save_folder` where there is one.
     pub autoresume: bool,
-    /// The folder for metrics, event files and the loss curve.
-    pub run_folder: PathBuf,
+    /// The folder for metrics, event files and the loss curve, here or in a bucket.
+    pub run_folder: Address,
     /// The text generated at the end of the run.
     pub generate: GenerateConfig,
     /// What the user should know: options without effect, values that were adjusted.
@@ -195,10 +190,9 @@ pub struct LoaderConfig {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct DatasetConfig {
     /// The folder or URI that holds the split; `None` where it is all in `local`.
-    #[serde(serialize_with = "redacted")]
-    pub remote: Option<String>,
+    pub remote: Option<Address>,
     /// The cache folder; `None`: the remote itself where that is a folder.
-    pub local: Option<String>,
+    pub local: Option<Address>,
     /// The split: a folder under both.
     pub split: Option<String>,
     /// Shuffle samples.
@@ -419,6 +413,22 @@ fn minus_one_for_none<S: serde::Serializer>(
     match value {
         None => serializer.serialize_i64(-1),
         Some(n) => serializer.serialize_u64(*n),
+    }
+}
+
+/// A run ends when a checkpoint does not arrive, so that is tried more often than a download.
+const ATTEMPTS_TO_SAVE: u32 = 5;
+
+impl Config {
+    /// How patient the run is with the remotes of its checkpoints and metrics: as with those of the training data, but
+    /// with at least 5 attempts.
+    pub fn remote_options(&self) -> RemoteOptions {
+        let data = &self.train_loader.dataset;
+        RemoteOptions {
+            timeout: Duration::try_from_secs_f64(data.download_timeout)
+                .unwrap_or(Duration::from_secs(60)),
+            attempts: data.download_retry.max(ATTEMPTS_TO_SAVE),
+        }
     }
 }
 

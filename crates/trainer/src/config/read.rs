@@ -1,20 +1,21 @@
 //! The tree of values to [`Config`]: types, defaults, older names, and what must fit together.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use mds::storage::Remote;
 use serde_json::Value;
 
 use super::section::Section;
 use super::{
-    Callbacks, Config, DatasetConfig, DeviceChoice, GenerateConfig, GroupMethod, LoaderConfig,
-    Loggers, Microbatch, ModelConfig, OptimizerConfig, Precision, SchedulerConfig, SchedulerName,
-    SpeedMonitorConfig, Switch, TokenEncoding, schema, yaml,
+    Address, Callbacks, Config, DatasetConfig, DeviceChoice, GenerateConfig, GroupMethod,
+    LoaderConfig, Loggers, Microbatch, ModelConfig, OptimizerConfig, Precision, SchedulerConfig,
+    SchedulerName, SpeedMonitorConfig, Switch, TokenEncoding, schema, yaml,
 };
 use crate::error::{Error, Result};
 use crate::time::{Time, Unit};
 
 impl Config {
-    /// Reads the YAML file at `path` and lays `overrides` (`key.sub=value`) over it.
+    /// Reads the YAML file at `path`, which may be an address, and lays `overrides` (`key.sub=value`) over it.
     ///
     /// # Errors
     /// One sentence that names the file or key, what is wrong with it, and the remedy.
@@ -92,18 +93,28 @@ impl Config {
         Ok(())
     }
 
-    /// Nothing is written to a folder called `s3:`.
+    /// A run that could not keep its checkpoints or metrics is refused before it starts.
     fn check_folders(&self) -> Result<()> {
-        let run_folder = self.run_folder.to_string_lossy();
-        let folders =
-            [("run_folder", Some(&*run_folder)), ("save_folder", self.save_folder.as_deref())];
-        match folders.into_iter().find(|(_, folder)| folder.is_some_and(|f| f.contains("://"))) {
-            None => Ok(()),
-            Some((key, folder)) => Err(Error::Config(format!(
-                "`{key}` is `{}`, but runs are written to this machine only so far; give a folder",
-                folder.unwrap_or_default()
-            ))),
+        let open = |key: &str, address: &Address| {
+            Remote::open(address, self.remote_options())
+                .map_err(|error| Error::Config(format!("`{key}`: {error}")))
+        };
+        if let Some(address) = &self.load_path {
+            open("load_path", address)?;
         }
+        let kept =
+            [("run_folder", Some(&self.run_folder)), ("save_folder", self.save_folder.as_ref())];
+        for (key, address) in kept {
+            let Some(address) = address else { continue };
+            if !open(key, address)?.can_list() {
+                return Err(Error::Config(format!(
+                    "`{key}` is `{address}`, but what a run keeps must be listed to be found again, which web \
+                     servers and the Hugging Face hub do not offer; give a folder, or a bucket by s3://, gs:// or \
+                     az://"
+                )));
+            }
+        }
+        Ok(())
     }
 
     /// Joined documents have no end, so nothing can be counted in their epochs.
@@ -131,10 +142,11 @@ impl Config {
 
 fn read_config(root: &Section<'_>, mut notices: Vec<String>) -> Result<Config> {
     let run_name = read_run_name(root)?;
-    let with_run_name = |text: String| text.replace("{run_name}", &run_name).replace("{rank}", "0");
+    let with_run_name =
+        |text: String| Address::from(text.replace("{run_name}", &run_name).replace("{rank}", "0"));
     let max_seq_len = read_max_seq_len(root)?;
-    let data_remote = root.text("data_remote")?;
-    let data_local = root.text("data_local")?;
+    let data_remote = root.text("data_remote")?.map(Address::from);
+    let data_local = root.text("data_local")?.map(Address::from);
     let defaults = DataDefaults { remote: &data_remote, local: &data_local, max_seq_len };
     let train_loader = match root.has("train_loader") {
         true => read_loader(&root.section("train_loader")?, &defaults, true)?,
@@ -171,7 +183,7 @@ fn read_config(root: &Section<'_>, mut notices: Vec<String>) -> Result<Config> {
     Ok(Config {
         seed: read_seed(root)?,
         max_seq_len,
-        tokenizer_name: read_tokenizer_name(root)?,
+        tokenizer_name: read_tokenizer_name(root)?.into(),
         model: read_model(&root.section("model")?, max_seq_len)?,
         train_loader,
         eval_loader,
@@ -207,7 +219,7 @@ fn read_config(root: &Section<'_>, mut notices: Vec<String>) -> Result<Config> {
         load_path: root.text("load_path")?.map(with_run_name),
         load_weights_only: root.flag("load_weights_only")?.unwrap_or(false),
         autoresume: root.flag("autoresume")?.unwrap_or(false),
-        run_folder: PathBuf::from(with_run_name(run_folder)),
+        run_folder: with_run_name(run_folder),
         generate: read_generate(&root.section("generate")?)?,
         run_name,
         data_remote,
@@ -278,8 +290,10 @@ fn read_tokenizer_name(root: &Section<'_>) -> Result<String> {
             None => found = Some((place, name)),
             Some((first, other)) if *other != name => {
                 return Err(Error::Config(format!(
-                    "`{first}` is `{other}`, but `{place}` is `{name}`; a run has one tokenizer: \
-                     set both to ${{tokenizer_name}}"
+                    "`{first}` is `{}`, but `{place}` is `{}`; a run has one tokenizer: set both to \
+                     ${{tokenizer_name}}",
+                    mds::redacted(other),
+                    mds::redacted(&name)
                 )));
             }
             Some(_) => {}
@@ -338,8 +352,8 @@ fn read_model(model: &Section<'_>, max_seq_len: usize) -> Result<ModelConfig> {
 
 /// What a dataset section falls back to.
 struct DataDefaults<'a> {
-    remote: &'a Option<String>,
-    local: &'a Option<String>,
+    remote: &'a Option<Address>,
+    local: &'a Option<Address>,
     max_seq_len: usize,
 }
 
@@ -374,8 +388,8 @@ fn read_dataset(
     let either = |a, b| Ok::<_, Error>(dataset.whole(a, 0)?.or(dataset.whole(b, 0)?));
     let seconds = |key| dataset.number(key, 0.0.., "a number of seconds, for example 60");
     Ok(DatasetConfig {
-        remote: dataset.text("remote")?.or_else(|| defaults.remote.clone()),
-        local: dataset.text("local")?.or_else(|| defaults.local.clone()),
+        remote: dataset.text("remote")?.map(Address::from).or_else(|| defaults.remote.clone()),
+        local: dataset.text("local")?.map(Address::from).or_else(|| defaults.local.clone()),
         split: dataset.text("split")?,
         shuffle: dataset.flag("shuffle")?.unwrap_or(training),
         shuffle_algo: dataset.text("shuffle_algo")?.unwrap_or_else(|| "py1e".to_owned()),

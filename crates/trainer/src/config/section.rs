@@ -143,8 +143,9 @@ impl<'a> Section<'a> {
         let hint = super::schema::did_you_mean(&name, choices.iter().map(|(choice, _)| *choice));
         let names: Vec<_> = choices.iter().map(|(choice, _)| *choice).collect();
         Err(Error::Config(format!(
-            "`{}` is `{name}`; it must be one of {}{hint}",
+            "`{}` is `{}`; it must be one of {}{hint}",
             self.path(key),
+            mds::redacted(&name),
             names.join(", ")
         )))
     }
@@ -170,7 +171,8 @@ impl<'a> Section<'a> {
     }
 
     fn wrong_type(&self, key: &str, value: &Value, expected: &str) -> Error {
-        Error::Config(format!("`{}` is {value}; it must be {expected}", self.path(key)))
+        let shown = mds::redacted(&value.to_string());
+        Error::Config(format!("`{}` is {shown}; it must be {expected}", self.path(key)))
     }
 }
 

@@ -2,9 +2,13 @@
 
 use std::path::Path;
 
+use mds::storage::{Remote, RemoteOptions};
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
+
+/// More bytes than any recipe has.
+const LARGEST: u64 = 16 << 20;
 
 /// Parses YAML whose top level is a mapping; anchors, aliases and merge keys are expanded.
 ///
@@ -24,16 +28,30 @@ pub(super) fn parse(text: &str, origin: &str) -> Result<Value> {
     }
 }
 
-/// Reads and parses the file at `path`.
+/// Reads and parses the file at `path`, which may be an address.
 pub(super) fn read(path: &Path) -> Result<Value> {
-    let text = std::fs::read_to_string(path).map_err(|source| match source.kind() {
-        std::io::ErrorKind::NotFound => Error::Config(format!(
-            "there is no configuration file `{}`; the repository's own are in yamls/",
-            path.display()
-        )),
-        _ => Error::Io { action: "read", path: path.to_owned(), source },
-    })?;
-    parse(&text, &path.display().to_string())
+    let given = path.to_string_lossy();
+    let shown = mds::redacted(&given);
+    let missing = || {
+        Error::Config(format!(
+            "there is no configuration file `{shown}`; the repository's own are in yamls/"
+        ))
+    };
+    let text = if given.contains("://") {
+        let (folder, name) = mds::storage::split(&given)?;
+        let remote = Remote::open(&folder, RemoteOptions::default())?;
+        let bytes = remote.get(name, LARGEST).map_err(|error| match error.kind() {
+            mds::ErrorKind::NotFound => missing(),
+            _ => error.into(),
+        })?;
+        String::from_utf8_lossy(&bytes).into_owned()
+    } else {
+        std::fs::read_to_string(path).map_err(|source| match source.kind() {
+            std::io::ErrorKind::NotFound => missing(),
+            _ => Error::Io { action: "read", path: path.to_owned(), source },
+        })?
+    };
+    parse(&text, &shown)
 }
 
 /// One YAML value, or the parser's reason in one line.
@@ -76,15 +94,15 @@ pub(super) fn apply_overrides(tree: &mut Value, overrides: &[String]) -> Result<
     for text in overrides {
         let Some((key, value)) = text.split_once('=') else {
             return Err(Error::Config(format!(
-                "`{text}` is not an override; write key.sub=value, for example \
-                 max_duration=100ba"
+                "`{}` is not an override; write key.sub=value, for example max_duration=100ba",
+                mds::redacted(text)
             )));
         };
         let key = key.trim();
         if key.is_empty() || key.split('.').any(str::is_empty) {
             return Err(Error::Config(format!(
-                "`{text}` has no key before the `=`; write key.sub=value, for example \
-                 max_duration=100ba"
+                "`{}` has no key before the `=`; write key.sub=value, for example max_duration=100ba",
+                mds::redacted(text)
             )));
         }
         set(tree, key, override_value(value))?;
@@ -123,8 +141,9 @@ fn set(tree: &mut Value, key: &str, value: Value) -> Result<()> {
             }
             other => {
                 return Err(Error::Config(format!(
-                    "the override `{key}` cannot go below `{path}`, which is the value {other}; \
-                     give `{path}` itself a value"
+                    "the override `{key}` cannot go below `{path}`, which is the value {}; give `{path}` itself a \
+                     value",
+                    mds::redacted(&other.to_string())
                 )));
             }
         };

@@ -141,8 +141,8 @@ impl Source {
 
 fn stream(config: &DatasetConfig) -> Stream {
     Stream {
-        remote: config.remote.clone(),
-        local: config.local.as_ref().map(Into::into),
+        remote: config.remote.as_deref().map(str::to_owned),
+        local: config.local.as_deref().map(Into::into),
         split: config.split.clone(),
         ..Stream::default()
     }

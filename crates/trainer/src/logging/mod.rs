@@ -7,22 +7,26 @@
 //! | `metrics.jsonl` | one JSON object per step and per evaluation, see `jsonl.rs` |
 //! | `tensorboard/` | event files, one per process, see `tensorboard.rs` |
 //! | `loss_curve.svg` | training and evaluation loss over tokens, drawn anew now and then |
+//!
+//! One at a remote is written on this machine first, and uploaded with each checkpoint and at the end, see `folder.rs`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::config::Config;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::time::Timestamp;
 
 mod console;
 mod curve;
+mod folder;
 mod jsonl;
 pub mod monitor;
 mod tensorboard;
 
 use console::Console;
 use curve::LossCurve;
+use folder::RunFolder;
 use jsonl::JsonLines;
 use tensorboard::EventFile;
 
@@ -68,6 +72,7 @@ pub struct MetricLogger {
     lines: JsonLines,
     events: Option<Events>,
     curve: Option<Curve>,
+    folder: RunFolder,
 }
 
 /// The event file of this process, made with the first record.
@@ -108,22 +113,22 @@ impl MetricLogger {
     ///
     /// With `resume_at`, the position of the checkpoint that the run continues from, everything
     /// logged after it is taken back, so that no step is logged twice; without it, the metrics of
-    /// an earlier run in the same folder are replaced. Neither happens before the first record. `batches_per_epoch` is shown where the run
-    /// is measured in epochs.
+    /// an earlier run in the same folder are replaced. Neither happens before the first record.
+    /// `batches_per_epoch` is shown where the run is measured in epochs.
     ///
     /// # Errors
-    /// When a file in the run folder cannot be read or written.
+    /// When a file in the run folder cannot be read or written, or its remote cannot.
     pub fn open(
         config: &Config,
         resume_at: Option<&Timestamp>,
         batches_per_epoch: Option<u64>,
     ) -> Result<Self> {
-        let folder = &config.run_folder;
-        std::fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
-        let (lines, kept) = JsonLines::open(folder.join("metrics.jsonl"), resume_at)?;
+        let run_folder = RunFolder::open(config)?;
+        let folder = run_folder.path();
+        let (lines, kept) = JsonLines::open(folder.join(folder::METRICS), resume_at)?;
         let events = match config.loggers.tensorboard {
             true => Some(Events {
-                folder: folder.join("tensorboard"),
+                folder: folder.join(folder::EVENTS),
                 resume_at: resume_at.map(|at| at.batch),
                 file: None,
             }),
@@ -131,13 +136,13 @@ impl MetricLogger {
         };
         let curve = config.loggers.loss_curve.then(|| Curve {
             points: LossCurve::from_records(&kept),
-            path: folder.join("loss_curve.svg"),
+            path: folder.join(folder::CURVE),
             title: format!("{}: loss", config.run_name),
             drawn: Instant::now(),
         });
         let start = resume_at.copied().unwrap_or_default();
         let console = Console::new(config, &start, batches_per_epoch);
-        Ok(Self { console, lines, events, curve })
+        Ok(Self { console, lines, events, curve, folder: run_folder })
     }
 
     /// Logs one optimizer step: `at_start` is printed under the batch number before the step (the
@@ -192,25 +197,36 @@ impl MetricLogger {
         self.console.print(line);
     }
 
-    /// Makes everything logged so far durable; to be called before a checkpoint is published.
-    ///
-    /// # Errors
-    /// When a file cannot be written.
-    pub fn flush(&mut self) -> Result<()> {
-        self.lines.sync()
+    /// Where the files of a run folder at a remote are until they are uploaded: the address and the folder.
+    pub fn on_its_way(&self) -> Option<(&str, &Path)> {
+        Some((self.folder.remote()?, self.folder.path()))
     }
 
-    /// Ends the progress bar and draws the last picture.
+    /// Makes everything logged so far durable, at its remote too; to be called before a checkpoint is published.
     ///
     /// # Errors
-    /// When a file cannot be written.
+    /// When a file cannot be written, or [does not arrive](crate::Error::Upload).
+    pub fn flush(&mut self) -> Result<()> {
+        self.lines.sync()?;
+        if self.folder.remote().is_none() || !self.lines.is_begun() {
+            return Ok(());
+        }
+        self.curve.as_mut().map_or(Ok(()), Curve::draw)?;
+        self.folder.upload()
+    }
+
+    /// Ends the progress bar, draws the last picture, and uploads to a remote.
+    ///
+    /// # Errors
+    /// As [`flush`](Self::flush).
     pub fn finish(mut self) -> Result<()> {
         self.console.finish();
         self.lines.sync()?;
-        match &mut self.curve {
-            Some(curve) if self.lines.is_begun() => curve.draw(),
-            _ => Ok(()),
+        if self.lines.is_begun() {
+            self.curve.as_mut().map_or(Ok(()), Curve::draw)?;
+            self.folder.upload()?;
         }
+        Ok(())
     }
 }
 

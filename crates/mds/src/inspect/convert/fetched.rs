@@ -40,9 +40,9 @@ pub(super) fn folder(address: &str, stop: &StopSignal) -> Result<Option<Fetched>
         Err(error) if error.kind() == ErrorKind::Unsupported => return Ok(None),
         Err(error) => return Err(error),
     };
-    let names = objects.into_iter().map(|(name, _)| name);
-    let names: Vec<_> =
-        names.filter(|name| Kind::of(Path::new(name)) == Some(Kind::Parquet)).collect();
+    let is_meant =
+        |name: &String| !name.contains('/') && Kind::of(Path::new(name)) == Some(Kind::Parquet);
+    let names: Vec<_> = objects.into_iter().filter(is_meant).collect();
     if names.is_empty() {
         return Ok(None);
     }

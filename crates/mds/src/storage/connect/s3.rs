@@ -155,6 +155,8 @@ fn build(
     options: &RemoteOptions,
 ) -> Result<AmazonS3> {
     let mut client = client(options).with_default_headers(headers);
+    // Few objects are deleted, and not everything that speaks S3 takes many in one request.
+    builder = builder.with_disable_bulk_delete(true);
     for (name, value) in settings {
         match name.parse() {
             Ok(AmazonS3ConfigKey::Client(key)) => client = set(client, key, value),

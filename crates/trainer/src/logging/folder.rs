@@ -1,0 +1,115 @@
+//! A run's folder. One at a remote is written on this machine and uploaded now and then.
+
+use std::path::{Path, PathBuf};
+
+use mds::UserCache;
+use mds::storage::{Remote, RemoteOptions};
+
+use crate::config::Config;
+use crate::error::{Error, Result};
+
+/// `metrics.jsonl`
+pub(super) const METRICS: &str = "metrics.jsonl";
+/// The folder of event files.
+pub(super) const EVENTS: &str = "tensorboard";
+/// The picture.
+pub(super) const CURVE: &str = "loss_curve.svg";
+
+/// Written and deleted, to see that the remote can be written.
+const PROBE: &str = ".probe";
+
+/// Where a run's metrics go.
+#[derive(Debug)]
+pub(super) struct RunFolder {
+    path: PathBuf,
+    remote: Option<Remote>,
+    /// What of a run lies at the remote.
+    there: Vec<String>,
+}
+
+impl RunFolder {
+    /// The run folder of `config`, which is made if need be. What lies at a remote is fetched, so that a run can be
+    /// continued on another machine.
+    pub(super) fn open(config: &Config) -> Result<Self> {
+        let remote = Remote::open(&config.run_folder, config.remote_options())?;
+        if let Some(folder) = remote.folder() {
+            std::fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
+            return Ok(Self { path: folder.to_owned(), remote: None, there: Vec::new() });
+        }
+        let path = UserCache::open()?.outgoing(&remote)?;
+        let probe = || remote.put(PROBE, "").and_then(|()| remote.delete(PROBE));
+        probe().map_err(|error| {
+            Error::Config(format!("run_folder `{}` cannot be written: {error}", remote.address()))
+        })?;
+        let there: Vec<String> = remote.objects()?.into_iter().filter(is_of_run).collect();
+        let folder = Self { path, remote: Some(remote), there };
+        folder.fetch()?;
+        Ok(folder)
+    }
+
+    /// Makes the folder here like the remote, unless what is here has only been added to since it was uploaded.
+    fn fetch(&self) -> Result<()> {
+        let Self { path, remote: Some(remote), there } = self else { return Ok(()) };
+        let before = std::fs::read(path.join(METRICS)).unwrap_or_default();
+        if !before.is_empty() && there.iter().any(|name| name == METRICS) {
+            let uploaded = remote.get(METRICS, u64::MAX)?;
+            if !uploaded.is_empty() && before.starts_with(&uploaded) {
+                return Ok(());
+            }
+        }
+        for file in files_in(path)? {
+            let file = path.join(file);
+            std::fs::remove_file(&file).map_err(Error::io("remove", &file))?;
+        }
+        for name in there {
+            let file = path.join(name);
+            let parent = file.parent().unwrap_or(path);
+            std::fs::create_dir_all(parent).map_err(Error::io("create", parent))?;
+            let bytes = remote.get(name, u64::MAX)?;
+            mds::durable::replace(&file, &bytes).map_err(Error::io("write", &file))?;
+        }
+        Ok(())
+    }
+
+    /// Where the files are on this machine.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The address, if it is another than where the files are.
+    pub(super) fn remote(&self) -> Option<&str> {
+        self.remote.as_ref().map(Remote::address)
+    }
+
+    /// Makes the remote, if there is one, like the folder here.
+    pub(super) fn upload(&mut self) -> Result<()> {
+        let Some(remote) = &self.remote else { return Ok(()) };
+        let files = files_in(&self.path)?;
+        let send = || {
+            files.iter().try_for_each(|name| remote.put_file(name, &self.path.join(name)))?;
+            let gone = self.there.iter().filter(|name| !files.contains(name));
+            gone.into_iter().try_for_each(|name| remote.delete(name))
+        };
+        send().map_err(|source| Error::Upload {
+            what: "the run folder".to_owned(),
+            address: remote.address().to_owned(),
+            kept: self.path.clone(),
+            then: "",
+            source: Box::new(source),
+        })?;
+        self.there = files;
+        Ok(())
+    }
+}
+
+/// The files of a run in the folder at `path`, which may have others.
+fn files_in(path: &Path) -> Result<Vec<String>> {
+    let folder = Remote::open(&path.to_string_lossy(), RemoteOptions::default())?;
+    Ok(folder.objects()?.into_iter().filter(is_of_run).collect())
+}
+
+/// Save folder and run folder may be one.
+fn is_of_run(name: &String) -> bool {
+    let is_event = name.strip_prefix(EVENTS).is_some_and(|rest| rest.starts_with('/'));
+    is_event || name == METRICS || name == CURVE
+}
