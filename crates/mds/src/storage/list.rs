@@ -56,11 +56,14 @@ impl Remote {
             Root::Store(connection) => {
                 self.refuse_to_list(connection)?;
                 let (store, prefix) = (Arc::clone(&connection.store), connection.prefix.clone());
-                let list = async move { store.list_with_delimiter(Some(&prefix)).await };
+                let path = prefix.clone();
+                let list = async move { store.list_with_delimiter(Some(&path)).await };
                 let listed = self.wait(list, &Stop::new())?;
                 let listed = listed.map_err(|error| self.failed(&self.shown, &error))?;
+                // What has the name of the folder itself marks one that was made by hand.
                 let named = |object: ObjectMeta| {
-                    Some((object.location.filename()?.to_owned(), object.size))
+                    let name = object.location.prefix_match(&prefix)?.next()?.as_ref().to_owned();
+                    Some((name, object.size))
                 };
                 listed.objects.into_iter().filter_map(named).collect()
             }
