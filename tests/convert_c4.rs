@@ -545,6 +545,15 @@ fn a_mark_of_several_tokens_is_a_warning() {
 }
 
 #[test]
+fn a_wrong_command_line_is_refused_without_its_keys() {
+    let shop = Workshop::new();
+    let out = shop.run(&["--out_root", "x", "s3://bucket/c4?secret_access_key=TopSecret"]);
+    assert_eq!(out.status.code(), Some(2));
+    let error = stderr(&out);
+    assert!(error.contains("'s3://bucket/c4' ") && !error.contains("TopSecret"), "{error}");
+}
+
+#[test]
 fn the_help_teaches_by_example() {
     let help = stdout(&Workshop::new().succeed(&["--help"]));
     for part in [

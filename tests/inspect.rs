@@ -274,6 +274,19 @@ fn a_local_folder_that_is_none_or_holds_the_dataset_is_refused() {
 }
 
 #[test]
+fn a_wrong_command_line_is_refused_without_its_keys() {
+    let address = "s3://bucket/c4?secret_access_key=TopSecret";
+    for args in
+        [&["info", "./c4", address][..], &["order", "--stream", &format!("{address},repeat=x")]]
+    {
+        let run = inspect(args).output();
+        assert_eq!(run.code, 2, "{}", run.err);
+        assert!(run.err.contains("'s3://bucket/c4' "), "{}", run.err);
+        assert!(!run.err.contains("TopSecret"), "{}", run.err);
+    }
+}
+
+#[test]
 fn a_truncated_shard_is_one_clear_sentence() {
     let dir = tempfile::tempdir().unwrap();
     write(dir.path(), 50, &PLAIN);

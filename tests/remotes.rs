@@ -362,6 +362,32 @@ fn programs_take_the_address(backend: &Backend) {
         assert_eq!(run.code, 0, "{}{}", run.out, run.err);
         assert_hides(backend, &(run.out + &run.err));
         read(|| Stream::cached(&copy, dir.path().join("copy")), 20, 1000);
+        // Parquet there and back, and one file of it.
+        let (parquet, mds) = (backend.address("parquet"), dir.path().join("back"));
+        let one = backend.address("parquet/part-00000.parquet");
+        let back = mds.to_str().unwrap();
+        let one_back = dir.path().join("one");
+        let picture = backend.address("parquet-order.svg");
+        let runs: &[&[&str]] = &[
+            &["convert", &split, &parquet, "--to", "parquet"],
+            &["convert", &parquet, back],
+            &["convert", &one, one_back.to_str().unwrap()],
+            &["order", &split, "--svg", &picture],
+        ];
+        for args in runs {
+            let run = inspect(args).env("RUST_LOG", "trace").output();
+            assert_eq!(run.code, 0, "{args:?}: {}{}", run.out, run.err);
+            assert_hides(backend, &(run.out + &run.err));
+        }
+        read(|| Stream::local(&mds), 20, 1000);
+        let here = files(Path::new(converted)).into_keys().collect::<Vec<_>>();
+        let there = backend.remote("parquet");
+        assert_eq!(there.objects().unwrap(), here);
+        for name in here.iter().chain([&here[0]]) {
+            there.delete(name).unwrap();
+        }
+        assert!(there.objects().unwrap_or_default().is_empty());
+        assert!(backend.remote("").size("parquet-order.svg").unwrap().is_some_and(|n| n > 1000));
     }
     for stranger in &backend.strangers {
         let run = inspect(&["info", &backend.address_with("c4", stranger)]).output();

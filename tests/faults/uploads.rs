@@ -267,7 +267,8 @@ fn large_shards_survive_a_storm() {
     let error = error.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Upload, "{error}");
     let again = place.dir.path().join("served/bucket/again");
-    assert!(!files(&again).contains_key("shard.00001.mds"));
+    // Of the other shard all may have come, or nothing.
+    assert!(!again.join("shard.00001.mds").exists());
     assert!(!again.join("index.json").exists());
 }
 

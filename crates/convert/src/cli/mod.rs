@@ -152,13 +152,23 @@ enum Source {
 
 /// The program `convert`: a source, then its flags.
 pub fn convert() -> ExitCode {
-    let Source::C4(args) = Convert::parse().source;
+    let Source::C4(args) = Convert::try_parse().unwrap_or_else(|error| refuse(&error)).source;
     exit_code("convert c4", *args)
 }
 
 /// The program `convert-c4`.
 pub fn convert_c4() -> ExitCode {
-    exit_code("convert-c4", Args::parse())
+    exit_code("convert-c4", Args::try_parse().unwrap_or_else(|error| refuse(&error)))
+}
+
+/// Says what is wrong with the command line, without the keys that an address in it may carry.
+fn refuse(error: &clap::Error) -> ! {
+    let text = error.render().to_string();
+    if !error.use_stderr() || !text.contains("://") {
+        error.exit()
+    }
+    eprint!("{}", mds::redacted(&text));
+    std::process::exit(error.exit_code())
 }
 
 fn exit_code(program: &str, args: Args) -> ExitCode {

@@ -33,8 +33,8 @@ pub(crate) struct Place {
     _in_use: Option<InUse>,
 }
 
-/// A stream's addresses, as a user gives them.
-#[derive(Debug, Clone, Copy)]
+/// A stream's addresses, as a user gives them: with their keys, so not to be printed.
+#[derive(Clone, Copy)]
 pub(crate) struct Addresses<'a> {
     pub(crate) remote: Option<&'a str>,
     pub(crate) local: Option<&'a Path>,

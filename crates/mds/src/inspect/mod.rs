@@ -155,7 +155,7 @@ pub(crate) fn main() -> ExitCode {
         .with_ansi(is_watched())
         .with_writer(io::stderr)
         .init();
-    let cli = Cli::parse();
+    let cli = Cli::try_parse().unwrap_or_else(|error| refuse(&error));
     let mut out = io::stdout().lock();
     let ended = run(cli, &mut out).and_then(|code| match out.flush() {
         // The verdict counts even where nobody reads it.
@@ -253,6 +253,17 @@ fn remote_and_sample(mut given: Vec<String>) -> Result<(Option<String>, u64), Fa
     let text = given.remove(number);
     let number = text.parse().map_err(|e| Failure::Usage(format!("{text}: {e}")))?;
     Ok((given.pop(), number))
+}
+
+/// Says what is wrong with the command line, without the keys that an address in it may carry.
+fn refuse(error: &clap::Error) -> ! {
+    let text = error.render().to_string();
+    if !error.use_stderr() || !text.contains("://") {
+        error.exit()
+    }
+    // If standard error is gone there is nobody to tell.
+    let _ = write!(io::stderr(), "{}", mds::redacted(&text));
+    std::process::exit(error.exit_code())
 }
 
 fn fail(what: &str) -> ExitCode {

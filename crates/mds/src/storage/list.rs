@@ -94,7 +94,9 @@ impl Remote {
                 };
                 parts.map(plain).collect::<Vec<_>>().join("/")
             });
-            paths.try_collect::<Vec<String>>().await
+            // What has the name of the folder itself marks one that was made by hand.
+            let below = paths.try_filter(|path| futures::future::ready(!path.is_empty()));
+            below.try_collect::<Vec<String>>().await
         };
         let listed = self.wait(list, &Stop::new())?;
         listed.map_err(|error| self.failed(&self.shown, &error))

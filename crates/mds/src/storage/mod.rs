@@ -15,7 +15,8 @@
 //! tools use, for S3 from the profile files of the AWS tools too, and from options in the address,
 //! which win: `s3://bucket/c4?endpoint=http://127.0.0.1:9000&access_key_id=A&secret_access_key=S`.
 //! The names are those of `object_store` ([S3], [GCS], [Azure]), with or without `aws_`, `google_`
-//! or `azure_`; `hf://` has `token` and `endpoint`. `&` and `%` in a value are written `%26` and
+//! or `azure_`; `hf://` has `token` and `endpoint`. Of the reference's own variables,
+//! `S3_CANNED_ACL` gives new objects of `s3://` that access control list. `&` and `%` in a value are written `%26` and
 //! `%25`. No message, no `Debug` and no log has an option's value; [`redacted`] gives an address
 //! without them for whatever is stored.
 //!

@@ -15,8 +15,8 @@ impl Remote {
     /// Bytes `range` of the object `name`, `None` if the remote gives whole objects alone.
     ///
     /// # Errors
-    /// As [`get`](Self::get); [`Download`](ErrorKind::Download) or, for a folder,
-    /// [`Io`](ErrorKind::Io) if the object ends before the range.
+    /// As [`get`](Self::get); [`Download`](crate::ErrorKind::Download) or, for a folder,
+    /// [`Io`](crate::ErrorKind::Io) if the object ends before the range.
     pub fn get_range(&self, name: &str, range: Range<u64>) -> Result<Option<Vec<u8>>> {
         if range.is_empty() {
             return Ok(Some(Vec::new()));

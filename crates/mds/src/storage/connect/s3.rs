@@ -139,6 +139,8 @@ pub(super) fn connect_to_google(
         ("region", "auto"),
         ("access_key_id", key),
         ("secret_access_key", secret),
+        // Google removes objects one by one.
+        ("disable_bulk_delete", "true"),
     ];
     let all = fixed.into_iter().chain(given.iter());
     let all = all.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
