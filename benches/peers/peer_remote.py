@@ -7,6 +7,7 @@ import json
 import logging
 import sys
 import time
+import warnings
 
 import numpy as np
 
@@ -72,6 +73,7 @@ def epoch(batches, column, start):
 
 def main():
     logging.disable(logging.WARNING)
+    warnings.simplefilter("ignore")
     answers, sys.stdout = sys.stdout, sys.stderr
     arguments = json.loads(sys.argv[1])
     peer = {"mosaicml": mosaicml, "litdata": litdata}[arguments.pop("peer")]

@@ -132,9 +132,10 @@ class Bench:
                 self.s3.upload_file(str(path), BUCKET, f"{prefix}/{path.relative_to(folder)}")
 
     def keep(self, side, data, way, workers, result):
-        self.raw.append({"side": side, "data": data, "way": way, "workers": workers, **result})
+        self.raw.append({"round": self.number, "side": side, "data": data, "way": way, "workers": workers, **result})
 
     def round(self, number):
+        self.number = number
         for data in self.arguments.data:
             column, ways, others = DATASETS[data]
             for way in ways:
@@ -154,7 +155,7 @@ class Bench:
                     else:
                         options |= {"remote": f"s3://{BUCKET}/{data}"}
                     self.keep(side, data, "loader", workers, self.peer(workers=workers, **options))
-            of_data = {(row["samples"], row["sum"]) for row in self.raw if row["data"] == data}
+            of_data = {(row["samples"], row["sum"]) for row in self.raw if row["data"] == data and row["side"] != "limit"}
             if len(of_data) != 1:
                 sys.exit(f"bench-peers: the sides read different {data}: {of_data}")
             threads = os.cpu_count()
@@ -167,7 +168,7 @@ class Bench:
         rows = [row for row in self.raw if (row["side"], row["data"]) == (side, data)]
         if number == 0 or not rows:
             return WORKERS
-        first = rows[: len(rows) // number]
+        first = [row for row in rows if row["round"] == 0]
         figures = ["cold_seconds", "warm_seconds", "first_batch_seconds"]
         return sorted({min(first, key=lambda row: row[figure])["workers"] for figure in figures})
 
