@@ -306,3 +306,29 @@ fn without_hashes_only_flips_of_values_go_unnoticed() {
     );
     read_epoch(copy.remote().to_str().unwrap(), &copy.cache(), options(), FEW.samples).unwrap();
 }
+
+/// The hash of the raw file is compared once it is unpacked, not only when the next process finds it.
+#[test]
+fn what_is_unpacked_is_compared_too() {
+    let dir = scratch();
+    let (remote, cache) = (dir.path().join("remote"), dir.path().join("cache"));
+    let index = write(&remote, Shape { compression: Some("zstd"), ..FEW });
+    let good = &index.shards[0].raw_data.hashes["xxh64"];
+    let path = remote.join("index.json");
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, text.replace(good, &"0".repeat(16))).unwrap();
+    let dataset = open(remote.to_str().unwrap(), &cache, options()).unwrap();
+    let error = dataset.sample(0).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
+    let remote = remote.display();
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "dataset {remote}, shard shard.00000.mds: {remote}/shard.00000.mds is damaged: the xxh64 \
+             of the file is {good}, but the index declares 0000000000000000; copy the dataset to its \
+             remote again or write it again"
+        )
+    );
+    assert!(!cache.join("shard.00000.mds").exists());
+    dataset.sample(29).unwrap();
+}

@@ -8,11 +8,11 @@ use crate::faultd::Fault;
 use crate::scene::{LIMIT, Scene, Shape, check_epoch, open, options, text};
 use crate::support::within;
 
-/// Three shards of about 1.4 MB without hashes.
+/// Three shards of about 4.5 MB without hashes.
 const PLAIN: Shape =
-    Shape { samples: 10_000, shard_bytes: 1_400_000, compression: None, hashed: false };
+    Shape { samples: 32_000, shard_bytes: 4_500_000, compression: None, hashed: false };
 /// In bytes a second: a shard takes three seconds, a sample no time.
-const PACE: u64 = 500_000;
+const PACE: u64 = 1_500_000;
 
 fn shuffled() -> DatasetOptions {
     let mut options = options();
@@ -93,7 +93,7 @@ fn other_shards_are_waited_for() {
         assert_eq!(first_batches(&scene, shuffled(), 1).1, 0);
     }
     let scene = Scene::new(PLAIN);
-    let limited = DatasetOptions { cache_limit: Some(20_000_000), ..shuffled() };
+    let limited = DatasetOptions { cache_limit: Some(60_000_000), ..shuffled() };
     assert_eq!(first_batches(&scene, limited, 1).1, 0);
     scene.epoch(options()).unwrap();
     assert_eq!(first_batches(&scene, shuffled(), 1).1, 0, "the shards are in the cache");
@@ -133,4 +133,14 @@ fn a_loader_that_is_started_fetches_before_it_is_asked() {
         assert!(started.elapsed() < LIMIT);
         std::thread::sleep(Duration::from_millis(10));
     }
+}
+
+/// Requests have connections, and those are few where files are: a large batch waits for its shards.
+#[test]
+fn large_batches_wait_for_their_shards() {
+    let scene = Scene::new(PLAIN);
+    let mut options = shuffled();
+    options.order.batch_size = Some(500);
+    assert_eq!(first_batches(&scene, options, 2).1, 0);
+    assert!(scene.server.requests_for("shard.") <= 6, "{:?}", scene.server.requests());
 }

@@ -115,8 +115,8 @@ pub(crate) fn race(
     eprintln!("{total:?} samples");
 }
 
-fn room_for_three(processes: u64) {
-    let scene = Scene::new(Shape { samples: 96, ..SMALL });
+fn room_for_three(processes: u64, compression: Option<&'static str>) {
+    let scene = Scene::new(Shape { samples: 96, compression, ..SMALL });
     let largest = scene.index.shards.iter().map(|shard| shard.raw_data.bytes).max().unwrap();
     let limit = 3 * largest;
     // The normal run is short; the long one is ten minutes.
@@ -164,10 +164,21 @@ fn room_for_three(processes: u64) {
 
 #[test]
 fn cache_limit_race_of_threads() {
-    room_for_three(1);
+    room_for_three(1, None);
 }
 
 #[test]
 fn cache_limit_race_of_processes() {
-    room_for_three(2);
+    room_for_three(2, None);
+}
+
+/// What a shard is unpacked from takes up room as well.
+#[test]
+fn cache_limit_race_of_threads_that_unpack() {
+    room_for_three(1, Some("zstd"));
+}
+
+#[test]
+fn cache_limit_race_of_processes_that_unpack() {
+    room_for_three(2, Some("zstd"));
 }

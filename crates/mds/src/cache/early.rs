@@ -23,8 +23,12 @@ use crate::storage::{PartOnItsWay, Stop, Version};
 
 /// Samples of one shard that are read before it arrives, at most.
 const SAMPLES: u32 = 64;
-/// Smaller shards arrive about as soon as a part of them. In bytes.
-const LEAST_SHARD: u64 = 1 << 20;
+/// Smaller shards arrive about as soon as parts of them. In bytes.
+const LEAST_SHARD: u64 = 4 << 20;
+/// A batch that needs more than so many waits: the shards arrive before all of them.
+const MOST_OF_A_BATCH: usize = 64;
+/// Parts that are on their way at a time: each has a connection.
+const AT_A_TIME: usize = 32;
 /// Longer samples wait: they would take the bandwidth of the shards. In bytes.
 const LONGEST_SAMPLE: u64 = 256 << 10;
 /// What has not come by then waits for its shard.
@@ -101,7 +105,9 @@ impl ShardCache {
         if self.may_be_early() {
             let is_open = relock(&self.first_early.is_open);
             // Whoever reads no samples at all, or in another way, loses no more than this.
-            drop(self.first_early.opened.wait_timeout_while(is_open, AT_THE_GATE, |open| !*open));
+            let opened = &self.first_early.opened;
+            let waited = opened.wait_timeout_while(is_open, AT_THE_GATE, |is_open| !*is_open);
+            *waited.unwrap_or_else(|e| e.into_inner()).0 = true;
         }
     }
 
@@ -111,13 +117,16 @@ impl ShardCache {
         samples: impl Iterator<Item = SampleAt>,
         stop: &Stop,
     ) -> Vec<Option<Sample>> {
+        let _pass = Passing(&self.first_early);
+        // One batch after the other, so that there are no more connections than for one.
+        let _turn = relock(&self.early_turn);
         let wanted: Vec<_> =
             samples.map(|sample| self.take_early(&sample).then_some(sample)).collect();
-        if wanted.iter().all(Option::is_none) {
+        let count = wanted.iter().flatten().count();
+        if count == 0 || count > MOST_OF_A_BATCH {
             return Vec::new();
         }
         let _waiting = self.counters.wait(Need::Now);
-        let _pass = Passing(&self.first_early);
         self.read_heads(wanted.iter().flatten().map(|sample| sample.shard).collect(), stop);
         self.read_samples(&wanted, stop)
     }
@@ -160,14 +169,15 @@ impl ShardCache {
             let range = 0..ShardTable::head_bytes(self.slots[shard].info.samples);
             self.start_part(shard, range, None)
         };
-        let on_their_way: Vec<_> = shards.iter().map(head).collect();
-        for (&shard, part) in shards.iter().zip(on_their_way) {
-            let slot = &self.slots[shard];
-            let received = self.finish_part(part, stop);
-            match received.and_then(|(bytes, version)| self.head(slot, &bytes, version)) {
-                // Another thread may have been quicker.
-                Some(head) => drop(slot.early.head.set(head)),
-                None => self.end_early(slot),
+        for some in shards.chunks(AT_A_TIME) {
+            let on_their_way: Vec<_> = some.iter().map(head).collect();
+            for (&shard, part) in some.iter().zip(on_their_way) {
+                let slot = &self.slots[shard];
+                let received = self.finish_part(part, stop);
+                match received.and_then(|(bytes, version)| self.head(slot, &bytes, version)) {
+                    Some(head) => drop(slot.early.head.set(head)),
+                    None => self.end_early(slot),
+                }
             }
         }
     }
@@ -175,7 +185,9 @@ impl ShardCache {
     /// `None` if it is not the head of the shard that the index describes.
     fn head(&self, slot: &Slot, bytes: &[u8], version: Version) -> Option<Head> {
         let size = slot.info.raw_data.bytes;
-        let in_memory = usize::try_from(size).ok().filter(|_| version.size == size)?;
+        // Where versions cannot be told apart, the samples may be of another one than their head.
+        let is_meant = version.size == size && version.is_known();
+        let in_memory = usize::try_from(size).ok().filter(|_| is_meant)?;
         let table = ShardTable::parse_head(bytes, slot.info.samples, in_memory).ok()?;
         let shard = Shard::without_bytes(&slot.info).of_dataset(self.places[slot.place].shown());
         Some(Head { shard: Arc::new(shard), table, version })
@@ -191,7 +203,6 @@ impl ShardCache {
             is_short
                 .then(|| (sample, head, self.start_part(sample.shard, range, Some(&head.version))))
         };
-        let on_their_way: Vec<_> = wanted.iter().map(|sample| sample.and_then(start)).collect();
         let finish = |(sample, head, part): (SampleAt, &Head, _)| {
             let Some((bytes, _)) = self.finish_part(part, stop) else {
                 self.end_early(&self.slots[sample.shard]);
@@ -200,7 +211,11 @@ impl ShardCache {
             self.counters.early();
             Some(Sample::apart(Arc::clone(&head.shard), sample.position, sample.id, bytes.into()))
         };
-        on_their_way.into_iter().map(|part| part.and_then(finish)).collect()
+        let some_at_a_time = wanted.chunks(AT_A_TIME).flat_map(|some| {
+            let on_their_way: Vec<_> = some.iter().map(|sample| sample.and_then(start)).collect();
+            on_their_way.into_iter().map(|part| part.and_then(finish))
+        });
+        some_at_a_time.collect()
     }
 
     fn start_part(

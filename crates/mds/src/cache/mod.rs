@@ -18,8 +18,8 @@
 //! it is used take the cached one.
 //!
 //! # What comes first
-//! A compressed shard is downloaded to a file that goes with its last user, and unpacked from there
-//! piece by piece, so that no shard is in memory as a whole. Of a large shard that is neither
+//! A compressed shard is unpacked from its file piece by piece, so that it is not in memory as a whole
+//! (but for Snappy, and for zstd from level 20 on). Of a large shard that is neither
 //! compressed nor has a hash to be checked, the first samples are read by ranges before it arrives.
 //!
 //! # Who waits for whom
@@ -105,6 +105,8 @@ pub(crate) struct ShardCache {
     /// Shards of which samples may still be read before they arrive.
     early_shards: AtomicUsize,
     first_early: Gate,
+    /// Held while samples are read early.
+    early_turn: Mutex<()>,
 }
 
 #[derive(Debug)]
@@ -157,6 +159,7 @@ impl ShardCache {
         let mut cache = Self {
             early_shards: AtomicUsize::new(early),
             first_early: Gate::default(),
+            early_turn: Mutex::default(),
             places,
             slots,
             options,
@@ -359,7 +362,8 @@ impl ShardCache {
         for (file, part) in slot.info.files().zip(&mut parts) {
             self.fetch_file(slot, file, part, stop)?;
         }
-        for (raw, kept) in parts {
+        for (raw, zip) in parts {
+            let kept = zip.filter(|_| self.options.keep_zip);
             kept.map_or(Ok(()), PartFile::publish)?;
             raw.publish()?;
         }
@@ -371,7 +375,7 @@ impl ShardCache {
         &self,
         slot: &Slot,
         file: ShardFile<'_>,
-        (raw, kept): &mut (PartFile, Option<PartFile>),
+        (raw, part): &mut (PartFile, Option<PartFile>),
         stop: &Stop,
     ) -> Result<()> {
         let place = &self.places[slot.place];
@@ -380,13 +384,14 @@ impl ShardCache {
             self.counters.downloaded(file.raw.bytes);
             return Ok(());
         };
-        let (zipped, downloaded) = place.open_zip(zip, kept.as_mut(), &self.options, stop)?;
+        let (zipped, downloaded) = place.open_zip(zip, part.as_mut(), &self.options, stop)?;
         if downloaded {
             self.counters.downloaded(zip.bytes);
         } else {
-            *kept = None;
+            *part = None;
         }
-        compression.decompress_to(&zipped, file.raw.bytes, |piece| raw.append(piece))
+        compression.decompress_to(&zipped, file.raw.bytes, |piece| raw.append(piece))?;
+        place.check_raw(file.raw, raw, &self.options)
     }
 
     /// Unmaps shards that have been idle longest, beyond the number that may stay mapped.

@@ -2,14 +2,13 @@
 //! mirrors a remote.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use tempfile::TempDir;
 
 use super::index::{self, InUse};
-use super::publish::{PartFile, folder_of, sweep};
+use super::publish::{PartFile, sweep};
 use super::{CacheOptions, relock, user};
 use crate::error::{Error, Result};
 use crate::format::{Damage, FileInfo, Index, ShardInfo};
@@ -151,11 +150,11 @@ impl Place {
     }
 
     /// The compressed file, mapped and checked: from the cache if it is there, else from the remote,
-    /// in `kept` or a file without a name. The flag says that it was downloaded.
+    /// in `part`. The flag says that it was downloaded.
     pub(crate) fn open_zip(
         &self,
         zip: &FileInfo,
-        kept: Option<&mut PartFile>,
+        part: Option<&mut PartFile>,
         options: &CacheOptions,
         stop: &Stop,
     ) -> Result<(FileBytes, bool)> {
@@ -175,15 +174,8 @@ impl Place {
                 (None, _) => return Err(error),
             },
         }
-        let Some(remote) = &self.remote else { return Err(missing(&path)) };
-        let mut unnamed;
-        let file = match kept {
-            Some(part) => part.file_mut(),
-            None => {
-                unnamed = without_name(&path)?;
-                &mut unnamed
-            }
-        };
+        let (Some(remote), Some(part)) = (&self.remote, part) else { return Err(missing(&path)) };
+        let file = part.file_mut();
         remote.download(zip.basename.as_str(), file, zip.bytes, stop)?;
         let bytes = FileBytes::mapped(file)
             .map_err(|e| Error::io(e, format!("cannot read {}", path.display())))?;
@@ -202,10 +194,24 @@ impl Place {
     ) -> Result<()> {
         let Some(remote) = &self.remote else { return Err(index::not_in(&self.dir)) };
         remote.download(raw.basename.as_str(), part.file_mut(), raw.bytes, stop)?;
+        self.check_raw(raw, part, options)
+    }
+
+    /// Compares a temporary raw file, downloaded or unpacked, with the index.
+    pub(crate) fn check_raw(
+        &self,
+        raw: &FileInfo,
+        part: &mut PartFile,
+        options: &CacheOptions,
+    ) -> Result<()> {
         let checked = map(part.file_mut())
             .map_err(|e| Error::io(e, format!("cannot read {}", part.target().display())))
             .map(|map| check_bytes(&map, raw, options.validate_hash))?;
-        checked.map_err(|damage| damaged(&object(remote, raw), damage))
+        let shown = || match &self.remote {
+            Some(remote) => object(remote, raw),
+            None => raw.basename.join_to(&self.dir).display().to_string(),
+        };
+        checked.map_err(|damage| damaged(&shown(), damage))
     }
 }
 
@@ -239,14 +245,6 @@ fn damaged(at: &str, damage: Damage) -> Error {
 
 fn object(remote: &Remote, file: &FileInfo) -> String {
     format!("{}/{}", remote.address().trim_end_matches('/'), file.basename)
-}
-
-/// A file in the folder of `path` that goes with its last user, however that ends.
-fn without_name(path: &Path) -> Result<File> {
-    let folder = folder_of(path);
-    fs::create_dir_all(folder)
-        .and_then(|()| tempfile::tempfile_in(folder))
-        .map_err(|e| Error::io(e, format!("cannot write to {}", folder.display())))
 }
 
 fn private_dir() -> Result<TempDir> {

@@ -111,7 +111,7 @@ pub(super) fn reserved_bytes(name: &str) -> Option<u64> {
     reserved.split_once('-')?.0.parse().ok()
 }
 
-pub(super) fn folder_of(path: &Path) -> &Path {
+fn folder_of(path: &Path) -> &Path {
     match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),

@@ -6,7 +6,7 @@
 //! with its temporary files.
 //!
 //! A shard that is needed at once may go beyond the limit by its own size if the cache is within
-//! the limit before; otherwise it waits until a shard is no longer in use. A shard that is fetched
+//! the limit before, with the compressed file that is there until it is unpacked; otherwise it waits until a shard is no longer in use. A shard that is fetched
 //! ahead never goes beyond the limit, and lets go of its room if one that is needed at once has to
 //! wait.
 
@@ -48,8 +48,8 @@ pub(crate) struct Pin(#[expect(dead_code, reason = "held")] Arc<Pinned>);
 #[derive(Debug)]
 pub(super) struct Pinned(Mutex<Option<Arc<Shard>>>);
 
-/// The temporary files of a shard, in the order of its files: the raw one, and the compressed one if
-/// that is kept.
+/// The temporary files of a shard, in the order of its files: the raw one, and the compressed one
+/// that it is unpacked from.
 pub(super) type Parts = Vec<(PartFile, Option<PartFile>)>;
 
 /// What lies in the caches of a dataset and is on its way there.
@@ -72,15 +72,11 @@ impl ShardCache {
     /// Refuses a limit that some shard does not fit in.
     pub(super) fn check_limit(&self) -> Result<()> {
         let Some(limit) = self.options.limit else { return Ok(()) };
-        let largest = self.slots.iter().max_by_key(|slot| self.bytes_when_cached(slot));
-        let Some(largest) = largest.filter(|slot| self.bytes_when_cached(slot) > limit) else {
-            return Ok(());
-        };
+        let needs = |slot: &Slot| self.bytes_when_cached(slot).max(self.bytes_meanwhile(slot));
+        let largest = self.slots.iter().max_by_key(|slot| needs(slot));
+        let Some(largest) = largest.filter(|slot| needs(slot) > limit) else { return Ok(()) };
         Err(Error::invalid(
-            format!(
-                "cache_limit is {limit} bytes, but this shard alone needs {}",
-                self.bytes_when_cached(largest)
-            ),
+            format!("cache_limit is {limit} bytes, but this shard alone needs {}", needs(largest)),
             "raise cache_limit, best to several times the largest shard",
         )
         .in_shard(&largest.info.raw_data.basename)
@@ -164,15 +160,13 @@ impl ShardCache {
         let place = &self.places[slot.place];
         let part = |(file, path): (ShardFile<'_>, &Path)| {
             let raw = PartFile::create(path, file.raw.bytes)?;
-            let Some(zip) = file.zip.filter(|_| self.options.keep_zip) else {
-                return Ok((raw, None));
-            };
+            let Some(zip) = file.zip else { return Ok((raw, None)) };
             // In the place of a damaged one it takes up no more room than that.
-            let kept = place.zip_path(zip)?.map(|path| {
+            let zip = place.zip_path(zip)?.map(|path| {
                 let bytes = if path.exists() { 0 } else { zip.bytes };
                 PartFile::create(&path, bytes)
             });
-            Ok((raw, kept.transpose()?))
+            Ok((raw, zip.transpose()?))
         };
         slot.info.files().zip(files.paths()).map(part).collect()
     }
@@ -203,7 +197,9 @@ impl ShardCache {
 
     /// Evicts until the shard fits in the limit, or may go beyond it. Else returns what is left.
     fn make_room(&self, shard: usize, need: Need, limit: u64) -> Result<Option<Usage>> {
-        let incoming = self.bytes_when_cached(&self.slots[shard]);
+        let slot = &self.slots[shard];
+        let meanwhile = self.bytes_meanwhile(slot);
+        let incoming = self.bytes_when_cached(slot).saturating_add(meanwhile);
         let mut usage = self.usage()?;
         usage.shards.sort_by_key(|candidate| candidate.last_used);
         let mut bytes = usage.bytes();
@@ -216,7 +212,8 @@ impl ShardCache {
                 left.push(candidate);
             }
         }
-        let may_exceed = need == Need::Now && bytes <= limit;
+        // By what stays: what is there only meanwhile has to fit.
+        let may_exceed = need == Need::Now && bytes.saturating_add(meanwhile) <= limit;
         if may_exceed || bytes.saturating_add(incoming) <= limit {
             return Ok(None);
         }
@@ -321,6 +318,12 @@ impl ShardCache {
             paths.extend(place.zip_path(zip)?);
         }
         Ok(Some(paths))
+    }
+
+    /// The bytes of compressed files that are there only until they are unpacked.
+    fn bytes_meanwhile(&self, slot: &Slot) -> u64 {
+        let is_kept = self.options.keep_zip || !self.places[slot.place].is_cache();
+        slot.info.compression.filter(|_| !is_kept).map_or(0, |_| slot.info.stored_bytes())
     }
 
     /// The most bytes that the shard takes up in a cache; 0 if it is read in place.

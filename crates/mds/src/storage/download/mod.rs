@@ -181,7 +181,7 @@ impl Version {
     }
 
     /// Whether two versions can be told apart.
-    fn is_known(&self) -> bool {
+    pub(crate) fn is_known(&self) -> bool {
         self.etag.is_some() || self.modified != 0
     }
 
