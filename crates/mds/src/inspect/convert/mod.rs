@@ -66,7 +66,8 @@ way back for the same shards. Arrays of several dimensions in a column ndarray:<
 shape, cannot be written to Parquet, nor can pickles. OUT becomes a folder of part-00000.parquet and
 so on: one for each shard or file of SOURCE, or of about --size_limit bytes before compression. Its
 compressions are zstd (the default), snappy, gz, br and none. At a URL the parts appear when all are
-complete; until then they take as much room in the folder for temporary files.
+complete, the first one last: without part-00000.parquet an upload was cut off. Until then they take
+as much room in the folder for temporary files.
 
 OUT must not exist or be empty, nor be in the folder of SOURCE. It gets its index, or its parts their names, when all is written.
 An error or Ctrl-C removes what is unfinished; at a URL the shards of a dataset that were uploaded

@@ -1,5 +1,5 @@
 //! A folder of Parquet files, whose names appear when all of them are complete. Those of a remote are
-//! written to a temporary folder first and go up, one after the other, when all are complete.
+//! written to a temporary folder first and go up, the first one last, when all are complete.
 
 use std::fs;
 use std::io;
@@ -201,17 +201,18 @@ impl Parts {
         Ok((self.published, bytes))
     }
 
-    /// Uploads the parts. Some of them alone would look like the whole: if one fails, those before it
-    /// are removed.
+    /// Uploads the parts, the first one last: without it the others are no whole dataset, which is how
+    /// a killed upload is told from a complete one. If one fails, those before it are removed.
     fn upload(
         &self,
         remote: &Remote,
         stop: impl Fn() -> Result<(), Failure>,
     ) -> Result<(), Failure> {
-        for number in 0..self.published as usize {
+        let parts = self.published as usize;
+        for number in (0..parts).rev() {
             let put = |()| Ok(remote.put_file(&part_name(number), &self.path(number))?);
             let Err(failure) = stop().and_then(put) else { continue };
-            for uploaded in 0..number {
+            for uploaded in number + 1..parts {
                 if let Err(error) = remote.delete(&part_name(uploaded)) {
                     tracing::warn!(%error, "a part of what is not complete stays at the remote");
                 }
@@ -228,7 +229,7 @@ impl Parts {
     }
 }
 
-fn part_name(number: usize) -> String {
+pub(super) fn part_name(number: usize) -> String {
     format!("part-{number:05}.parquet")
 }
 
