@@ -530,7 +530,7 @@ fn a_run_that_was_taken_over_touches_nothing() {
         // Long enough between two saves that the other run's files are all there before the second.
         let endless = [
             "max_duration=100000ba",
-            "save_interval=200ba",
+            "save_interval=100ba",
             "eval_interval=0ba",
             "log_to_console=false", // or the pipe fills up, which nobody reads yet
         ];
@@ -554,7 +554,7 @@ fn a_run_that_was_taken_over_touches_nothing() {
         assert!(scene.bucket.objects() == before);
         // Not so what is its own.
         let saved = save.is_empty();
-        assert_eq!(local.join("ep0-ba400/state.json").exists(), saved, "{text}");
+        assert_eq!(local.join("ep0-ba200/state.json").exists(), saved, "{text}");
     }
 }
 
