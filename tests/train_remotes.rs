@@ -133,8 +133,11 @@ fn a_run_saves_to_a_bucket_and_another_machine_continues_it_to_the_same_bits() {
             .collect::<Vec<_>>()
     );
     assert_eq!(names_in(&scene.outgoing("first")), [".run", "latest"]);
-    assert_eq!(of_metrics[..2], ["metrics/loss_curve.svg", "metrics/metrics.jsonl"]);
-    assert!(of_metrics[2].starts_with("metrics/tensorboard/"), "{of_metrics:?}");
+    assert_eq!(
+        of_metrics[..3],
+        ["metrics/.run", "metrics/loss_curve.svg", "metrics/metrics.jsonl"]
+    );
+    assert!(of_metrics[3].starts_with("metrics/tensorboard/"), "{of_metrics:?}");
 
     // As if the first machine had been lost after two steps.
     for key in scene.bucket.keys().iter().filter(|key| key.contains("ep0-ba4")) {
@@ -463,15 +466,31 @@ fn of_two_runs_with_one_bucket_the_later_goes_on() {
     assert_eq!(output.status.code(), Some(1), "{text}");
     let staged = names_in(&scene.outgoing("here"));
     let name = staged.iter().find(|name| name.starts_with("ep0-ba")).unwrap();
+    assert!(name.ends_with("-unsent"), "{staged:?}");
     let kept = scene.outgoing("here").join(name);
+    let name = name.trim_end_matches("-unsent");
     assert_eq!(
         text.lines().last().unwrap(),
         format!(
             "error: save_folder `s3://bucket/run` was taken over by a run that began later, so this one ends; its \
-             checkpoint {name} is in `{0}`: to go on, give it another save_folder and load_path={0}",
+             checkpoint {name} is kept in `{0}` until you remove it: to go on, give it another save_folder and \
+             load_path={0}",
             kept.display()
         )
     );
+
+    // As it says, also after the next run on this machine.
+    let position: usize = name.trim_start_matches("ep0-ba").parse().unwrap();
+    let next = [format!("max_duration={}ba", position + 1), "save_interval=1ba".to_owned()];
+    let next = next.each_ref().map(String::as_str);
+    succeed(&mut scene.run("here", &next));
+    assert_eq!(names_in(&kept), ["model.safetensors", "optimizer.safetensors", "state.json"]);
+    let elsewhere = format!("save_folder={}", scene.bucket.address("elsewhere"));
+    let load = format!("load_path={}", kept.display());
+    let text = said(scene.anywhere("here", &next).args([&elsewhere, &load]));
+    let from = format!("\ncontinuing from {} (batch {position})\n", kept.display());
+    assert!(text.contains(&from), "{from:?} is not in {text}");
+    scene.bucket.put("run/.run", b"of another machine\n");
 
     // On one machine the second one is not let in at all.
     let mut first = scene.run("here", &endless).stderr(Stdio::null()).spawn().unwrap();
@@ -483,6 +502,80 @@ fn of_two_runs_with_one_bucket_the_later_goes_on() {
         message,
         "error: save_folder `s3://bucket/run` is in use by another run; wait for its end, or use another save_folder"
     );
+}
+
+/// What the later run has in the bucket stays as it is, be save folder and run folder one or two.
+#[test]
+fn a_run_that_was_taken_over_touches_nothing() {
+    for (save, metrics, ends) in [
+        (
+            "run",
+            "run",
+            "save_folder `s3://bucket/run` was taken over by a run that began later, so this one ends; its ",
+        ),
+        (
+            "",
+            "metrics",
+            "run_folder `s3://bucket/metrics` was taken over by a run that began later, so this one ends; to go on, \
+             give it another run_folder",
+        ),
+    ] {
+        let scene = Scene::new();
+        let local = scene.folder.path().join("checkpoints");
+        let save_folder = match save {
+            "" => format!("save_folder={}", local.display()),
+            save => format!("save_folder={}", scene.bucket.address(save)),
+        };
+        let run_folder = format!("run_folder={}", scene.bucket.address(metrics));
+        // Long enough between two saves that the other run's files are all there before the second.
+        let endless = [
+            "max_duration=100000ba",
+            "save_interval=100ba",
+            "eval_interval=0ba",
+            "log_to_console=false", // or the pipe fills up, which nobody reads yet
+        ];
+        let mut run = scene.anywhere("here", &endless);
+        let child = run.args([&save_folder, &run_folder]).stderr(Stdio::piped()).spawn().unwrap();
+        wait_until("a checkpoint", || {
+            local.join("latest").exists() || scene.bucket.keys().contains(&"run/latest".to_owned())
+        });
+        scene.bucket.put(&format!("{metrics}/.run"), b"of another machine\n");
+        scene.bucket.put(&format!("{metrics}/metrics.jsonl"), b"of another machine\n");
+        scene.bucket.take_requests();
+        let before = scene.bucket.objects();
+        let output = child.wait_with_output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{text}");
+        let last = text.lines().last().unwrap();
+        assert!(last.starts_with(&format!("error: {ends}")), "{last}");
+        let changes: Vec<String> = scene.bucket.take_requests();
+        let changes: Vec<_> = changes.iter().filter(|r| !r.starts_with("GET")).collect();
+        assert_eq!(changes, Vec::<&String>::new());
+        assert!(scene.bucket.objects() == before);
+        // Not so what is its own.
+        let saved = save.is_empty();
+        assert_eq!(local.join("ep0-ba200/state.json").exists(), saved, "{text}");
+    }
+}
+
+/// A message said that it is kept.
+#[test]
+fn a_checkpoint_that_did_not_arrive_outlives_another_machines_run() {
+    let scene = Scene::new();
+    scene.bucket.fail(refuse("PUT", "run/ep0-ba2/optimizer", 403));
+    failure(&mut scene.run("here", &[]));
+    scene.bucket.fail(None);
+    succeed(&mut scene.run("there", &[]));
+    let text = said(&mut scene.run("here", &["max_duration=5ba"]));
+    let aside = scene.outgoing("here").join("ep0-ba2-unsent");
+    let warning = format!(
+        "the checkpoint ep0-ba2 did not arrive at s3://bucket/run and is not what this run continues from; it is \
+         kept in `{}` until you remove it\n",
+        aside.display()
+    );
+    assert!(text.contains(&warning), "{warning:?} is not in {text}");
+    assert!(text.contains("continuing from s3://bucket/run/ep0-ba4 (batch 4)"), "{text}");
+    assert_eq!(names_in(&aside), ["model.safetensors", "optimizer.safetensors", "state.json"]);
 }
 
 #[test]
@@ -610,6 +703,35 @@ fn everything_may_lie_in_a_bucket_and_its_keys_are_nowhere() {
         failure(&mut train(Path::new(&scene.bucket.address("none.yaml")), &[])),
         "error: there is no configuration file `s3://bucket/none.yaml`; the repository's own are in yamls/"
     );
+}
+
+/// An address where none belongs, or one that was cut off, is not shown with its keys.
+#[test]
+fn mistaken_addresses_are_refused_without_their_keys() {
+    let scene = Scene::new();
+    let address = scene.bucket.address("run");
+    let refusal = |overrides: &[&str]| failure(&mut scene.anywhere("here", overrides));
+    for key in ["max_duration", "save_interval"] {
+        assert_eq!(
+            refusal(&[&format!("{key}={address}")]),
+            format!(
+                "error: `{key}`: `s3://bucket/run` is not a time; write a number and one of ep, ba, sp, tok, dur, for \
+                 example 500ba or 0.1dur"
+            )
+        );
+    }
+    assert_eq!(
+        refusal(&[&format!("save_folder={address}${{run_name")]),
+        "error: `save_folder` has a reference without its closing brace; write ${key.sub}"
+    );
+    let others = |shown: &str| {
+        format!(
+            "error: the remote {shown} is of a kind that is not read or written; on Databricks give the mounted path, \
+             /dbfs/... or /Volumes/...; elsewhere the s3://, gs:// or abfss:// address of the storage below it"
+        )
+    };
+    assert_eq!(refusal(&["tokenizer_name=dbfs:/tokenizer"]), others("dbfs:/tokenizer"));
+    assert_eq!(failure(&mut train(Path::new("dbfs:/a.yaml"), &[])), others("dbfs:/a.yaml"));
 }
 
 /// The same on SeaweedFS, and on Azurite where there is one.

@@ -60,6 +60,10 @@ impl Tokenizer {
         if name_or_path.contains("://") {
             return Self::from_remote(name_or_path);
         }
+        if !name_or_path.is_empty() {
+            // Addresses that other tools read, such as `dbfs:/tokenizer`, are refused by name.
+            Remote::open(name_or_path, RemoteOptions::default())?;
+        }
         let path = Path::new(name_or_path);
         let file = if path.is_dir() { path.join(FILE) } else { path.to_owned() };
         if file.is_file() {

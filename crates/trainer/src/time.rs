@@ -148,8 +148,9 @@ impl FromStr for Time {
     fn from_str(text: &str) -> Result<Self> {
         let wrong = || {
             Error::Config(format!(
-                "`{text}` is not a time; write a number and one of ep, ba, sp, tok, dur, \
-                 for example 500ba or 0.1dur"
+                "`{}` is not a time; write a number and one of ep, ba, sp, tok, dur, \
+                 for example 500ba or 0.1dur",
+                mds::redacted(text)
             ))
         };
         let lower = text.trim().to_ascii_lowercase();
@@ -163,7 +164,8 @@ impl FromStr for Time {
         }
         if unit != Unit::Duration && (value.fract() != 0.0 || value > 2f64.powi(53)) {
             return Err(Error::Config(format!(
-                "`{text}` is not a whole number of {}; only dur takes a fraction",
+                "`{}` is not a whole number of {}; only dur takes a fraction",
+                mds::redacted(text),
                 unit.plural()
             )));
         }

@@ -260,7 +260,7 @@ fn save(
     logger: &mut MetricLogger,
 ) -> Result<Option<Timestamp>> {
     // A resumed run takes back what was logged after the checkpoint, so what came before must not be lost. If it is, the
-    // run ends, but not without its checkpoint.
+    // run ends, but not without its checkpoint. Both ask before they touch a remote whether it is still this run's.
     let flushed = logger.flush();
     let Some(folder) = checkpoints else { return flushed.map(|()| None) };
     let checkpoint = Checkpoint {

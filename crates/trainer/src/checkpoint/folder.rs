@@ -15,6 +15,8 @@ const WRITING: &str = ".writing-";
 const REPLACED: &str = ".replaced-";
 /// Prefix of a checkpoint that is being removed.
 const DISCARDED: &str = ".discarded-";
+/// Follows the name of a checkpoint that was not sent where it belongs and is the user's now.
+const UNSENT: &str = "-unsent";
 
 /// A folder of this machine, open to be saved to.
 #[derive(Debug)]
@@ -48,11 +50,11 @@ impl CheckpointFolder {
         Ok(Self { path: path.to_owned(), keep, replaced: foreign, _lock: lock })
     }
 
-    /// The folder at `path` for checkpoints on their way to `address`: each gives way to the next.
+    /// The folder at `path` for checkpoints on their way to `address`. None gives way to another: what does not arrive
+    /// is [set aside](Self::set_aside).
     pub(super) fn staging(path: &Path, address: &str) -> Result<Self> {
         let lock = lock(path, &address)?;
-        let replaced = list(path)?.into_iter().map(|(_, path)| path).collect();
-        Ok(Self { path: path.to_owned(), keep: Some(1), replaced, _lock: lock })
+        Ok(Self { path: path.to_owned(), keep: None, replaced: Vec::new(), _lock: lock })
     }
 
     /// Where it is.
@@ -114,6 +116,20 @@ impl CheckpointFolder {
     pub(super) fn remove(&self, path: &Path) -> Result<()> {
         self.hide(path)?;
         self.sweep()
+    }
+
+    /// Renames the checkpoint `path` of this folder so that no run lists or removes it. Returns where it is then.
+    pub(super) fn set_aside(&self, path: &Path) -> Result<PathBuf> {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let mut aside = self.path.join(format!("{name}{UNSENT}"));
+        let mut number = 1;
+        while aside.exists() {
+            number += 1;
+            aside = self.path.join(format!("{name}{UNSENT}-{number}"));
+        }
+        fs::rename(path, &aside).map_err(Error::io("rename", path))?;
+        sync_folder(&self.path)?;
+        Ok(aside)
     }
 
     /// Takes a checkpoint out of sight in one step, so that a half-removed one is never taken for one.

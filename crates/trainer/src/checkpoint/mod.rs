@@ -16,20 +16,24 @@
 //! At a remote the layout is the same. A checkpoint is first written on this machine as above, then uploaded file by
 //! file: `state.json` comes last and makes it complete, then `latest` is replaced, and the copy here is removed. A
 //! process that dies at any instant leaves at most a folder without `state.json`, which the next save removes, and the
-//! copy here, which is uploaded when the run is continued on this machine.
+//! copy here, which is uploaded when the run is continued on this machine. A copy that is not continued is renamed
+//! (`ep0-ba20-unsent`) and left to the user.
 //!
 //! * `state.rs` what `state.json` holds
 //! * `tensors.rs` parameters and moments as safetensors
 //! * `place.rs` where checkpoints are read from: folders here and at remotes
 //! * `folder.rs` publishing and discarding checkpoints in a folder of this machine
 //! * `remote.rs` the same at a remote
+//! * `mark.rs` whose a folder at a remote is
 
 mod folder;
+mod mark;
 mod place;
 mod remote;
 mod state;
 mod tensors;
 
+pub(crate) use mark::Mark;
 pub use place::{Found, Place};
 pub use state::State;
 

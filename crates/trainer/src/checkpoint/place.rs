@@ -96,7 +96,9 @@ impl Place {
         match (self, &found.place) {
             (Self::Folder(folder), Self::Folder(path)) => is_parent(folder, path),
             (Self::Remote(remote), Self::Folder(path)) => {
-                remote::staging(remote).is_ok_and(|staging| is_parent(&staging, path))
+                // One that was set aside is nobody's.
+                found.place.position().is_some()
+                    && remote::staging(remote).is_ok_and(|staging| is_parent(&staging, path))
             }
             (Self::Remote(remote), Self::Remote(at)) => found
                 .place

@@ -1,28 +1,23 @@
 //! Checkpoints at a remote: written on this machine first, then uploaded, the file that makes them complete last.
 //!
-//! No lock can be held at a bucket that a killed run would give back. So a run leaves its mark there (`.run`) when it
-//! begins, and looks before each save whether it is still its own: of two runs with one save folder the one that began
-//! later goes on, and the other stops. What the mark is also says whether a checkpoint that never arrived, and is still
-//! on this machine, is the continuation of what lies there.
+//! The [mark](Mark) of the run says whether the remote is still its own, and also whether a checkpoint that never
+//! arrived, and is still on this machine, is the continuation of what lies there. One that is not, or that belongs to a
+//! run which was taken over, is set aside: nothing but an arrival removes a copy.
 
 use std::collections::BTreeMap;
-use std::hash::{BuildHasher, RandomState};
-use std::io;
 use std::path::{Path, PathBuf};
 
+use mds::UserCache;
 use mds::storage::Remote;
-use mds::{ErrorKind, UserCache};
 
 use super::folder::{self, CheckpointFolder};
 use super::place::{Position, position};
 use super::state::FileRecord;
 use super::{
-    Checkpoint, Found, LATEST, MODEL_FILE, OPTIMIZER_FILE, Place, STATE_FILE, State, occupied,
+    Checkpoint, Found, LATEST, MODEL_FILE, Mark, OPTIMIZER_FILE, Place, STATE_FILE, State, occupied,
 };
 use crate::error::{Error, Result};
 
-/// The mark of the run that saves here, at the remote and on this machine.
-const MARK: &str = ".run";
 /// Written and deleted, to see that both is allowed.
 const PROBE: &str = ".probe";
 
@@ -32,8 +27,8 @@ pub(super) struct RemoteFolder {
     remote: Remote,
     /// Where checkpoints are before they have arrived.
     staging: CheckpointFolder,
-    /// What this run's mark says.
-    mark: Vec<u8>,
+    /// This run's; until it has left it, that of the run before on this machine.
+    mark: Option<Mark>,
     keep: Option<usize>,
     /// Checkpoints that are not this run's past, discarded once it has one of its own.
     replaced: Vec<String>,
@@ -65,8 +60,8 @@ pub(super) fn complete(remote: &Remote) -> Result<Vec<Place>> {
 pub(super) fn with_unsent(remote: &Remote) -> Result<Vec<Place>> {
     let mut places = complete(remote)?;
     let staging = staging(remote)?;
-    let mark = mark_in(&staging)?;
-    if mark.is_some() && mark == mark_at(remote)? {
+    let mark = Mark::here(&staging)?;
+    if mark.is_some() && mark == Mark::at(remote)? {
         folder::restore_replaced(&staging)?;
         places.extend(folder::list(&staging)?.into_iter().map(|(_, path)| Place::Folder(path)));
         // Stable: of two at one position the one on this machine is the later.
@@ -94,9 +89,10 @@ impl RemoteFolder {
         if let (Some(newest), false) = (replaced.last(), overwrite) {
             return Err(occupied(&format!("{}/{newest}", remote.address())));
         }
-        let mark = mark_in(&path)?.unwrap_or_default();
+        let mark = Mark::here(&path)?;
         let mut folder =
             Self { remote: remote.clone(), staging, mark, keep, replaced, newest: None };
+        folder.set_aside_all_but(continues)?;
         if let Some(Found { place, checkpoint, .. }) = continues
             && let Some(name) = place.name()
         {
@@ -108,6 +104,29 @@ impl RemoteFolder {
         }
         folder.leave_mark()?;
         Ok(folder)
+    }
+
+    /// Keeps what never arrived, and is not what this run continues, from being taken for this run's.
+    fn set_aside_all_but(&self, continues: Option<&Found>) -> Result<()> {
+        let continued = match continues.map(|found| &found.place) {
+            Some(Place::Folder(path)) => path.file_name(),
+            _ => None,
+        };
+        for (_, path) in folder::list(self.staging.path())? {
+            let name = path.file_name();
+            if name == continued {
+                continue;
+            }
+            let aside = self.staging.set_aside(&path)?;
+            tracing::warn!(
+                "the checkpoint {} did not arrive at {} and is not what this run continues from; it is kept in `{}` \
+                 until you remove it",
+                name.unwrap_or_default().display(),
+                self.remote.address(),
+                aside.display()
+            );
+        }
+        Ok(())
     }
 
     /// As [`SaveFolder::save`](super::SaveFolder::save).
@@ -135,9 +154,9 @@ impl RemoteFolder {
             Ok(true) => self.staging.remove(path),
             Ok(false) => Err(Error::Checkpoint(format!(
                 "save_folder `{}` was taken over by a run that began later, so this one ends; its checkpoint {name} is \
-                 in `{}`: to go on, give it another save_folder and load_path={1}",
+                 kept in `{}` until you remove it: to go on, give it another save_folder and load_path={1}",
                 self.remote.address(),
-                path.display()
+                self.staging.set_aside(path)?.display()
             ))),
             Err(source) => Err(Error::Upload {
                 what: format!("the checkpoint {name}"),
@@ -192,19 +211,19 @@ impl RemoteFolder {
 
     /// Whether no other run has begun to save here.
     fn is_own(&self) -> mds::Result<bool> {
-        Ok(mark_at(&self.remote)?.is_none_or(|mark| mark == self.mark))
+        match &self.mark {
+            Some(mark) => mark.is_last_at(&self.remote),
+            None => Ok(Mark::at(&self.remote)?.is_none()),
+        }
     }
 
     /// Makes the remote this run's own, which shows that it can be written.
     fn leave_mark(&mut self) -> Result<()> {
-        // The standard library's keys for hash maps are random, and that is random enough.
-        let random = || RandomState::new().hash_one(std::process::id());
-        self.mark = format!("{:016x}{:016x}\n", random(), random()).into_bytes();
-        let path = self.staging.path().join(MARK);
-        mds::durable::replace(&path, &self.mark).map_err(Error::io("write", &path))?;
+        let mark = Mark::new();
+        mark.write(self.staging.path())?;
         let deletes = self.keep.is_some() || !self.replaced.is_empty();
         let probe = || {
-            self.remote.put(MARK, self.mark.clone())?;
+            mark.put(&self.remote)?;
             if let Some((newest, _)) = &self.newest {
                 // A run that died may have come just to here.
                 self.remote.put(LATEST, format!("{newest}\n"))?;
@@ -218,7 +237,9 @@ impl RemoteFolder {
         probe().map_err(|error: mds::Error| {
             let address = self.remote.address();
             Error::Checkpoint(format!("save_folder `{address}` cannot be saved to: {error}"))
-        })
+        })?;
+        self.mark = Some(mark);
+        Ok(())
     }
 }
 
@@ -238,21 +259,4 @@ fn list(remote: &Remote) -> mds::Result<Vec<Listed>> {
         found.entry((at, name.to_owned())).or_default().push(object);
     }
     Ok(found.into_iter().map(|((at, name), objects)| Listed { at, name, objects }).collect())
-}
-
-fn mark_at(remote: &Remote) -> mds::Result<Option<Vec<u8>>> {
-    match remote.get(MARK, 1000) {
-        Ok(mark) => Ok(Some(mark)),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-fn mark_in(staging: &Path) -> Result<Option<Vec<u8>>> {
-    let path = staging.join(MARK);
-    match std::fs::read(&path) {
-        Ok(mark) => Ok(Some(mark)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(Error::io("read", &path)(error)),
-    }
 }

@@ -46,6 +46,10 @@ pub(super) fn read(path: &Path) -> Result<Value> {
         })?;
         String::from_utf8_lossy(&bytes).into_owned()
     } else {
+        if !given.is_empty() {
+            // Addresses that other tools read, such as `dbfs:/recipe.yaml`, are refused by name.
+            Remote::open(&given, RemoteOptions::default())?;
+        }
         std::fs::read_to_string(path).map_err(|source| match source.kind() {
             std::io::ErrorKind::NotFound => missing(),
             _ => Error::Io { action: "read", path: path.to_owned(), source },
@@ -196,7 +200,7 @@ impl Interpolation<'_> {
         while let Some(start) = rest.find("${") {
             let Some(length) = rest[start..].find('}') else {
                 return Err(Error::Config(format!(
-                    "`{path}` has `{text}`, a reference without its closing brace; write ${{key.sub}}"
+                    "`{path}` has a reference without its closing brace; write ${{key.sub}}"
                 )));
             };
             let key = rest[start + 2..start + length].trim();
@@ -209,8 +213,8 @@ impl Interpolation<'_> {
                 Value::String(text) => written.push_str(&text),
                 Value::Array(_) | Value::Object(_) => {
                     return Err(Error::Config(format!(
-                        "`{path}` has `{text}`, but `{key}` is a section or a list and cannot be \
-                         written into a text; refer to a single value"
+                        "`{path}` refers to `${{{key}}}` in a text, but `{key}` is a section or a list and \
+                         cannot be written into one; refer to a single value"
                     )));
                 }
                 other => written.push_str(&other.to_string()),
@@ -231,6 +235,12 @@ impl Interpolation<'_> {
             )));
         }
         let Some(value) = lookup(self.root, key) else {
+            // Up to another reference's brace it may be the rest of an address with its keys.
+            if key.contains(['$', '?', '&', '=']) || mds::redacted(key) != key {
+                return Err(Error::Config(format!(
+                    "`{path}` has a reference that is no key; write ${{key.sub}}"
+                )));
+            }
             let mut known = Vec::new();
             collect_keys(self.root, "", &mut known);
             let hint = super::schema::did_you_mean(key, known.iter().map(String::as_str));
@@ -352,13 +362,18 @@ mod tests {
             (
                 "a: '${b'\nb: 1",
                 &[],
-                "`a` has `${b`, a reference without its closing brace; write ${key.sub}",
+                "`a` has a reference without its closing brace; write ${key.sub}",
+            ),
+            (
+                "a: '${b/run?secret_access_key=xyz&region=${c}'\nb: 1\nc: 2",
+                &[],
+                "`a` has a reference that is no key; write ${key.sub}",
             ),
             (
                 "a: 'x${b}'\nb: [1]",
                 &[],
-                "`a` has `x${b}`, but `b` is a section or a list and cannot be written into a \
-                 text; refer to a single value",
+                "`a` refers to `${b}` in a text, but `b` is a section or a list and cannot be written into \
+                 one; refer to a single value",
             ),
             (
                 "a: 1",

@@ -1,10 +1,12 @@
-//! A run's folder. One at a remote is written on this machine and uploaded now and then.
+//! A run's folder. One at a remote is written on this machine and uploaded now and then, as long as no other run has
+//! [begun there](Mark).
 
 use std::path::{Path, PathBuf};
 
 use mds::UserCache;
 use mds::storage::{Remote, RemoteOptions};
 
+use crate::checkpoint::Mark;
 use crate::config::Config;
 use crate::error::{Error, Result};
 
@@ -22,7 +24,7 @@ const PROBE: &str = ".probe";
 #[derive(Debug)]
 pub(super) struct RunFolder {
     path: PathBuf,
-    remote: Option<Remote>,
+    remote: Option<(Remote, Mark)>,
     /// What of a run lies at the remote.
     there: Vec<String>,
 }
@@ -37,19 +39,24 @@ impl RunFolder {
             return Ok(Self { path: folder.to_owned(), remote: None, there: Vec::new() });
         }
         let path = UserCache::open()?.outgoing(&remote)?;
-        let probe = || remote.put(PROBE, "").and_then(|()| remote.delete(PROBE));
+        let mark = mark_of_run(config)?;
+        let probe = || {
+            remote.put(PROBE, "")?;
+            remote.delete(PROBE)?;
+            mark.put(&remote)
+        };
         probe().map_err(|error| {
             Error::Config(format!("run_folder `{}` cannot be written: {error}", remote.address()))
         })?;
         let there: Vec<String> = remote.objects()?.into_iter().filter(is_of_run).collect();
-        let folder = Self { path, remote: Some(remote), there };
+        let folder = Self { path, remote: Some((remote, mark)), there };
         folder.fetch()?;
         Ok(folder)
     }
 
     /// Makes the folder here like the remote, unless what is here has only been added to since it was uploaded.
     fn fetch(&self) -> Result<()> {
-        let Self { path, remote: Some(remote), there } = self else { return Ok(()) };
+        let Self { path, remote: Some((remote, _)), there } = self else { return Ok(()) };
         let before = std::fs::read(path.join(METRICS)).unwrap_or_default();
         if !before.is_empty() && there.iter().any(|name| name == METRICS) {
             let uploaded = remote.get(METRICS, u64::MAX)?;
@@ -78,28 +85,52 @@ impl RunFolder {
 
     /// The address, if it is another than where the files are.
     pub(super) fn remote(&self) -> Option<&str> {
-        self.remote.as_ref().map(Remote::address)
+        self.remote.as_ref().map(|(remote, _)| remote.address())
     }
 
     /// Makes the remote, if there is one, like the folder here.
+    ///
+    /// # Errors
+    /// When the upload fails, or another run has begun there: then nothing is touched.
     pub(super) fn upload(&mut self) -> Result<()> {
-        let Some(remote) = &self.remote else { return Ok(()) };
+        let Some((remote, mark)) = &self.remote else { return Ok(()) };
         let files = files_in(&self.path)?;
         let send = || {
+            if !mark.is_last_at(remote)? {
+                return Ok(false);
+            }
             files.iter().try_for_each(|name| remote.put_file(name, &self.path.join(name)))?;
             let gone = self.there.iter().filter(|name| !files.contains(name));
-            gone.into_iter().try_for_each(|name| remote.delete(name))
+            gone.into_iter().try_for_each(|name| remote.delete(name))?;
+            Ok(true)
         };
-        send().map_err(|source| Error::Upload {
+        let is_own = send().map_err(|source| Error::Upload {
             what: "the run folder".to_owned(),
             address: remote.address().to_owned(),
             kept: self.path.clone(),
             then: "",
             source: Box::new(source),
         })?;
+        if !is_own {
+            return Err(Error::Config(format!(
+                "run_folder `{}` was taken over by a run that began later, so this one ends; to go on, give it another \
+                 run_folder",
+                remote.address()
+            )));
+        }
         self.there = files;
         Ok(())
     }
+}
+
+/// That of the run's save folder, which may be the same folder by another address, else a new one.
+fn mark_of_run(config: &Config) -> Result<Mark> {
+    let Some(address) = &config.save_folder else { return Ok(Mark::new()) };
+    let remote = Remote::open(address, config.remote_options())?;
+    if remote.folder().is_some() {
+        return Ok(Mark::new());
+    }
+    Ok(Mark::here(&UserCache::open()?.outgoing(&remote)?)?.unwrap_or_else(Mark::new))
 }
 
 /// The files of a run in the folder at `path`, which may have others.
