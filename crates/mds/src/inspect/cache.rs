@@ -144,7 +144,8 @@ fn chosen(cache: &UserCache, names: &[String]) -> Result<Vec<CachedDataset>, Fai
     if let Some(name) = names.iter().find(|name| datasets.iter().all(|d| d.name() != *name)) {
         return Err(Failure::Dataset(mds::Error::new(
             ErrorKind::NotFound,
-            format!("there is no cache {name} in {}", cache.folder().display()),
+            // Somebody may give the address that was read, with its keys.
+            format!("there is no cache {} in {}", mds::redacted(name), cache.folder().display()),
             "see mds-inspect cache list for the names",
         )));
     }
