@@ -333,6 +333,68 @@ fn the_caches_of_a_user_are_listed_checked_and_removed() {
 }
 
 #[test]
+fn a_damaged_cache_of_a_user_is_listed_and_removed_beside_the_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let (root, caches) = (dir.path().join("remote"), dir.path().join("caches"));
+    write(&root.join("a"), 20, &HASHED);
+    write(&root.join("b"), 20, &HASHED);
+    let server = Server::start(&root);
+    let of_user = |args: &[&str]| inspect(args).env("MDS_CACHE_DIR", path(&caches));
+    for split in ["a", "b"] {
+        of_user(&[&server.url(split)]).succeeds();
+    }
+    // What no cache is called is none, whatever lies in it.
+    std::fs::create_dir(caches.join("notes")).unwrap();
+    std::fs::write(caches.join("notes/index.json"), "mine").unwrap();
+    let listed = of_user(&["cache", "list"]).succeeds();
+    let names: Vec<_> = listed.lines().map(|line| line.split("  ").next().unwrap()).collect();
+    let [bad, sound, _] = names[..] else { panic!("{listed}") };
+    std::fs::write(caches.join(bad).join("index.json"), "{\"version\": 2").unwrap();
+
+    let listed = of_user(&["cache", "list"]).succeeds();
+    assert!(listed.starts_with(&format!("{bad}  damaged index, ")), "{listed}");
+    assert!(listed.contains(&format!("\n{sound}  ")), "{listed}");
+    assert!(listed.contains("\n2 caches in "), "{listed}");
+    let verdict = of_user(&["cache", "verify"]).output();
+    let index = caches.join(bad).join("index.json");
+    let begin = format!(
+        "BAD  {bad}  dataset {}: the cached index {} is damaged: ",
+        caches.join(bad).display(),
+        index.display()
+    );
+    assert!(verdict.out.starts_with(&begin), "{}", verdict.out);
+    assert!(verdict.out.contains(&format!("\nok   {sound}  ")), "{}", verdict.out);
+    assert_eq!(
+        (verdict.code, verdict.err.as_str()),
+        (1, "mds-inspect: 1 damaged index or shard; they are fetched again when they are needed\n")
+    );
+    of_user(&["cache", "clean", bad]).succeeds();
+    assert!(!caches.join(bad).exists());
+    of_user(&["cache", "verify"]).succeeds();
+
+    // The remote holds another dataset now.
+    let split = if sound.contains("-a-") { "a" } else { "b" };
+    std::fs::remove_dir_all(root.join(split)).unwrap();
+    write(&root.join(split), 21, &HASHED);
+    let refused = of_user(&[&server.url(split)]).fails();
+    assert!(
+        refused
+            .ends_with(&format!("; run mds-inspect cache clean {sound}, or choose a local folder")),
+        "{refused}"
+    );
+    of_user(&["cache", "clean", "--all"]).succeeds();
+    assert_eq!(files(&caches).keys().collect::<Vec<_>>(), ["notes/index.json"]);
+    assert_eq!(
+        of_user(&["cache", "clean", "s3://b/c4?secret_access_key=TopSecret"]).fails(),
+        format!(
+            "mds-inspect: there is no cache s3://b/c4 in {}; see mds-inspect cache list for the \
+             names",
+            caches.display()
+        )
+    );
+}
+
+#[test]
 fn a_cache_folder_that_others_can_reach_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     write(&dir.path().join("remote"), 10, &PLAIN);

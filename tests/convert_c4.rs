@@ -160,6 +160,11 @@ fn a_folder_for_the_output_must_be_one() {
          mounted path, /dbfs/... or /Volumes/...; elsewhere the s3://, gs:// or abfss:// address \
          of the storage below it"
     );
+    assert_eq!(
+        convert("s3:/bucket/c4?secret_access_key=TopSecret"),
+        "the remote s3:/bucket/c4 has too few slashes for an address; write s3://bucket/c4, or \
+         ./s3:... for a folder of this name"
+    );
     fs::write(shop.path("file"), "").unwrap();
     assert_eq!(
         convert("file"),

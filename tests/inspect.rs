@@ -284,6 +284,16 @@ fn a_wrong_command_line_is_refused_without_its_keys() {
         assert!(run.err.contains("'s3://bucket/c4' "), "{}", run.err);
         assert!(!run.err.contains("TopSecret"), "{}", run.err);
     }
+    // A whole file of keys has quotes and lines.
+    let key = "gs://b/c4?service_account_key={\"type\": \"x\",\n \"private_key\": \"TopSecret\"}";
+    let run = inspect(&["info", "./c4", key]).output();
+    assert!(run.err.contains("'gs://b/c4' "), "{}", run.err);
+    assert!(!run.err.contains("TopSecret") && !run.err.contains("private_key"), "{}", run.err);
+    assert_eq!(
+        inspect(&["info", "s3:/bucket/c4?secret_access_key=TopSecret"]).fails(),
+        "mds-inspect: the remote s3:/bucket/c4 has too few slashes for an address; write \
+         s3://bucket/c4, or ./s3:... for a folder of this name"
+    );
 }
 
 #[test]

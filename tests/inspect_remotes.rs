@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+#[path = "support/bucket.rs"]
+mod bucket;
 #[path = "support/faultd.rs"]
 mod faultd;
 #[path = "support/inspect.rs"]
@@ -10,6 +12,7 @@ mod support;
 
 use std::path::Path;
 
+use bucket::{Bucket, Rule};
 use faultd::{Fault, Faultd};
 use program::{inspect, path};
 use support::{ZIPPED, files, write};
@@ -106,5 +109,35 @@ fn parquet_and_plain_files_come_from_and_go_to_remotes() {
         "mds-inspect: the remote dbfs:/order.svg is of a kind that is not read or written; on \
          Databricks give the mounted path, /dbfs/... or /Volumes/...; elsewhere the s3://, gs:// or \
          abfss:// address of the storage below it"
+    );
+}
+
+#[test]
+fn a_dataset_is_not_written_over_the_splits_of_a_bucket() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = dir.path().join("c4");
+    write(&source, 20, &ZIPPED);
+    let bucket = Bucket::start();
+    bucket.put("tok/val/index.json", b"{}");
+    // What an interrupted conversion leaves is no obstacle.
+    bucket.put("again/shard.00000.mds.zstd", b"half");
+    let to = |folder: &str| inspect(&["convert", path(&source), &bucket.address(folder)]);
+    assert_eq!(
+        to("tok").fails(),
+        "mds-inspect: the remote s3://bucket/tok is not empty; choose another one, or delete it \
+         first if its data may go"
+    );
+    assert!(!bucket.keys().contains(&"tok/index.json".to_owned()));
+    to("tok/train").succeeds();
+    to("again").succeeds();
+    assert_eq!(
+        to("again").fails(),
+        "mds-inspect: the remote s3://bucket/again holds a dataset; choose another one, or delete \
+         it first if its data may go"
+    );
+    bucket.fail(Some(Rule { method: "GET", key: "", after: 0, fault: bucket::Fault::Status(404) }));
+    assert_eq!(
+        to("none").fails(),
+        "mds-inspect: s3://bucket/none does not exist; check the address and the split"
     );
 }

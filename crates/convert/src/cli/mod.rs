@@ -164,10 +164,12 @@ pub fn convert_c4() -> ExitCode {
 /// Says what is wrong with the command line, without the keys that an address in it may carry.
 fn refuse(error: &clap::Error) -> ! {
     let text = error.render().to_string();
-    if !error.use_stderr() || !text.contains("://") {
+    let given = std::env::args_os().skip(1).map(|given| given.to_string_lossy().into_owned());
+    let shown = mds::storage::redacted_about(&text, given);
+    if !error.use_stderr() || shown == text {
         error.exit()
     }
-    eprint!("{}", mds::redacted(&text));
+    eprint!("{shown}");
     std::process::exit(error.exit_code())
 }
 

@@ -42,6 +42,12 @@ fn candidates(source: &str) -> Result<Vec<PathBuf>> {
     }
     // Somebody may give an address with its keys.
     let shown = mds::redacted(source);
+    if mds::storage::is_address(source) {
+        return Err(Error::invalid(
+            format!("--source {shown} is an address, and --source takes files of this machine"),
+            "copy them here and give their path, or leave --source out to read allenai/c4",
+        ));
+    }
     if !source.contains(['*', '?', '[']) {
         let what = format!("source {shown} not found");
         return Err(Error::new(ErrorKind::NotFound, what, "check the path"));
@@ -204,11 +210,19 @@ mod tests {
             names(&format!("{source}/no"), Split::Val, true).unwrap_err(),
             format!("source {source}/no not found; check the path")
         );
-        assert_eq!(
-            names("s3://me:pw@b/c4?secret_access_key=x", Split::Val, true).unwrap_err(),
-            "no file matches s3://b/c4 and ends in .json, .jsonl, .json.gz, .jsonl.gz or .zst; \
-             check the pattern"
-        );
+        for (address, shown) in [
+            ("s3://me:pw@b/c4?secret_access_key=x", "s3://b/c4"),
+            ("s3:/b/c4?secret_access_key=x", "s3:/b/c4"),
+            ("dbfs:/x", "dbfs:/x"),
+        ] {
+            assert_eq!(
+                names(address, Split::Val, true).unwrap_err(),
+                format!(
+                    "--source {shown} is an address, and --source takes files of this machine; \
+                     copy them here and give their path, or leave --source out to read allenai/c4"
+                )
+            );
+        }
         assert_eq!(
             names(&format!("{source}/*.jsonl"), Split::Val, true).unwrap_err(),
             format!(

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use super::lock::{FileLock, is_still_at};
 use super::publish::publish;
-use super::{CacheOptions, lock_limit, lock_path};
+use super::{CacheOptions, lock_limit, lock_path, user};
 use crate::durable;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{HashAlgorithm, Index, IndexOptions};
@@ -238,7 +238,12 @@ fn keep(
                     dir.display(),
                     remote.address(),
                 ),
-                "remove that folder or choose another local one",
+                match user::name_at(dir) {
+                    Some(name) => {
+                        format!("run mds-inspect cache clean {name}, or choose a local folder")
+                    }
+                    None => "remove that folder or choose another local one".to_owned(),
+                },
             ));
         }
         tracing::warn!(file = %path.display(), "replacing a damaged cached index");

@@ -47,7 +47,8 @@ pub struct UserCache {
 pub struct CachedDataset {
     name: String,
     folder: PathBuf,
-    index: Index,
+    /// `None` if it is damaged.
+    index: Option<Index>,
     /// The numbers of the shards that are there, raw or compressed.
     shards: Vec<usize>,
     bytes: u64,
@@ -61,20 +62,7 @@ impl UserCache {
     /// [`PermissionDenied`](ErrorKind::PermissionDenied) if it is a symbolic link, or others may
     /// read or write it: they could put other data there.
     pub fn open() -> Result<Self> {
-        let named = env::var_os(VARIABLE).filter(|folder| !folder.is_empty()).map(PathBuf::from);
-        let root = match named {
-            Some(folder) => folder,
-            None => {
-                let strategy = etcetera::choose_base_strategy().map_err(|_| {
-                    Error::new(
-                        ErrorKind::NotFound,
-                        "there is no folder for caches, as this user has no home",
-                        format!("set {VARIABLE}, or give a local folder"),
-                    )
-                })?;
-                strategy.cache_dir().join("mds").join("datasets")
-            }
-        };
+        let root = root()?;
         let mut private = DirBuilder::new();
         private.recursive(true).mode(0o700);
         private
@@ -105,10 +93,11 @@ impl UserCache {
         &self.root
     }
 
-    /// The caches that are there, by name. What has no index yet is none.
+    /// The caches that are there, by name, those with a damaged index too. What has no index yet is
+    /// none.
     ///
     /// # Errors
-    /// As the file system fails, and [`Corrupt`](ErrorKind::Corrupt) if an index is damaged.
+    /// As the file system fails.
     pub fn datasets(&self) -> Result<Vec<CachedDataset>> {
         let unreadable = |e| Error::io(e, format!("cannot list {}", self.root.display()));
         let mut found = Vec::new();
@@ -118,7 +107,7 @@ impl UserCache {
             let is_folder = entry.file_type().map_err(unreadable)?.is_dir();
             if let Ok(name) = entry.file_name().into_string()
                 && is_folder
-                && let Some(dataset) = CachedDataset::open(name, entry.path())?
+                && let Some(dataset) = CachedDataset::open(name, entry.path())
             {
                 found.push(dataset);
             }
@@ -129,22 +118,47 @@ impl UserCache {
 }
 
 impl CachedDataset {
-    fn open(name: String, folder: PathBuf) -> Result<Option<Self>> {
-        let Some(text) = index::read(&folder)? else { return Ok(None) };
-        let index = Index::parse_with(&text, IndexOptions { pickle_bytes: true })
-            .map_err(|e| e.in_dataset(folder.display()))?;
-        let (mut shards, mut bytes, mut last_used) = (Vec::new(), 0, None);
-        for (number, shard) in index.shards.iter().enumerate() {
-            let mut is_there = false;
-            for path in files(&folder, shard)? {
-                let Ok(metadata) = path.metadata() else { continue };
-                bytes += metadata.len();
-                last_used = last_used.max(metadata.modified().ok());
-                is_there = true;
-            }
-            shards.extend(is_there.then_some(number));
+    /// `None` if the folder has no index, or a strange one and a name that no cache is given.
+    fn open(name: String, folder: PathBuf) -> Option<Self> {
+        let read = read_index(&folder).and_then(|index| {
+            // So is one that names files elsewhere.
+            index
+                .iter()
+                .flat_map(|index| &index.shards)
+                .try_for_each(|shard| files(&folder, shard).map(drop))?;
+            Ok(index)
+        });
+        let index = match read {
+            Ok(index) => Some(index?),
+            Err(_) if is_name(&name) => None,
+            Err(_) => return None,
+        };
+        let mut dataset = Self { name, folder, index, shards: vec![], bytes: 0, last_used: None };
+        let shards = dataset.files_of_shards();
+        for (number, paths) in shards.iter().enumerate() {
+            let found: Vec<_> = paths.iter().filter_map(|path| path.metadata().ok()).collect();
+            dataset.bytes += found.iter().map(fs::Metadata::len).sum::<u64>();
+            let used = found.iter().filter_map(|metadata| metadata.modified().ok());
+            dataset.last_used = dataset.last_used.max(used.max());
+            dataset.shards.extend((!found.is_empty()).then_some(number));
         }
-        Ok(Some(Self { name, folder, index, shards, bytes, last_used }))
+        Some(dataset)
+    }
+
+    /// The files of each shard, there or not. Those of a damaged index are told by their names.
+    fn files_of_shards(&self) -> Vec<Vec<PathBuf>> {
+        match &self.index {
+            // What leads elsewhere was taken for damage.
+            Some(index) => {
+                let shards = index.shards.iter();
+                shards.map(|shard| files(&self.folder, shard).unwrap_or_default()).collect()
+            }
+            None => {
+                let mut found = Vec::new();
+                find_shards(&self.folder, 0, &mut found);
+                found.into_iter().map(|path| vec![path]).collect()
+            }
+        }
     }
 
     /// The name of its folder: the address and, as several addresses may look alike, a hash of it.
@@ -157,12 +171,12 @@ impl CachedDataset {
         &self.folder
     }
 
-    /// The index of the whole dataset.
-    pub fn index(&self) -> &Index {
-        &self.index
+    /// The index of the whole dataset; `None` if it is damaged.
+    pub fn index(&self) -> Option<&Index> {
+        self.index.as_ref()
     }
 
-    /// How many of its shards are there.
+    /// How many of its shards are there. If the index is damaged, how many files of shards.
     pub fn num_shards(&self) -> usize {
         self.shards.len()
     }
@@ -186,10 +200,11 @@ impl CachedDataset {
     }
 
     /// Checks the sizes, hashes and offsets of all shards that are there. Returns an error for each
-    /// that is damaged; such shards are fetched again when they are needed.
+    /// that is damaged, or for the index; they are fetched again when they are needed.
     pub fn verify(&self) -> Vec<Error> {
+        let Some(index) = &self.index else { return vec![self.damage()] };
         let check = |&number: &usize| {
-            let shard = &self.index.shards[number];
+            let shard = &index.shards[number];
             match Shard::open_cached(&self.folder, shard, ShardOptions::default()) {
                 Ok(Some(opened)) => opened.table().err(),
                 // Only the compressed file is there.
@@ -198,6 +213,17 @@ impl CachedDataset {
             }
         };
         self.shards.iter().filter_map(check).collect()
+    }
+
+    /// What is wrong with the index.
+    fn damage(&self) -> Error {
+        let path = self.folder.join(Index::FILE_NAME);
+        let what = format!("the cached index {} is damaged", path.display());
+        let remedy = format!("run mds-inspect cache clean {}", self.name);
+        match read_index(&self.folder) {
+            Err(error) => error.within(what),
+            Ok(_) => Error::corrupt(what, remedy),
+        }
     }
 
     /// Removes the shards, the index and the folder. Files that are none of the dataset's stay, and
@@ -219,11 +245,9 @@ impl CachedDataset {
         }
         let mut folders = vec![self.folder.clone()];
         index::own_files(&self.folder).iter().try_for_each(|path| remove(path))?;
-        for shard in &self.index.shards {
-            for path in files(&self.folder, shard)? {
-                remove(&path)?;
-                folders.extend(path.parent().map(Path::to_path_buf));
-            }
+        for path in self.files_of_shards().into_iter().flatten() {
+            remove(&path)?;
+            folders.extend(path.parent().map(Path::to_path_buf));
         }
         folders.sort();
         folders.dedup();
@@ -234,6 +258,48 @@ impl CachedDataset {
             let _ = fs::remove_dir(folder);
         }
         Ok(self.bytes)
+    }
+}
+
+/// The folder of all caches, there or not.
+fn root() -> Result<PathBuf> {
+    if let Some(folder) = env::var_os(VARIABLE).filter(|folder| !folder.is_empty()) {
+        return Ok(PathBuf::from(folder));
+    }
+    let strategy = etcetera::choose_base_strategy().map_err(|_| {
+        Error::new(
+            ErrorKind::NotFound,
+            "there is no folder for caches, as this user has no home",
+            format!("set {VARIABLE}, or give a local folder"),
+        )
+    })?;
+    Ok(strategy.cache_dir().join("mds").join("datasets"))
+}
+
+/// The name of the user's cache in `folder`, if it is one.
+pub(super) fn name_at(folder: &Path) -> Option<&str> {
+    let is_below = folder.parent() == Some(root().ok()?.as_path());
+    folder.file_name()?.to_str().filter(|_| is_below)
+}
+
+fn read_index(folder: &Path) -> Result<Option<Index>> {
+    let Some(text) = index::read(folder)? else { return Ok(None) };
+    let index = Index::parse_with(&text, IndexOptions { pickle_bytes: true });
+    index.map(Some).map_err(|e| e.in_dataset(folder.display()))
+}
+
+/// Adds the files below a folder that are called like shards. Links are not followed.
+fn find_shards(folder: &Path, depth: usize, found: &mut Vec<PathBuf>) {
+    /// Folders that were merged, or columns in folders of their own.
+    const MAX_DEPTH: usize = 16;
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    for entry in entries.flatten() {
+        let Ok(kind) = entry.file_type() else { continue };
+        if kind.is_dir() && depth < MAX_DEPTH {
+            find_shards(&entry.path(), depth + 1, found);
+        } else if kind.is_file() && entry.file_name().as_encoded_bytes().starts_with(b"shard.") {
+            found.push(entry.path());
+        }
     }
 }
 
@@ -260,6 +326,12 @@ fn name_of(address: &str, identity: &str) -> String {
     let name = parts.collect::<Vec<_>>().join("-");
     let hash = HashAlgorithm::Xxh3_64.hex(identity.as_bytes());
     format!("{}-{hash}", name.trim_start_matches('.'))
+}
+
+/// Whether [`name_of`] may have given a folder this name.
+fn is_name(name: &str) -> bool {
+    let hash = name.rsplit_once('-').map_or("", |(_, hash)| hash);
+    hash.len() == 16 && hash.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
 /// Refuses a folder in which others could put files.
@@ -322,5 +394,6 @@ mod tests {
         );
         assert_ne!(of(&format!("s3://b/c4?{key}&endpoint=http://127.0.0.1:2")), here);
         assert!(here.starts_with("s3-b-c4-"), "{here}");
+        assert!(is_name(&here) && !is_name("c4") && !is_name("s3-b-c4"));
     }
 }

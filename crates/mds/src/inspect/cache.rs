@@ -56,12 +56,17 @@ fn list(cache: &UserCache, out: &mut dyn Write) -> Result<ExitCode, Failure> {
     let datasets = cache.datasets()?;
     let total: u64 = datasets.iter().map(CachedDataset::bytes).sum();
     for dataset in &datasets {
+        let shards = match dataset.index() {
+            Some(index) => {
+                let all = show::count(index.shards.len() as u64, "shard");
+                format!("{} of {all}", dataset.num_shards())
+            }
+            None => "damaged index".to_owned(),
+        };
         writeln!(
             out,
-            "{}  {} of {}, {}, {}",
+            "{}  {shards}, {}, {}",
             show::printable(dataset.name()),
-            dataset.num_shards(),
-            show::count(dataset.index().shards.len() as u64, "shard"),
             show::size(dataset.bytes()),
             if dataset.is_used()? { "in use".to_owned() } else { last_use(dataset) }
         )?;
@@ -114,10 +119,13 @@ fn clean(cache: &UserCache, names: &[String], out: &mut dyn Write) -> Result<Exi
 }
 
 fn verify(cache: &UserCache, names: &[String], out: &mut dyn Write) -> Result<ExitCode, Failure> {
-    let mut damaged = 0;
+    let (mut damaged, mut noun) = (0, "damaged shard");
     for dataset in chosen(cache, names)? {
         let errors = dataset.verify();
         damaged += errors.len();
+        if dataset.index().is_none() {
+            noun = "damaged index or shard";
+        }
         let name = show::printable(dataset.name());
         if errors.is_empty() {
             let shards = show::count(dataset.num_shards() as u64, "shard");
@@ -131,8 +139,8 @@ fn verify(cache: &UserCache, names: &[String], out: &mut dyn Write) -> Result<Ex
         return Ok(ExitCode::SUCCESS);
     }
     out.flush()?;
-    let shards = show::count(damaged as u64, "damaged shard");
-    Ok(fail(&format!("{shards}; they are fetched again when they are needed")))
+    let damaged = show::count(damaged as u64, noun);
+    Ok(fail(&format!("{damaged}; they are fetched again when they are needed")))
 }
 
 /// The caches of these names, or all.
@@ -144,7 +152,8 @@ fn chosen(cache: &UserCache, names: &[String]) -> Result<Vec<CachedDataset>, Fai
     if let Some(name) = names.iter().find(|name| datasets.iter().all(|d| d.name() != *name)) {
         return Err(Failure::Dataset(mds::Error::new(
             ErrorKind::NotFound,
-            format!("there is no cache {name} in {}", cache.folder().display()),
+            // Somebody may give the address that was read, with its keys.
+            format!("there is no cache {} in {}", mds::redacted(name), cache.folder().display()),
             "see mds-inspect cache list for the names",
         )));
     }

@@ -258,11 +258,13 @@ fn remote_and_sample(mut given: Vec<String>) -> Result<(Option<String>, u64), Fa
 /// Says what is wrong with the command line, without the keys that an address in it may carry.
 fn refuse(error: &clap::Error) -> ! {
     let text = error.render().to_string();
-    if !error.use_stderr() || !text.contains("://") {
+    let given = std::env::args_os().skip(1).map(|given| given.to_string_lossy().into_owned());
+    let shown = mds::storage::redacted_about(&text, given);
+    if !error.use_stderr() || shown == text {
         error.exit()
     }
     // If standard error is gone there is nobody to tell.
-    let _ = write!(io::stderr(), "{}", mds::redacted(&text));
+    let _ = write!(io::stderr(), "{shown}");
     std::process::exit(error.exit_code())
 }
 

@@ -1,5 +1,7 @@
 //! Who may see a token of the Hugging Face hub, and which redirects are followed.
 
+use std::net::Ipv4Addr;
+
 use url::{Host, Url};
 
 /// Whether a first request to `target` may carry the token of `endpoint`: the same scheme, host
@@ -31,11 +33,19 @@ pub fn is_private(url: &Url) -> bool {
 /// Whether `url` is on this machine.
 pub fn is_loopback(url: &Url) -> bool {
     match url.host() {
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(address)) => is_here(address),
+        Some(Host::Ipv6(address)) => {
+            let mapped = address.to_ipv4_mapped().is_some_and(is_here);
+            address.is_loopback() || address.is_unspecified() || mapped
+        }
+        Some(Host::Domain(name)) => name.strip_suffix('.').unwrap_or(name) == "localhost",
         None => false,
     }
+}
+
+/// A connection to no address at all, `0.0.0.0`, is one to this machine.
+fn is_here(address: Ipv4Addr) -> bool {
+    address.is_loopback() || address.is_unspecified()
 }
 
 #[cfg(test)]
@@ -79,6 +89,10 @@ mod tests {
         assert!(!may_follow(&tls, &local));
         assert!(may_follow(&plain, &tls));
         assert!(may_follow(&plain, &url("http://b.example")));
+        for other in ["[::ffff:127.0.0.1]", "0.0.0.0", "[::]", "[::1]", "localhost.", "127.9.9.9"] {
+            assert!(!may_follow(&plain, &url(&format!("http://{other}:1"))), "{other}");
+        }
+        assert!(may_follow(&plain, &url("http://[::ffff:10.0.0.7]")));
         assert!(!may_follow(&plain, &local));
         assert!(may_follow(&local, &url("http://127.0.0.1:2")));
         assert!(!may_follow(&tls, &url("file:///etc/passwd")));

@@ -9,7 +9,8 @@ use futures::TryStreamExt;
 use object_store::path::PathPart;
 use percent_encoding::percent_decode_str;
 
-use super::{Connection, Remote, Root, Service, Stop};
+use super::upload::timely;
+use super::{Connection, Remote, Root, Service, Stop, connect};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Deeper than anybody nests datasets; ends a walk through folders that link to each other.
@@ -84,22 +85,26 @@ impl Remote {
             ));
         }
         let (store, prefix) = (Arc::clone(&connection.store), connection.prefix.clone());
+        let limit = connect::request_limit(&self.options);
         let list = async move {
-            let objects = store.list(Some(&prefix));
-            let paths = objects.map_ok(|object| {
+            let (mut objects, mut found) = (store.list(Some(&prefix)), Vec::new());
+            // Each page in its time: there may be many.
+            while let Some(object) = timely(limit, objects.try_next()).await? {
                 let parts = object.location.prefix_match(&prefix).into_iter().flatten();
                 // Undoes what `ObjectPath::from` did to the name.
                 let plain = |part: PathPart<'_>| {
                     percent_decode_str(part.as_ref()).decode_utf8_lossy().into_owned()
                 };
-                parts.map(plain).collect::<Vec<_>>().join("/")
-            });
-            // What has the name of the folder itself marks one that was made by hand.
-            let below = paths.try_filter(|path| futures::future::ready(!path.is_empty()));
-            below.try_collect::<Vec<String>>().await
+                let path = parts.map(plain).collect::<Vec<_>>().join("/");
+                // What has the name of the folder itself marks one that was made by hand.
+                if !path.is_empty() {
+                    found.push(path);
+                }
+            }
+            Ok(found)
         };
         let listed = self.wait(list, &Stop::new())?;
-        listed.map_err(|error| self.failed(&self.shown, &error))
+        listed.map_err(|error: object_store::Error| self.failed(&self.shown, &error))
     }
 }
 

@@ -51,10 +51,32 @@ fn refuse_what_others_read(address: &str) -> Result<()> {
     }
 }
 
+/// The schemes of addresses, but for `file`: with two slashes behind the colon.
+const SCHEMES: &[&str] =
+    &["s3:", "gs:", "az:", "azure:", "abfs:", "abfss:", "hf:", "http:", "https:"];
+
+/// The scheme of an address that has too few slashes, with its colon, and the rest. Taken for a
+/// path, it would make a folder whose name holds the keys in its query.
+fn lacks_slashes(address: &str) -> Option<(&str, &str)> {
+    let (scheme, rest) = address.split_at(address.find(':')? + 1);
+    let is_known = SCHEMES.iter().any(|known| scheme.eq_ignore_ascii_case(known));
+    (is_known && !rest.starts_with("//")).then_some((scheme, rest))
+}
+
+fn refuse_too_few_slashes(address: &str) -> Result<()> {
+    let Some((scheme, _)) = lacks_slashes(address) else { return Ok(()) };
+    let shown = redacted(address);
+    let path = shown.get(scheme.len()..).unwrap_or_default().trim_start_matches('/');
+    Err(Error::invalid(
+        format!("the remote {shown} has too few slashes for an address"),
+        format!("write {scheme}//{path}, or ./{scheme}... for a folder of this name"),
+    ))
+}
+
 /// Whether a text is meant as the address of a remote and not as a path, be it one that is refused
 /// in the end.
-pub(crate) fn is_address(text: &str) -> bool {
-    text.contains("://") || read_by_others(text).is_some()
+pub fn is_address(text: &str) -> bool {
+    text.contains("://") || read_by_others(text).is_some() || lacks_slashes(text).is_some()
 }
 
 /// Whether the query of an address is a list of options. That of a web server is part of what is
@@ -124,6 +146,7 @@ impl Location {
             return Err(Error::invalid("the address of a remote is empty", "give a path or a URL"));
         }
         refuse_what_others_read(address)?;
+        refuse_too_few_slashes(address)?;
         if !address.contains("://") {
             return Ok(Self::Folder(PathBuf::from(address)));
         }
@@ -244,7 +267,8 @@ pub fn split(address: &str) -> Result<(String, &str)> {
 }
 
 /// An address as it may be stored and printed: without its options, its user name and its
-/// password. Plain paths stay as they are.
+/// password. Plain paths stay as they are. In a text that is no address, each line ends where the
+/// options of one begin: what they hold may have quotes and spaces.
 ///
 /// ```
 /// assert_eq!(mds::redacted("s3://bucket/c4?secret_access_key=xyz"), "s3://bucket/c4");
@@ -252,30 +276,75 @@ pub fn split(address: &str) -> Result<(String, &str)> {
 /// assert_eq!(mds::redacted("/data/c4?"), "/data/c4?");
 /// ```
 pub fn redacted(address: &str) -> String {
-    // All that follows is the query: unlike in running text, it may hold quotes and spaces.
+    // With one slash or none it may hold a password all the same.
+    let others = read_by_others(address).map(|(scheme, _)| address.split_at(scheme.len()));
+    if let Some((scheme, rest)) = others.or_else(|| lacks_slashes(address)) {
+        let path = rest.trim_start_matches('/');
+        let slashes = &rest[..rest.len() - path.len()];
+        let end = path.find(['?', '#']).unwrap_or(path.len());
+        let shown = redact(&format!("://{}", &path[..end]));
+        return format!("{scheme}{slashes}{}", shown.trim_start_matches("://"));
+    }
     match address.find("://") {
-        Some(at)
-            if address[..at].chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c)) =>
-        {
+        // All that follows is the query: unlike in running text, it may hold quotes and spaces.
+        Some(at) if address[..at].chars().all(is_of_scheme) => {
             let end = address.find(['?', '#']).unwrap_or(address.len());
             redact(&address[..end])
         }
-        _ => match read_by_others(address) {
-            // With one slash or none it may hold a password all the same.
-            Some((scheme, _)) => {
-                let (scheme, rest) = address.split_at(scheme.len());
-                let path = rest.trim_start_matches('/');
-                let slashes = &rest[..rest.len() - path.len()];
-                let end = path.find(['?', '#']).unwrap_or(path.len());
-                let shown = redact(&format!("://{}", &path[..end]));
-                format!("{scheme}{slashes}{}", shown.trim_start_matches("://"))
-            }
-            None => redact(address),
-        },
+        Some(_) => address.split_inclusive('\n').map(redacted_line).collect(),
+        None => address.to_owned(),
     }
 }
 
-/// Takes user names, passwords and query strings out of every URL in `text`.
+fn is_of_scheme(c: char) -> bool {
+    c.is_ascii_alphanumeric() || "+-.".contains(c)
+}
+
+/// A line of a text, up to the first option of an address in it.
+fn redacted_line(line: &str) -> String {
+    let address = line.find("://").unwrap_or(line.len());
+    let query = line[address..].find('?').map(|at| address + at);
+    match query.filter(|&query| line[query..].contains('=')) {
+        Some(query) => {
+            let end = if line.ends_with('\n') { "\n" } else { "" };
+            format!("{}{end}", redact(&line[..query]))
+        }
+        None => redact(line),
+    }
+}
+
+/// `text` about the arguments of a command line, as it may be printed: each argument that is or
+/// holds an address is [`redacted`] as a whole, whatever its options hold.
+pub fn redacted_about(text: &str, arguments: impl IntoIterator<Item = String>) -> String {
+    let mut found: Vec<(String, String)> = Vec::new();
+    for argument in arguments {
+        // Of `--flag=value`, messages may have the value alone.
+        let value = argument.split_once('=').filter(|_| argument.starts_with('-'));
+        let value = value.map_or(argument.as_str(), |(_, value)| value);
+        let shown = redacted_argument(value);
+        if shown != value {
+            found.push((value.to_owned(), shown));
+        }
+    }
+    // One may be the beginning of another.
+    found.sort_by_key(|(value, _)| std::cmp::Reverse(value.len()));
+    let text =
+        found.iter().fold(text.to_owned(), |text, (value, shown)| text.replace(value, shown));
+    redacted(&text)
+}
+
+/// An argument in which an address may stand behind something else, as in `remote=s3://bucket/c4`.
+fn redacted_argument(argument: &str) -> String {
+    let lacks_slashes = || lacks_slashes(argument).is_some() || read_by_others(argument).is_some();
+    let Some(at) = argument.find("://").filter(|_| !lacks_slashes()) else {
+        return redacted(argument);
+    };
+    let before = argument[..at].trim_end_matches(is_of_scheme);
+    format!("{before}{}", redacted(&argument[before.len()..]))
+}
+
+/// Takes user names, passwords and query strings out of every URL in `text`, where they are written
+/// as libraries do: without quotes and spaces.
 pub(crate) fn redact(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     let mut rest = text;
@@ -433,6 +502,56 @@ mod tests {
         assert_eq!(redacted("dbfs:/mnt/c4"), "dbfs:/mnt/c4");
         assert_eq!(redacted("s3://KEY:sec/ret@bucket/c4"), "s3://bucket/c4");
         assert_eq!(redacted("http://h:80/a@b"), "http://h:80/a@b");
+    }
+
+    #[test]
+    fn an_address_with_too_few_slashes_is_no_folder() {
+        let refused = |address: &str| {
+            assert!(is_address(address), "{address}");
+            let error = Location::parse(address).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{address}");
+            error.to_string()
+        };
+        for shown in ["s3:/bucket/x", "s3:bucket/x"] {
+            let address = format!("{shown}?endpoint=http://h&secret_access_key=TopSecret");
+            assert_eq!(
+                refused(&address),
+                format!(
+                    "the remote {shown} has too few slashes for an address; write \
+                     s3://bucket/x, or ./s3:... for a folder of this name"
+                )
+            );
+        }
+        for scheme in ["gs", "AZ", "azure", "abfs", "abfss", "hf", "http", "https"] {
+            let text = refused(&format!("{scheme}:/me:hunter2@h/x?sig=hunter2"));
+            assert!(text.contains(&format!("write {scheme}://h/x,")), "{text}");
+            assert!(!text.contains("hunter2"), "{text}");
+        }
+        for path in ["./s3:/x", "s3", "s3/x", "/s3:/x", "c4:x"] {
+            assert_eq!(Location::parse(path).unwrap(), Location::Folder(path.into()));
+        }
+    }
+
+    #[test]
+    fn a_text_about_arguments_holds_nothing_of_their_options() {
+        let key = "gs://b/c4?service_account_key={\"private_key\":\n \"top secret\"}";
+        let given = ["--out", "gs://b/c4?x=y", key, "--at=s3:/b?x=top secret"].map(str::to_owned);
+        let about = |text: &str| redacted_about(text, given.clone());
+        assert_eq!(
+            about(&format!("error: '{key}' found\n\nUsage")),
+            "error: 'gs://b/c4' found\n\nUsage"
+        );
+        assert_eq!(about("error: 'gs://b/c4?x=y' found"), "error: 'gs://b/c4' found");
+        assert_eq!(about("bad 's3:/b?x=top secret'"), "bad 's3:/b'");
+        assert_eq!(about("bad --out; see --help?"), "bad --out; see --help?");
+        let stream = format!("remote={key},repeat=x");
+        assert_eq!(
+            redacted_about(&format!("no '{stream}'\nHelp"), [stream]),
+            "no 'remote=gs://b/c4'\nHelp"
+        );
+        // Of a text alone, the rest of the line goes.
+        assert_eq!(redacted(&format!("a {} b\nc", key.replace('\n', ""))), "a gs://b/c4\nc");
+        assert_eq!(redacted("is s3://b/c4 there? yes"), "is s3://b/c4 there? yes");
     }
 
     #[test]

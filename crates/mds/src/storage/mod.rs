@@ -64,8 +64,8 @@ use crate::shard::not_out_of;
 use connect::{Connection, RefusedRedirect, Service};
 pub(crate) use download::Version;
 use download::{Download, Event, Failure, Sink};
-pub(crate) use location::{Location, check_split, is_address, redact};
-pub use location::{join, redacted, split};
+pub(crate) use location::{Location, check_split, redact};
+pub use location::{is_address, join, redacted, redacted_about, split};
 use options::AddressOptions;
 pub(crate) use part::PartOnItsWay;
 use runtime::runtime;
@@ -351,7 +351,6 @@ impl Remote {
 
     /// One sentence of one line for a failure of `object_store`.
     fn failed(&self, object: &str, error: &object_store::Error) -> Error {
-        use object_store::Error as E;
         if let Some(refused) = RefusedRedirect::cause(error) {
             return Error::new(
                 ErrorKind::Download,
@@ -361,7 +360,7 @@ impl Remote {
             );
         }
         let (kind, what, remedy) = match error {
-            E::NotFound { .. } => {
+            error if is_missing(error) => {
                 let what = format!("{object} does not exist");
                 return Error::new(ErrorKind::NotFound, what, "check the address and the split");
             }
@@ -436,25 +435,31 @@ fn unwritable(error: io::Error) -> Error {
     Error::io(error, "cannot write a downloaded file")
 }
 
-/// Whether a server refuses whoever is asking. Of a refused listing `object_store` tells the status
-/// alone, in words.
+/// Whether a server refuses whoever is asking.
 fn is_denied(error: &object_store::Error) -> bool {
     use object_store::Error as E;
-    match error {
-        E::PermissionDenied { .. } | E::Unauthenticated { .. } => true,
-        E::Generic { source, .. } => {
-            let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(source.as_ref());
-            while let Some(error) = cause {
-                let text = error.to_string();
-                if text.contains("status code: 401 ") || text.contains("status code: 403 ") {
-                    return true;
-                }
-                cause = error.source();
-            }
-            false
+    matches!(error, E::PermissionDenied { .. } | E::Unauthenticated { .. })
+        || has_status(error, &["401", "403"])
+}
+
+/// Whether there is no such object, or no such bucket.
+fn is_missing(error: &object_store::Error) -> bool {
+    matches!(error, object_store::Error::NotFound { .. }) || has_status(error, &["404"])
+}
+
+/// Whether a server answered so. Of a refused listing `object_store` tells the status alone, in
+/// words.
+fn has_status(error: &object_store::Error, statuses: &[&str]) -> bool {
+    let object_store::Error::Generic { source, .. } = error else { return false };
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(source.as_ref());
+    while let Some(error) = cause {
+        let text = error.to_string();
+        if statuses.iter().any(|status| text.contains(&format!("status code: {status} "))) {
+            return true;
         }
-        _ => false,
+        cause = error.source();
     }
+    false
 }
 
 /// The reason of an error in one line, from the chain of its causes, without credentials.

@@ -18,7 +18,9 @@ use tokio::io::AsyncReadExt;
 use tokio::time::timeout;
 
 use super::runtime::runtime;
-use super::{AbortOnDrop, Connection, Remote, Root, Service, Stop, connect, is_denied, path_in};
+use super::{
+    AbortOnDrop, Connection, Remote, Root, Service, Stop, connect, is_denied, is_missing, path_in,
+};
 use crate::durable;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -149,6 +151,13 @@ impl Remote {
                 ErrorKind::PermissionDenied,
                 format!("writing {object} is denied"),
                 "check the credentials in the environment",
+            );
+        }
+        if is_missing(error) {
+            return Error::new(
+                ErrorKind::Upload,
+                format!("cannot upload {object}: there is no such bucket or folder"),
+                "check the address, or make the bucket first",
             );
         }
         Error::new(
@@ -355,6 +364,21 @@ mod tests {
         assert_eq!(
             error.to_string(),
             "writing http://h/a/b/s.mds is denied; check the credentials in the environment"
+        );
+        let missing = object_store::Error::NotFound { path: "a".into(), source: source() };
+        let error = remote.refused("s.mds", &missing);
+        assert_eq!(error.kind(), ErrorKind::Upload);
+        assert_eq!(
+            error.to_string(),
+            "cannot upload http://h/a/b/s.mds: there is no such bucket or folder; check the \
+             address, or make the bucket first"
+        );
+        // So a listing of a bucket that is not there fails.
+        let status = "Server returned non-2xx status code: 404 Not Found: ";
+        let missing = object_store::Error::Generic { store: "S3", source: status.into() };
+        assert_eq!(
+            remote.failed("http://h/a/b", &missing).to_string(),
+            "http://h/a/b does not exist; check the address and the split"
         );
         let lost = object_store::Error::Generic { store: "HTTP", source: source() };
         let error = remote.refused("s.mds", &lost);

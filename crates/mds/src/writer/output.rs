@@ -15,8 +15,8 @@ use crate::{Error, ErrorKind, Result};
 /// Where a [`Writer`](super::Writer) puts its dataset.
 ///
 /// A path is [`Local`](Self::Local); a text is [`Remote`](Self::Remote) if it reads
-/// `scheme://...` or begins as the addresses do that only other tools write (`dbfs:/...`), which
-/// [`Remote::open`] refuses by name; else `Local`. `Debug` shows addresses without their options.
+/// `scheme://...` or begins as the addresses do that only other tools write (`dbfs:/...`) or that
+/// lack a slash (`s3:/...`), which [`Remote::open`] refuses by name; else `Local`. `Debug` shows addresses without their options.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Output {
     /// A folder of this machine, created with its parents.

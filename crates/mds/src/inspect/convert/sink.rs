@@ -1,7 +1,7 @@
 //! Where converted samples go: a new dataset, or Parquet files.
 
 use arrow_array::RecordBatch;
-use mds::format::{Column, Encoding, ShardInfo, Value};
+use mds::format::{Column, Encoding, Index, ShardInfo, Value};
 use mds::storage::{Remote, RemoteOptions};
 use mds::{Error, ErrorKind, Result, Shard, Writer, WriterOptions};
 
@@ -61,6 +61,7 @@ impl Sink {
             threads: options.threads,
             ..WriterOptions::default()
         };
+        refuse_what_would_hide(out)?;
         let writer = Writer::create(out, columns.target.clone(), options)?;
         Ok(Self::Dataset { writer: Box::new(writer), columns })
     }
@@ -137,6 +138,29 @@ impl Sink {
             }
         }
     }
+}
+
+/// An index at a remote hides the datasets in the folders below it. A dataset in the place itself is
+/// refused by the writer; shards without an index are left by a conversion that was interrupted.
+fn refuse_what_would_hide(out: &str) -> Result<()> {
+    let remote = Remote::open(out, RemoteOptions::default())?;
+    if remote.folder().is_some() || !remote.can_list() {
+        return Ok(());
+    }
+    let objects = match remote.objects() {
+        // Who may write need not be allowed to list.
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => return Ok(()),
+        objects => objects?,
+    };
+    let is_left = |object: &String| object.starts_with("shard.") && !object.contains('/');
+    if objects.iter().all(is_left) || objects.iter().any(|object| object == Index::FILE_NAME) {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::AlreadyExists,
+        format!("the remote {} is not empty", remote.address()),
+        "choose another one, or delete it first if its data may go",
+    ))
 }
 
 fn write_rows(writer: &mut Writer, columns: &Columns, batch: &RecordBatch) -> Result<()> {
