@@ -427,7 +427,8 @@ fn a_value_that_cannot_be_is_shown_without_keys() {
     for (given, expected) in [
         (
             "data_remote=[s3://bucket/c4?token=topsecret]",
-            "`data_remote` is [\"s3://bucket/c4\"]; it must be a text",
+            // Cut where the options begin: where a text ends them is not known.
+            "`data_remote` is [\"s3://bucket/c4; it must be a text",
         ),
         (
             "device=s3://bucket/c4?token=topsecret",
