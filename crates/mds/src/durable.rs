@@ -5,6 +5,9 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::ops::Range;
+#[cfg(target_os = "linux")]
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
 use tempfile::{NamedTempFile, TempPath};
@@ -116,6 +119,22 @@ const SUFFIX: &str = ".part";
 /// Whether a file of this name may be what a process that died left of [`replace`].
 pub(crate) fn is_leftover(name: &str) -> bool {
     name.starts_with(PREFIX) && name.ends_with(SUFFIX)
+}
+
+/// Lets the disk begin with bytes of a file that is going to be synced, while the rest of it is made.
+/// Promises nothing: only `sync_all` says that they are there, or why not.
+pub(crate) fn begin_writing(file: &File, bytes: Range<u64>) {
+    #[cfg(target_os = "linux")]
+    if let (Ok(start), Ok(length)) =
+        (i64::try_from(bytes.start), i64::try_from(bytes.end - bytes.start))
+    {
+        let fd = file.as_raw_fd();
+        // SAFETY: the descriptor is open for as long as `file` is borrowed, and the call changes no
+        // contents.
+        let _ = unsafe { libc::sync_file_range(fd, start, length, libc::SYNC_FILE_RANGE_WRITE) };
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = (file, bytes);
 }
 
 /// The directory of `path`, `.` if it names none.

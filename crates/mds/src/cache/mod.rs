@@ -43,6 +43,7 @@ mod lock;
 mod place;
 mod publish;
 mod room;
+mod turns;
 mod user;
 
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -66,6 +67,7 @@ pub(crate) use place::{Addresses, Place};
 use publish::PartFile;
 pub(crate) use room::Pin;
 use room::{Need, Pinned};
+use turns::Turns;
 pub use user::{CachedDataset, UserCache};
 
 /// Shards that stay mapped although no sample refers to them.
@@ -107,6 +109,7 @@ pub(crate) struct ShardCache {
     first_early: Gate,
     /// Held while samples are read early.
     early_turn: Mutex<()>,
+    unpacking: Turns,
 }
 
 #[derive(Debug)]
@@ -160,6 +163,7 @@ impl ShardCache {
             early_shards: AtomicUsize::new(early),
             first_early: Gate::default(),
             early_turn: Mutex::default(),
+            unpacking: Turns::one_for_each_processor(),
             places,
             slots,
             options,
@@ -390,6 +394,7 @@ impl ShardCache {
         } else {
             *part = None;
         }
+        let _turn = self.unpacking.wait(stop)?;
         compression.decompress_to(&zipped, file.raw.bytes, |piece| raw.append(piece))?;
         place.check_raw(file.raw, raw, &self.options)
     }

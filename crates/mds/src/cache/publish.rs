@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
 
 use super::lock::is_still_at;
-use crate::durable::sync_directory;
+use crate::durable::{begin_writing, sync_directory};
 use crate::error::{Error, Result};
 use crate::regular;
 
@@ -21,7 +21,13 @@ use crate::regular;
 pub(crate) struct PartFile {
     file: NamedTempFile,
     target: PathBuf,
+    /// Bytes that were appended, and those of them that the disk was told of.
+    appended: u64,
+    begun: u64,
 }
+
+/// The disk is told of so many appended bytes at once.
+const AT_ONCE: u64 = 8 << 20;
 
 impl PartFile {
     /// An empty file beside `target`, whose folder is made if need be, for so many `bytes`.
@@ -40,15 +46,22 @@ impl PartFile {
             file.as_file().lock().map_err(failed)?;
             // A sweep that came between the two lines above has taken it for abandoned.
             if is_still_at(file.as_file(), file.path()) {
-                return Ok(Self { file, target: target.to_path_buf() });
+                return Ok(Self { file, target: target.to_path_buf(), appended: 0, begun: 0 });
             }
         }
     }
 
-    /// Writes what comes next in the file.
+    /// Writes what comes next in the file. The disk begins with it at once: all shards of a first batch
+    /// are unpacked at the same time, and it would be idle until the last of them waits for it.
     pub(crate) fn append(&mut self, bytes: &[u8]) -> Result<()> {
         let written = self.file_mut().write_all(bytes);
-        written.map_err(|e| Error::io(e, format!("cannot write {}", self.target.display())))
+        written.map_err(|e| Error::io(e, format!("cannot write {}", self.target.display())))?;
+        self.appended += bytes.len() as u64;
+        if self.appended - self.begun >= AT_ONCE {
+            begin_writing(self.file.as_file(), self.begun..self.appended);
+            self.begun = self.appended;
+        }
+        Ok(())
     }
 
     /// The file to write to.
