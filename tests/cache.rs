@@ -292,7 +292,7 @@ fn the_caches_of_a_user_are_listed_checked_and_removed() {
     );
     assert_eq!(
         (verdict.code, verdict.err.as_str()),
-        (1, "mds-inspect: 1 damaged shard; they are fetched again when they are needed\n")
+        (1, "mds-inspect: 1 damaged file; what is damaged is fetched again when it is needed\n")
     );
     let mended = of_user(&[&server.url("")]).output();
     assert!(
@@ -333,6 +333,59 @@ fn the_caches_of_a_user_are_listed_checked_and_removed() {
 }
 
 #[test]
+fn a_cache_that_cannot_be_removed_does_not_keep_the_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let (root, caches) = (dir.path().join("remote"), dir.path().join("caches"));
+    write(&root.join("a"), 20, &HASHED);
+    write(&root.join("b"), 20, &HASHED);
+    let server = Server::start(&root);
+    let of_user = |args: &[&str]| inspect(args).env("MDS_CACHE_DIR", path(&caches));
+    for split in ["a", "b"] {
+        of_user(&[&server.url(split)]).succeeds();
+    }
+    let listed = of_user(&["cache", "list"]).succeeds();
+    let first = listed.split("  ").next().unwrap();
+    // A folder is not removed like a file, whoever tries.
+    let shard = caches.join(first).join("shard.00000.mds");
+    std::fs::remove_file(&shard).unwrap();
+    std::fs::create_dir(&shard).unwrap();
+    let cleaned = of_user(&["cache", "clean", "--all"]).output();
+    let begin = format!("BAD  {first}  cannot remove {}", shard.display());
+    assert!(cleaned.out.starts_with(&begin), "{}", cleaned.out);
+    assert_eq!((cleaned.code, cleaned.err.as_str()), (1, "mds-inspect: 1 cache not removed\n"));
+    let listed = of_user(&["cache", "list"]).succeeds();
+    assert!(listed.starts_with(first) && listed.contains("\n1 cache in "), "{listed}");
+    std::fs::remove_dir(&shard).unwrap();
+    of_user(&["cache", "clean", "--all"]).succeeds();
+    assert!(files(&caches).is_empty());
+}
+
+#[test]
+fn kept_compressed_shards_are_checked_as_well() {
+    let dir = tempfile::tempdir().unwrap();
+    let (root, caches) = (dir.path().join("remote"), dir.path().join("caches"));
+    write(&root, 20, &ZIPPED);
+    let server = Server::start(&root);
+    let of_user = |args: &[&str]| inspect(args).env("MDS_CACHE_DIR", path(&caches));
+    of_user(&[&server.url("")]).succeeds();
+    let name = of_user(&["cache", "list"]).succeeds();
+    let name = name.split("  ").next().unwrap();
+    let cache = caches.join(name);
+    let zip = cache.join("shard.00000.mds.zstd");
+    assert!(!zip.exists());
+    std::fs::remove_file(cache.join("shard.00000.mds")).unwrap();
+    let kept = DatasetOptions { keep_zip: true, ..options(4) };
+    open(&server.url(""), &cache, kept).unwrap().sample(0).unwrap();
+    of_user(&["cache", "verify"]).succeeds();
+    let mut bytes = std::fs::read(&zip).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&zip, bytes).unwrap();
+    let verdict = of_user(&["cache", "verify"]).output();
+    let begin = format!("BAD  {name}  shard shard.00000.mds.zstd: ");
+    assert!(verdict.code == 1 && verdict.out.starts_with(&begin), "{}", verdict.out);
+}
+
+#[test]
 fn a_damaged_cache_of_a_user_is_listed_and_removed_beside_the_others() {
     let dir = tempfile::tempdir().unwrap();
     let (root, caches) = (dir.path().join("remote"), dir.path().join("caches"));
@@ -366,7 +419,10 @@ fn a_damaged_cache_of_a_user_is_listed_and_removed_beside_the_others() {
     assert!(verdict.out.contains(&format!("\nok   {sound}  ")), "{}", verdict.out);
     assert_eq!(
         (verdict.code, verdict.err.as_str()),
-        (1, "mds-inspect: 1 damaged index or shard; they are fetched again when they are needed\n")
+        (
+            1,
+            "mds-inspect: 1 damaged index or file; what is damaged is fetched again when it is needed\n"
+        )
     );
     of_user(&["cache", "clean", bad]).succeeds();
     assert!(!caches.join(bad).exists());

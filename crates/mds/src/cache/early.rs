@@ -112,20 +112,16 @@ impl ShardCache {
     }
 
     /// Those of the samples of a batch that need not wait for their shards; nothing if all must.
-    pub(crate) fn early(
-        &self,
-        samples: impl Iterator<Item = SampleAt>,
-        stop: &Stop,
-    ) -> Vec<Option<Sample>> {
+    pub(crate) fn early(&self, samples: &[SampleAt], stop: &Stop) -> Vec<Option<Sample>> {
         let _pass = Passing(&self.first_early);
-        // One batch after the other, so that there are no more connections than for one.
-        let _turn = relock(&self.early_turn);
-        let wanted: Vec<_> =
-            samples.map(|sample| self.take_early(&sample).then_some(sample)).collect();
+        let take = |sample: &SampleAt| self.take_early(sample).then_some(*sample);
+        let wanted: Vec<_> = samples.iter().map(take).collect();
         let count = wanted.iter().flatten().count();
         if count == 0 || count > MOST_OF_A_BATCH {
             return Vec::new();
         }
+        // One batch after the other, so that there are no more connections than for one.
+        let _turn = relock(&self.early_turn);
         let _waiting = self.counters.wait(Need::Now);
         self.read_heads(wanted.iter().flatten().map(|sample| sample.shard).collect(), stop);
         self.read_samples(&wanted, stop)

@@ -5,10 +5,10 @@
 //! process, sees what is there and what is on its way, and what a killed process had reserved goes
 //! with its temporary files.
 //!
-//! A shard that is needed at once may go beyond the limit by its own size if the cache is within
-//! the limit before, with the compressed file that is there until it is unpacked; otherwise it waits until a shard is no longer in use. A shard that is fetched
-//! ahead never goes beyond the limit, and lets go of its room if one that is needed at once has to
-//! wait.
+//! A shard that is needed at once may go beyond the limit by its own size, and by that of the
+//! compressed file that is there until it is unpacked, if the cache is within the limit before;
+//! otherwise it waits until a shard is no longer in use. A shard that is fetched ahead never goes
+//! beyond the limit, and lets go of its room if one that is needed at once has to wait.
 
 use std::collections::HashMap;
 use std::fs;

@@ -19,8 +19,8 @@ use super::lock::FileLock;
 use super::publish::sweep;
 use super::{lock_limit_of, lock_path};
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::{HashAlgorithm, Index, IndexOptions, ShardInfo};
-use crate::shard::{Shard, ShardOptions, inside};
+use crate::format::{FileInfo, HashAlgorithm, Index, IndexOptions, ShardInfo};
+use crate::shard::{FileBytes, Shard, ShardOptions, inside};
 use crate::storage::{Remote, RemoteOptions, Stop};
 
 /// The variable that names another folder.
@@ -205,14 +205,18 @@ impl CachedDataset {
         let Some(index) = &self.index else { return vec![self.damage()] };
         let check = |&number: &usize| {
             let shard = &index.shards[number];
-            match Shard::open_cached(&self.folder, shard, ShardOptions::default()) {
-                Ok(Some(opened)) => opened.table().err(),
-                // Only the compressed file is there.
-                Ok(None) => None,
-                Err(error) => Some(error.in_shard(&shard.raw_data.basename)),
-            }
+            let raw = Shard::open_cached(&self.folder, shard, ShardOptions::default());
+            let raw = raw.map(drop).map_err(|error| error.in_shard(&shard.raw_data.basename));
+            let zips = shard.files().filter_map(|file| file.zip).map(|zip| self.verify_zip(zip));
+            std::iter::once(raw).chain(zips).filter_map(Result::err)
         };
-        self.shards.iter().filter_map(check).collect()
+        self.shards.iter().flat_map(check).collect()
+    }
+
+    /// Checks a compressed file, if it was kept.
+    fn verify_zip(&self, zip: &FileInfo) -> Result<()> {
+        let path = inside(&self.folder, &zip.basename)?;
+        FileBytes::map_raw(&path, zip, ShardOptions::default(), false).map(drop)
     }
 
     /// What is wrong with the index.
@@ -244,11 +248,12 @@ impl CachedDataset {
             ));
         }
         let mut folders = vec![self.folder.clone()];
-        index::own_files(&self.folder).iter().try_for_each(|path| remove(path))?;
         for path in self.files_of_shards().into_iter().flatten() {
             remove(&path)?;
             folders.extend(path.parent().map(Path::to_path_buf));
         }
+        // Last, so that what cannot be removed is still listed.
+        index::own_files(&self.folder).iter().try_for_each(|path| remove(path))?;
         folders.sort();
         folders.dedup();
         folders.iter().for_each(|folder| sweep(folder));

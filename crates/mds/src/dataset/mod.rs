@@ -206,7 +206,7 @@ impl StreamingDataset {
         let located = ids
             .iter()
             .map(|&id| self.locate(id).map(|(shard, position)| SampleAt { id, shard, position }));
-        Ok(self.cache.early(located.collect::<Result<Vec<_>>>()?.into_iter(), stop))
+        Ok(self.cache.early(&located.collect::<Result<Vec<_>>>()?, stop))
     }
 
     /// Shards of all streams.

@@ -11,7 +11,7 @@ use super::{Failure, fail, sentence, show};
 pub(super) const EXAMPLES: &str = "\
 Examples:
   mds-inspect cache list                  names, shards, sizes, last use
-  mds-inspect cache verify                check every shard that is there
+  mds-inspect cache verify                check every shard that is there, packed ones too
   mds-inspect cache clean NAME            remove one; it is fetched again when it is needed
   mds-inspect cache clean --all           remove all that no process uses
 
@@ -19,7 +19,8 @@ A remote that is read without a local folder has its cache below $MDS_CACHE_DIR,
 the user's cache folder ($XDG_CACHE_HOME or ~/.cache). Folders that you name yourself are not listed
 here and never removed.
 
-Exit codes: 0 all is well; 1 a shard is damaged, or a cache is not there or in use; 2 wrong usage.";
+Exit codes: 0 all is well; 1 a shard is damaged, or a cache is not there, in use or cannot be removed;
+2 wrong usage.";
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
@@ -94,7 +95,7 @@ fn about(time: Duration) -> String {
 }
 
 fn clean(cache: &UserCache, names: &[String], out: &mut dyn Write) -> Result<ExitCode, Failure> {
-    let mut in_use = Vec::new();
+    let (mut in_use, mut failed) = (Vec::new(), 0);
     let mut freed = 0;
     for dataset in chosen(cache, names)? {
         let name = dataset.name().to_owned();
@@ -104,14 +105,20 @@ fn clean(cache: &UserCache, names: &[String], out: &mut dyn Write) -> Result<Exi
                 writeln!(out, "removed {}, {}", show::printable(&name), show::size(bytes))?;
             }
             Err(error) if error.kind() == ErrorKind::AlreadyExists => in_use.push(name),
-            Err(error) => return Err(error.into()),
+            Err(error) => {
+                failed += 1;
+                writeln!(out, "BAD  {}  {}", show::printable(&name), sentence(&error))?;
+            }
         }
     }
     writeln!(out, "{} freed", show::size(freed))?;
+    out.flush()?;
+    if failed > 0 {
+        return Ok(fail(&format!("{} not removed", show::count(failed, "cache"))));
+    }
     if in_use.is_empty() {
         return Ok(ExitCode::SUCCESS);
     }
-    out.flush()?;
     Ok(fail(&format!(
         "in use and not removed: {}; end the processes that read them first",
         in_use.join(", ")
@@ -119,12 +126,12 @@ fn clean(cache: &UserCache, names: &[String], out: &mut dyn Write) -> Result<Exi
 }
 
 fn verify(cache: &UserCache, names: &[String], out: &mut dyn Write) -> Result<ExitCode, Failure> {
-    let (mut damaged, mut noun) = (0, "damaged shard");
+    let (mut damaged, mut noun) = (0, "damaged file");
     for dataset in chosen(cache, names)? {
         let errors = dataset.verify();
         damaged += errors.len();
         if dataset.index().is_none() {
-            noun = "damaged index or shard";
+            noun = "damaged index or file";
         }
         let name = show::printable(dataset.name());
         if errors.is_empty() {
@@ -140,7 +147,7 @@ fn verify(cache: &UserCache, names: &[String], out: &mut dyn Write) -> Result<Ex
     }
     out.flush()?;
     let damaged = show::count(damaged as u64, noun);
-    Ok(fail(&format!("{damaged}; they are fetched again when they are needed")))
+    Ok(fail(&format!("{damaged}; what is damaged is fetched again when it is needed")))
 }
 
 /// The caches of these names, or all.

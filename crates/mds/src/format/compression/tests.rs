@@ -26,7 +26,6 @@ fn every_compression() -> Vec<Compression> {
     all
 }
 
-/// The text of the error, which must be `Corrupt`.
 /// Decompresses in both ways, which must agree.
 fn decompress(compression: Compression, zip: &[u8], declared: u64) -> Result<Vec<u8>> {
     let whole = compression.decompress(zip, declared);
@@ -44,6 +43,7 @@ fn decompress(compression: Compression, zip: &[u8], declared: u64) -> Result<Vec
     whole
 }
 
+/// The text of the error, which must be `Corrupt`.
 fn corrupt_text(compression: Compression, zip: &[u8], declared: u64) -> String {
     let error = decompress(compression, zip, declared).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Corrupt, "{compression}: {error}");
