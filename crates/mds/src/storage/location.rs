@@ -53,7 +53,7 @@ fn refuse_what_others_read(address: &str) -> Result<()> {
 
 /// The schemes of addresses, but for `file`: with two slashes behind the colon.
 const SCHEMES: &[&str] =
-    &["s3:", "gs:", "az:", "azure:", "abfs:", "abfss:", "hf:", "http:", "https:"];
+    &["s3:", "gs:", "az:", "azure:", "abfs:", "abfss:", "file:", "hf:", "http:", "https:"];
 
 /// The scheme of an address that has too few slashes, with its colon, and the rest. Taken for a
 /// path, it would make a folder whose name holds the keys in its query.
@@ -66,7 +66,10 @@ fn lacks_slashes(address: &str) -> Option<(&str, &str)> {
 fn refuse_too_few_slashes(address: &str) -> Result<()> {
     let Some((scheme, _)) = lacks_slashes(address) else { return Ok(()) };
     let shown = redacted(address);
-    let path = shown.get(scheme.len()..).unwrap_or_default().trim_start_matches('/');
+    let path = shown.get(scheme.len()..).unwrap_or_default();
+    // A file's address has no host.
+    let path =
+        if scheme.eq_ignore_ascii_case("file:") { path } else { path.trim_start_matches('/') };
     Err(Error::invalid(
         format!("the remote {shown} has too few slashes for an address"),
         format!("write {scheme}//{path}, or ./{scheme}... for a folder of this name"),
@@ -512,6 +515,11 @@ mod tests {
             assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{address}");
             error.to_string()
         };
+        assert_eq!(
+            refused("file:/a/b"),
+            "the remote file:/a/b has too few slashes for an address; write file:///a/b, or \
+             ./file:... for a folder of this name"
+        );
         for shown in ["s3:/bucket/x", "s3:bucket/x"] {
             let address = format!("{shown}?endpoint=http://h&secret_access_key=TopSecret");
             assert_eq!(
