@@ -97,12 +97,22 @@ fn a_dataset_that_changed_is_noticed_and_refused() {
     let second = open(&server.url(""), &cache, options(4)).unwrap();
     assert_eq!(second.index_fingerprint(), old.fingerprint());
     assert_eq!(second.sample(0).unwrap().str("text").unwrap(), text(0));
-    drop((first, second));
 
-    let error = open(&server.url(""), &cache, options(4)).unwrap_err();
-    // tests/streaming.rs has the message word for word.
-    assert_eq!(error.kind(), ErrorKind::AlreadyExists);
-    assert!(error.to_string().contains(&new.fingerprint()), "{error}");
+    let refused = || {
+        let error = open(&server.url(""), &cache, options(4)).unwrap_err();
+        // tests/streaming.rs has the message word for word.
+        assert_eq!(error.kind(), ErrorKind::AlreadyExists);
+        assert!(error.to_string().contains(&new.fingerprint()), "{error}");
+    };
+    // Who comes later looks again, and reads nothing while the others go on.
+    let entries = std::fs::read_dir(&cache).unwrap().map(|entry| entry.unwrap().path());
+    let mut uses = entries.filter(|path| path.to_str().unwrap().contains("/.used-"));
+    let in_use = std::fs::File::open(uses.next().unwrap()).unwrap();
+    in_use.set_modified(std::time::SystemTime::now() - Duration::from_secs(61)).unwrap();
+    refused();
+    assert_eq!(first.sample(0).unwrap().str("text").unwrap(), text(0));
+    drop((first, second));
+    refused();
 }
 
 /// Flips one bit of a cached index so that it is still one.

@@ -2,12 +2,15 @@
 //!
 //! Whoever uses a cache holds a shared lock on a file that is called after its remote. If nobody does,
 //! the index may be out of date, or another remote's: so it is fetched. If somebody does, it was
-//! compared with the same remote when that process opened the cache, and everybody who shares it must
-//! read the same dataset anyway. A second lock lets one process at a time find out which.
+//! compared with the same remote when that process opened the cache, and those who start together
+//! take it as it is. The time of the file is that of the comparison: who comes long after it compares
+//! again, and is refused if the remote has changed, as all who share a cache read the same dataset.
+//! A second lock lets one process at a time find out which.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use super::lock::{FileLock, is_still_at};
 use super::publish::publish;
@@ -18,6 +21,9 @@ use crate::format::{HashAlgorithm, Index, IndexOptions};
 use crate::regular;
 use crate::shard::not_out_of;
 use crate::storage::{Location, Remote, RemoteOptions, Stop};
+
+/// The ranks of a node start within this time of each other.
+const TOGETHER: Duration = Duration::from_secs(60);
 
 /// Held as long as a cache is used. The last who lets go removes the file.
 #[derive(Debug)]
@@ -58,10 +64,16 @@ fn join(dir: &Path, remote: &Remote, options: &CacheOptions) -> Result<(Index, I
     let path = dir.join(Index::FILE_NAME);
     let first = FileLock::acquire(&lock_path(&path), lock_limit(options), &Stop::new())?;
     let use_path = use_path(dir, remote);
-    if !is_held(&use_path)? || cached(dir)?.is_some_and(|cached| cached.is_damaged()) {
+    let is_fresh = is_held(&use_path)? && is_recent(&use_path);
+    let is_compared = !is_fresh || cached(dir)?.is_some_and(|cached| cached.is_damaged());
+    if is_compared {
         compare(dir, remote, options.index)?;
     }
     let in_use = hold(use_path)?;
+    if is_compared {
+        // If it fails, the next one compares again.
+        let _ = in_use.file.set_modified(SystemTime::now());
+    }
     drop(first);
     let text = read(dir)?.ok_or_else(|| not_in(dir))?;
     let index = Index::parse_with(&text, options.index);
@@ -180,6 +192,12 @@ fn is_held(path: &Path) -> Result<bool> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(e) => Err(Error::io(e, format!("cannot read {}", path.display()))),
     }
+}
+
+/// Whether the comparison that the file stands for was a short time ago.
+fn is_recent(path: &Path) -> bool {
+    let modified = fs::metadata(path).and_then(|metadata| metadata.modified());
+    modified.is_ok_and(|at| at.elapsed().is_ok_and(|age| age < TOGETHER))
 }
 
 fn hold(path: PathBuf) -> Result<InUse> {

@@ -14,11 +14,13 @@
 //! its hash, if the index has one, once. A damaged cached file is removed and fetched again; a
 //! download that is damaged twice is an error that names it. A cache whose index is not the
 //! remote's is refused, never mixed; if the remote cannot be reached, the cached index is used
-//! with a warning. The first process that uses a cache compares the indexes; those that come while
-//! it is used take the cached one.
+//! with a warning. The first process that uses a cache compares the indexes; those that come within a
+//! minute of it take the cached one, and later ones compare again.
 //!
 //! # What comes first
-//! A compressed shard is unpacked from its file piece by piece, so that it is not in memory as a whole
+//! The indexes of all streams are fetched at once, and then the first shards: which ones these are
+//! follows from the sizes in the indexes. No more of them are unpacked at a time than there are
+//! processors, while the disk writes the others. A compressed shard is unpacked from its file piece by piece, so that it is not in memory as a whole
 //! (but for Snappy, and for zstd from level 20 on). Of a large shard that is neither
 //! compressed nor has a hash to be checked, the first samples are read by ranges before it arrives.
 //!
