@@ -19,10 +19,11 @@
 //!
 //! # What comes first
 //! The indexes of all streams are fetched at once, and then the first shards: which ones these are
-//! follows from the sizes in the indexes. No more of them are unpacked at a time than there are
-//! processors, while the disk writes the others. A compressed shard is unpacked from its file piece by piece, so that it is not in memory as a whole
-//! (but for Snappy, and for zstd from level 20 on). Of a large shard that is neither
-//! compressed nor has a hash to be checked, the first samples are read by ranges before it arrives.
+//! follows from the sizes in the indexes. A compressed shard is unpacked from its file piece by piece,
+//! so that it is not in memory as a whole (but for Snappy, and for zstd from level 20 on). No more are
+//! unpacked at a time than there are processors, while the disk writes the others. Of a large shard
+//! that is neither compressed nor has a hash to be checked, the first samples are read by ranges
+//! before it arrives.
 //!
 //! # Who waits for whom
 //! Within a process, the first thread that needs a shard brings it and the others wait for it.
