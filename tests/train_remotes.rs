@@ -443,7 +443,7 @@ fn a_folder_that_cannot_be_written_is_noticed_before_the_run() {
             "PUT",
             "metrics/",
             &[&run_folder],
-            "run_folder `s3://bucket/metrics` cannot be written: writing s3://bucket/metrics/.probe is denied; check \
+            "run_folder `s3://bucket/metrics` cannot be written: writing s3://bucket/metrics/.run is denied; check \
              the credentials in the environment",
         ),
     ] {
