@@ -732,6 +732,22 @@ fn mistaken_addresses_are_refused_without_their_keys() {
     };
     assert_eq!(refusal(&["tokenizer_name=dbfs:/tokenizer"]), others("dbfs:/tokenizer"));
     assert_eq!(failure(&mut train(Path::new("dbfs:/a.yaml"), &[])), others("dbfs:/a.yaml"));
+    let too_few = |shown: &str| {
+        format!(
+            "error: the remote s3:/{shown} has too few slashes for an address; write s3://{shown}, or ./s3:... for a \
+             folder of this name"
+        )
+    };
+    let cut = |name: &str| scene.bucket.address(name).replace("s3://", "s3:/");
+    assert_eq!(
+        refusal(&[&format!("tokenizer_name={}", cut("tokenizer"))]),
+        too_few("bucket/tokenizer")
+    );
+    assert_eq!(
+        refusal(&[&format!("tokenizer_name={}", cut("tokenizer.json"))]),
+        too_few("bucket/tokenizer.json")
+    );
+    assert_eq!(failure(&mut train(Path::new(&cut("a.yaml")), &[])), too_few("bucket/a.yaml"));
 }
 
 /// The same on SeaweedFS, and on Azurite where there is one.

@@ -57,12 +57,8 @@ impl Tokenizer {
         if name_or_path == "gpt2" {
             return Self::from_json(GPT2, None, "gpt2", "the built-in tokenizer");
         }
-        if name_or_path.contains("://") {
+        if mds::storage::is_address(name_or_path) {
             return Self::from_remote(name_or_path);
-        }
-        if !name_or_path.is_empty() {
-            // Addresses that other tools read, such as `dbfs:/tokenizer`, are refused by name.
-            Remote::open(name_or_path, RemoteOptions::default())?;
         }
         let path = Path::new(name_or_path);
         let file = if path.is_dir() { path.join(FILE) } else { path.to_owned() };
