@@ -1,5 +1,6 @@
 //! Training rows without end, prepared on a thread of their own.
 
+use std::fmt;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Instant;
@@ -29,7 +30,7 @@ pub struct DataState {
 
 /// The training rows of one rank: device batches without end, epoch after epoch.
 ///
-/// Rows are made ahead on a thread, which starts with the first batch asked for.
+/// Rows are made ahead on a thread, which begins with [`start`](Self::start) or the first batch asked for.
 #[derive(Debug)]
 pub struct TrainData {
     source: Source,
@@ -38,11 +39,12 @@ pub struct TrainData {
 }
 
 /// The thread that makes batches, and where they come out.
-#[derive(Debug)]
 struct Feed {
     /// `None` only while the feed is being dropped.
     batches: Option<Receiver<Result<(TokenBatch, DataState)>>>,
     thread: Option<JoinHandle<()>>,
+    /// Has the thread give up what it waits for.
+    stop: Box<dyn Fn() + Send + Sync>,
 }
 
 impl TrainData {
@@ -74,6 +76,18 @@ impl TrainData {
         Ok(Self { source, state: DataState::default(), feed: None })
     }
 
+    /// Begins to fetch shards and to make batches, which otherwise waits for the first
+    /// [`next_batch`](Self::next_batch): for a run that has a model to make first.
+    ///
+    /// # Errors
+    /// When the threads cannot be started. What the data itself has against the run, the first batch says.
+    pub fn start(&mut self) -> Result<()> {
+        if self.feed.is_none() {
+            self.feed = Some(Feed::start(&self.source, self.state.clone())?);
+        }
+        Ok(())
+    }
+
     /// The next device batch. Waits until it is ready; how long is in [`TokenBatch::wait`].
     ///
     /// # Errors
@@ -81,9 +95,7 @@ impl TrainData {
     /// before the failed batch.
     pub fn next_batch(&mut self) -> Result<TokenBatch> {
         let asked = Instant::now();
-        if self.feed.is_none() {
-            self.feed = Some(Feed::start(&self.source, self.state.clone())?);
-        }
+        self.start()?;
         let received = self.feed.as_ref().and_then(|feed| feed.batches.as_ref()?.recv().ok());
         let outcome = received.unwrap_or_else(|| {
             Err(Error::Data("the thread that reads training data has ended; run again".into()))
@@ -165,6 +177,7 @@ fn batches_per_epoch(source: &Source) -> Option<u64> {
 impl Feed {
     fn start(source: &Source, state: DataState) -> Result<Self> {
         let loader = source.loader(state.position.clone())?;
+        let stop = Box::new(loader.stopper());
         let rows = source.row_builder(state.buffer);
         let maker = Maker { loader, rows, source: source.clone() };
         let (sender, receiver) = sync_channel(READY_BATCHES);
@@ -172,14 +185,21 @@ impl Feed {
             .name("train-data".into())
             .spawn(move || maker.run(&sender))
             .map_err(|e| Error::Data(format!("cannot start the thread that reads data: {e}")))?;
-        Ok(Self { batches: Some(receiver), thread: Some(thread) })
+        Ok(Self { batches: Some(receiver), thread: Some(thread), stop })
+    }
+}
+
+impl fmt::Debug for Feed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Feed").field("thread", &self.thread).finish_non_exhaustive()
     }
 }
 
 impl Drop for Feed {
     fn drop(&mut self) {
-        // A closed channel ends the thread at its next batch.
+        // A closed channel ends the thread at its next batch, and that may be a long download away.
         self.batches = None;
+        (self.stop)();
         if let Some(thread) = self.thread.take() {
             // A panic there would be a defect, and was reported on stderr by the thread itself.
             let _ = thread.join();
