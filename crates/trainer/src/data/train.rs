@@ -36,6 +36,8 @@ pub struct TrainData {
     source: Source,
     state: DataState,
     feed: Option<Feed>,
+    /// When [`cache_metrics`](Self::cache_metrics) were last taken, and the bytes downloaded until then.
+    measured: (Instant, u64),
 }
 
 /// The thread that makes batches, and where they come out.
@@ -54,6 +56,7 @@ impl TrainData {
     /// When there is no such dataset, it has neither text nor tokens, the tokenizer does not fit
     /// the model, or the global batch does not divide.
     pub fn open(config: &Config, tokenizer: &Tokenizer, replica: Replica) -> Result<Self> {
+        let began = Instant::now();
         let rows = config.batch_plan(replica.world_size)?.device_batch;
         let vocab_size = config.model.vocab_size;
         let source = Source::open(
@@ -73,7 +76,7 @@ impl TrainData {
                 source.dataset.num_samples()
             )));
         }
-        Ok(Self { source, state: DataState::default(), feed: None })
+        Ok(Self { source, state: DataState::default(), feed: None, measured: (began, 0) })
     }
 
     /// Begins to fetch shards and to make batches, which otherwise waits for the first
@@ -114,14 +117,20 @@ impl TrainData {
     }
 
     /// What was fetched since the run began, and how long the threads that read waited for it: under
-    /// `data/`. Nothing where the dataset is read in place.
-    pub fn cache_metrics(&self) -> Vec<Metric<'static>> {
+    /// `data/`. The bytes per second are those since this was last asked. Nothing where the dataset is read in place.
+    pub fn cache_metrics(&mut self) -> Vec<Metric<'static>> {
         let stats = self.source.dataset.stats();
         let Some(hit_rate) = stats.hit_rate() else { return Vec::new() };
+        let now = (Instant::now(), stats.downloaded_bytes);
+        let before = std::mem::replace(&mut self.measured, now);
+        let pace = (now.1 - before.1) as f64 / (now.0 - before.0).as_secs_f64();
         vec![
             ("data/downloaded_bytes", stats.downloaded_bytes.into()),
+            ("data/download_bytes_per_second", pace.into()),
             ("data/fetched_shards", stats.fetched_shards.into()),
+            ("data/early_samples", stats.early_samples.into()),
             ("data/evicted_shards", stats.evicted_shards.into()),
+            ("data/evicted_bytes", stats.evicted_bytes.into()),
             ("data/cache_hit_rate", hit_rate.into()),
             ("data/wait_seconds", stats.wait.as_secs_f64().into()),
         ]
