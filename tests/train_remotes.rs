@@ -264,6 +264,39 @@ fn metrics_that_do_not_arrive_stop_the_run_after_its_checkpoint_and_are_not_lost
     assert_eq!(logged(&fetched), logged(&local));
 }
 
+/// What led to the error is most of all to be seen.
+#[test]
+fn a_run_that_ends_with_an_error_uploads_its_last_metrics() {
+    let scene = Scene::new();
+    let metrics = format!("run_folder={}", scene.bucket.address("metrics"));
+    let diverges = ["max_duration=20ba", "save_interval=0ba", "optimizer.lr=1e30", &metrics];
+    let fails = |machine: &str| {
+        let output = scene.run(machine, &diverges).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{text}");
+        let last = text.lines().last().unwrap();
+        assert!(last.contains("; the model was not changed by this batch. Lower "), "{text}");
+        text
+    };
+    let text = fails("first");
+    assert!(!text.contains("WARN"), "{text}");
+    let outgoing = scene.folder.path().join("first-caches/outgoing");
+    let folders = names_in(&outgoing);
+    let folder = folders.iter().find(|name| name.starts_with("s3-bucket-metrics-")).unwrap();
+    let logged = std::fs::read(outgoing.join(folder).join("metrics.jsonl")).unwrap();
+    assert!(contains(&logged, "loss/train/total"));
+    let objects = scene.bucket.objects();
+    assert!(objects["metrics/metrics.jsonl"] == logged);
+    assert!(objects.contains_key("metrics/loss_curve.svg"));
+
+    // If that fails, too, it is not what the run ended with.
+    scene.bucket.fail(refuse("PUT", "metrics.jsonl", 403));
+    let text = fails("second");
+    let warning = "WARN the run folder was not saved to s3://bucket/metrics: writing \
+                   s3://bucket/metrics/metrics.jsonl is denied; ";
+    assert!(text.contains(warning), "{text}");
+}
+
 #[test]
 fn a_bucket_that_is_down_for_a_moment_stops_no_run() {
     let scene = Scene::new();
