@@ -291,14 +291,7 @@ fn cache_folder() -> Result<PathBuf> {
 fn publish(path: &Path, content: &[u8]) -> Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder).map_err(|e| Error::io(e, "create", folder))?;
-    let write = || {
-        let mut file = tempfile::NamedTempFile::new_in(folder)?;
-        std::io::Write::write_all(&mut file, content)?;
-        file.as_file().sync_all()?;
-        file.persist(path).map_err(|e| e.error)?;
-        std::fs::File::open(folder)?.sync_all()
-    };
-    write().map_err(|e| Error::io(e, "write", path))
+    mds::durable::replace(path, content).map_err(|e| Error::io(e, "write", path))
 }
 
 #[cfg(test)]
