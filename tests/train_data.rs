@@ -202,7 +202,7 @@ fn data_that_is_given_up_ends_at_once_though_its_download_hangs() {
             format!("data_remote={}", bucket.address("c4")),
             format!("data_local={}/cache{workers}", dir.path().display()),
             format!("train_loader.num_workers={workers}"),
-            "train_loader.dataset.download_timeout=600".to_owned(),
+            "train_loader.dataset.download_timeout=20".to_owned(),
         ];
         let mut data = open(&config(dir.path(), &overrides.each_ref().map(String::as_str)));
         data.start().unwrap();

@@ -59,6 +59,17 @@ impl Scene {
         folder
     }
 
+    /// Puts the dataset into the bucket's folder `c4`.
+    fn upload_data(&self) {
+        for split in ["train", "val"] {
+            let folder = self.folder.path().join("c4").join(split);
+            for file in names_in(&folder) {
+                let bytes = std::fs::read(folder.join(&file)).unwrap();
+                self.bucket.put(&format!("c4/{split}/{file}"), &bytes);
+            }
+        }
+    }
+
     /// Where checkpoints lie on `machine` until they have arrived.
     fn outgoing(&self, machine: &str) -> PathBuf {
         let outgoing = self.folder.path().join(format!("{machine}-caches/outgoing"));
@@ -262,6 +273,21 @@ fn metrics_that_do_not_arrive_stop_the_run_after_its_checkpoint_and_are_not_lost
     std::fs::write(fetched.join("run/metrics.jsonl"), &objects["run/metrics/metrics.jsonl"])
         .unwrap();
     assert_eq!(logged(&fetched), logged(&local));
+}
+
+#[test]
+fn data_comes_before_the_run_is_ready_for_its_first_step() {
+    let scene = Scene::new();
+    scene.upload_data();
+    // The save folder is opened after the model is made, and here never.
+    let rule = Rule { method: "PUT", key: "run/.run", after: 0, fault: Fault::Silence };
+    scene.bucket.fail(Some(rule));
+    let data = format!("data_remote={}", scene.bucket.address("c4"));
+    let mut run = scene.run("here", &[&data]);
+    let mut child = run.stderr(Stdio::null()).spawn().unwrap();
+    wait_until("a shard", || scene.bucket.requests("GET c4/train/shard.00000.mds") > 0);
+    child.kill().unwrap();
+    child.wait().unwrap();
 }
 
 /// What led to the error is most of all to be seen.
@@ -656,12 +682,7 @@ fn everything_may_lie_in_a_bucket_and_its_keys_are_nowhere() {
     for file in names_in(&tokenizer) {
         upload(&format!("tokenizer/{file}"), tokenizer.join(&file));
     }
-    for split in ["train", "val"] {
-        let folder = scene.folder.path().join("c4").join(split);
-        for file in names_in(&folder) {
-            upload(&format!("c4/{split}/{file}"), folder.join(&file));
-        }
-    }
+    scene.upload_data();
     let overrides = |extra: &[&str]| {
         let keys = [
             ("data_remote", "c4"),
