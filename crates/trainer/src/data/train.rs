@@ -117,7 +117,8 @@ impl TrainData {
     }
 
     /// What was fetched since the run began, and how long the threads that read waited for it: under
-    /// `data/`. The bytes per second are those since this was last asked. Nothing where the dataset is read in place.
+    /// `data/`. The bytes per second are those since this was last asked. Nothing where the dataset is
+    /// read in place.
     pub fn cache_metrics(&mut self) -> Vec<Metric<'static>> {
         let stats = self.source.dataset.stats();
         let Some(hit_rate) = stats.hit_rate() else { return Vec::new() };

@@ -8,8 +8,8 @@
 //! | `tensorboard/` | event files, one per process, see `tensorboard.rs` |
 //! | `loss_curve.svg` | training and evaluation loss over tokens, drawn anew now and then |
 //!
-//! One at a remote is written on this machine first, and uploaded with each checkpoint and at the end, also after an
-//! error, see `folder.rs`.
+//! One at a remote is written on this machine first, and uploaded with each checkpoint and at the end,
+//! also after an error, see `folder.rs`.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -237,7 +237,8 @@ impl MetricLogger {
 }
 
 impl Drop for MetricLogger {
-    /// A run that ends with an error does not [`finish`](Self::finish), and its last metrics say most about it.
+    /// A run that ends with an error does not [`finish`](Self::finish), and its last metrics say most
+    /// about it.
     fn drop(&mut self) {
         if self.unflushed
             && let Err(error) = self.flush()
