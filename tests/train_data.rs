@@ -5,7 +5,11 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
+#[path = "support/bucket.rs"]
+mod bucket;
+use bucket::{Bucket, Fault, Rule};
 use convert::tokenizer::Tokenizer;
 use mds::format::{DType, Encoding, NdArray, Schema, Value};
 use mds::{Writer, WriterOptions};
@@ -159,6 +163,53 @@ fn a_position_saved_after_any_batch_goes_on_with_the_next() {
                 assert_eq!(&resumed.next_batch().unwrap().tokens, expected, "{method} {done}");
             }
         }
+    }
+}
+
+#[test]
+fn data_that_is_started_comes_before_it_is_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    text_dataset(dir.path(), "train");
+    let expected = tokens(&take(&mut open(&config(dir.path(), &[])), 5));
+    let cache = dir.path().join("cache");
+    let mut data = open(&config(dir.path(), &[&format!("data_local={}", cache.display())]));
+    assert!(!cache.join("train/shard.00000.mds").exists());
+    data.start().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while data.cache_metrics().is_empty() {
+        assert!(Instant::now() < deadline, "no shard came");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert_eq!(data.state(), DataState::default());
+    data.start().unwrap();
+    assert_eq!(tokens(&take(&mut data, 5)), expected);
+}
+
+/// A run that fails before its first step does not wait for a server that is silent.
+#[test]
+fn data_that_is_given_up_ends_at_once_though_its_download_hangs() {
+    let dir = tempfile::tempdir().unwrap();
+    text_dataset(dir.path(), "train");
+    for workers in [0, 2] {
+        let bucket = Bucket::start();
+        for entry in std::fs::read_dir(dir.path().join("train")).unwrap().flatten() {
+            let key = format!("c4/train/{}", entry.file_name().into_string().unwrap());
+            bucket.put(&key, &std::fs::read(entry.path()).unwrap());
+        }
+        let silence = Rule { method: "GET", key: "shard.", after: 0, fault: Fault::Silence };
+        bucket.fail(Some(silence));
+        let overrides = [
+            format!("data_remote={}", bucket.address("c4")),
+            format!("data_local={}/cache{workers}", dir.path().display()),
+            format!("train_loader.num_workers={workers}"),
+            "train_loader.dataset.download_timeout=20".to_owned(),
+        ];
+        let mut data = open(&config(dir.path(), &overrides.each_ref().map(String::as_str)));
+        data.start().unwrap();
+        bucket.wait_for_silence();
+        let given_up = Instant::now();
+        drop(data);
+        assert!(given_up.elapsed() < Duration::from_secs(10), "{:?}", given_up.elapsed());
     }
 }
 

@@ -59,6 +59,17 @@ impl Scene {
         folder
     }
 
+    /// Puts the dataset into the bucket's folder `c4`.
+    fn upload_data(&self) {
+        for split in ["train", "val"] {
+            let folder = self.folder.path().join("c4").join(split);
+            for file in names_in(&folder) {
+                let bytes = std::fs::read(folder.join(&file)).unwrap();
+                self.bucket.put(&format!("c4/{split}/{file}"), &bytes);
+            }
+        }
+    }
+
     /// Where checkpoints lie on `machine` until they have arrived.
     fn outgoing(&self, machine: &str) -> PathBuf {
         let outgoing = self.folder.path().join(format!("{machine}-caches/outgoing"));
@@ -265,6 +276,54 @@ fn metrics_that_do_not_arrive_stop_the_run_after_its_checkpoint_and_are_not_lost
 }
 
 #[test]
+fn data_comes_before_the_run_is_ready_for_its_first_step() {
+    let scene = Scene::new();
+    scene.upload_data();
+    // The save folder is opened after the model is made, and here never.
+    let rule = Rule { method: "PUT", key: "run/.run", after: 0, fault: Fault::Silence };
+    scene.bucket.fail(Some(rule));
+    let data = format!("data_remote={}", scene.bucket.address("c4"));
+    let mut run = scene.run("here", &[&data]);
+    let mut child = run.stderr(Stdio::null()).spawn().unwrap();
+    wait_until("a shard", || scene.bucket.requests("GET c4/train/shard.00000.mds") > 0);
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+/// What led to the error is most of all to be seen.
+#[test]
+fn a_run_that_ends_with_an_error_uploads_its_last_metrics() {
+    let scene = Scene::new();
+    let metrics = format!("run_folder={}", scene.bucket.address("metrics"));
+    let diverges = ["max_duration=20ba", "save_interval=0ba", "optimizer.lr=1e30", &metrics];
+    let fails = |machine: &str| {
+        let output = scene.run(machine, &diverges).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{text}");
+        let last = text.lines().last().unwrap();
+        assert!(last.contains("; the model was not changed by this batch. Lower "), "{text}");
+        text
+    };
+    let text = fails("first");
+    assert!(!text.contains("WARN"), "{text}");
+    let outgoing = scene.folder.path().join("first-caches/outgoing");
+    let folders = names_in(&outgoing);
+    let folder = folders.iter().find(|name| name.starts_with("s3-bucket-metrics-")).unwrap();
+    let logged = std::fs::read(outgoing.join(folder).join("metrics.jsonl")).unwrap();
+    assert!(contains(&logged, "loss/train/total"));
+    let objects = scene.bucket.objects();
+    assert!(objects["metrics/metrics.jsonl"] == logged);
+    assert!(objects.contains_key("metrics/loss_curve.svg"));
+
+    // If that fails, too, it is not what the run ended with.
+    scene.bucket.fail(refuse("PUT", "metrics.jsonl", 403));
+    let text = fails("second");
+    let warning = "WARN the run folder was not saved to s3://bucket/metrics: writing \
+                   s3://bucket/metrics/metrics.jsonl is denied; ";
+    assert!(text.contains(warning), "{text}");
+}
+
+#[test]
 fn a_bucket_that_is_down_for_a_moment_stops_no_run() {
     let scene = Scene::new();
     scene.bucket.fail(refuse("PUT", "run/ep0-ba4/optimizer", 503));
@@ -443,7 +502,7 @@ fn a_folder_that_cannot_be_written_is_noticed_before_the_run() {
             "PUT",
             "metrics/",
             &[&run_folder],
-            "run_folder `s3://bucket/metrics` cannot be written: writing s3://bucket/metrics/.probe is denied; check \
+            "run_folder `s3://bucket/metrics` cannot be written: writing s3://bucket/metrics/.run is denied; check \
              the credentials in the environment",
         ),
     ] {
@@ -623,12 +682,7 @@ fn everything_may_lie_in_a_bucket_and_its_keys_are_nowhere() {
     for file in names_in(&tokenizer) {
         upload(&format!("tokenizer/{file}"), tokenizer.join(&file));
     }
-    for split in ["train", "val"] {
-        let folder = scene.folder.path().join("c4").join(split);
-        for file in names_in(&folder) {
-            upload(&format!("c4/{split}/{file}"), folder.join(&file));
-        }
-    }
+    scene.upload_data();
     let overrides = |extra: &[&str]| {
         let keys = [
             ("data_remote", "c4"),
@@ -732,6 +786,22 @@ fn mistaken_addresses_are_refused_without_their_keys() {
     };
     assert_eq!(refusal(&["tokenizer_name=dbfs:/tokenizer"]), others("dbfs:/tokenizer"));
     assert_eq!(failure(&mut train(Path::new("dbfs:/a.yaml"), &[])), others("dbfs:/a.yaml"));
+    let too_few = |shown: &str| {
+        format!(
+            "error: the remote s3:/{shown} has too few slashes for an address; write s3://{shown}, or ./s3:... for a \
+             folder of this name"
+        )
+    };
+    let cut = |name: &str| scene.bucket.address(name).replace("s3://", "s3:/");
+    assert_eq!(
+        refusal(&[&format!("tokenizer_name={}", cut("tokenizer"))]),
+        too_few("bucket/tokenizer")
+    );
+    assert_eq!(
+        refusal(&[&format!("tokenizer_name={}", cut("tokenizer.json"))]),
+        too_few("bucket/tokenizer.json")
+    );
+    assert_eq!(failure(&mut train(Path::new(&cut("a.yaml")), &[])), too_few("bucket/a.yaml"));
 }
 
 /// The same on SeaweedFS, and on Azurite where there is one.

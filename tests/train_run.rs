@@ -74,10 +74,14 @@ fn a_run_leaves_metrics_events_a_picture_a_checkpoint_and_says_what_it_learned()
     assert_eq!(last["data/fetched_shards"], 1);
     let bytes = std::fs::metadata(folder.path().join("c4/train/shard.00000.mds")).unwrap().len();
     assert_eq!(last["data/downloaded_bytes"], bytes);
-    assert_eq!(
-        (&last["data/evicted_shards"], &last["data/cache_hit_rate"]),
-        (&0.into(), &0.0.into())
-    );
+    for key in ["evicted_shards", "evicted_bytes", "early_samples"] {
+        assert_eq!(last[&format!("data/{key}")], 0, "{key}");
+    }
+    assert_eq!(last["data/cache_hit_rate"], 0.0);
+    // Nothing comes any more once all is there.
+    let paces: Vec<f64> =
+        records.iter().filter_map(|r| r["data/download_bytes_per_second"].as_f64()).collect();
+    assert!(paces[0] > 0.0 && paces[39] == 0.0, "{paces:?}");
     let latest = std::fs::read_to_string(folder.path().join("checkpoints/latest")).unwrap();
     assert_eq!(latest, "ep0-ba40\n");
 }

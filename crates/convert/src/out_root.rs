@@ -241,7 +241,6 @@ impl PartFolder {
         fs::rename(self.folder.path(), folder).map_err(|e| Error::io(e, "create", folder))?;
         let _ = self.folder.keep();
         let out_root = folder.parent().unwrap_or(Path::new("."));
-        let sync = || fs::File::open(out_root)?.sync_all();
-        sync().map_err(|e| Error::io(e, "write", out_root))
+        mds::durable::sync_directory(out_root).map_err(|e| Error::io(e, "write", out_root))
     }
 }

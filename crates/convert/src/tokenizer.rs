@@ -57,12 +57,8 @@ impl Tokenizer {
         if name_or_path == "gpt2" {
             return Self::from_json(GPT2, None, "gpt2", "the built-in tokenizer");
         }
-        if name_or_path.contains("://") {
+        if mds::storage::is_address(name_or_path) {
             return Self::from_remote(name_or_path);
-        }
-        if !name_or_path.is_empty() {
-            // Addresses that other tools read, such as `dbfs:/tokenizer`, are refused by name.
-            Remote::open(name_or_path, RemoteOptions::default())?;
         }
         let path = Path::new(name_or_path);
         let file = if path.is_dir() { path.join(FILE) } else { path.to_owned() };
@@ -295,14 +291,7 @@ fn cache_folder() -> Result<PathBuf> {
 fn publish(path: &Path, content: &[u8]) -> Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder).map_err(|e| Error::io(e, "create", folder))?;
-    let write = || {
-        let mut file = tempfile::NamedTempFile::new_in(folder)?;
-        std::io::Write::write_all(&mut file, content)?;
-        file.as_file().sync_all()?;
-        file.persist(path).map_err(|e| e.error)?;
-        std::fs::File::open(folder)?.sync_all()
-    };
-    write().map_err(|e| Error::io(e, "write", path))
+    mds::durable::replace(path, content).map_err(|e| Error::io(e, "write", path))
 }
 
 #[cfg(test)]

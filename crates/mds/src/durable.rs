@@ -163,7 +163,10 @@ pub fn sync_created(directory: &Path, created: &Path) -> io::Result<()> {
 }
 
 /// Makes renames in a directory last. Only Unix can, and only there it is needed.
-pub(crate) fn sync_directory(directory: &Path) -> io::Result<()> {
+///
+/// # Errors
+/// As the file system fails.
+pub fn sync_directory(directory: &Path) -> io::Result<()> {
     if cfg!(unix) { File::open(directory)?.sync_all() } else { Ok(()) }
 }
 

@@ -57,24 +57,34 @@ pub fn train(config: &Config, interrupt: &Interrupt) -> Result<Outcome> {
     let schedule =
         Schedule::from_config(&config.scheduler, config.max_duration, batches_per_epoch)?;
 
-    // The model and its place in the run: new, or from a checkpoint.
-    let mut model = Gpt::init(&config.model, config.seed, &device.clone().autodiff());
-    let mut optimizer = DecoupledAdamW::new(config.optimizer.clone(), &model, &device);
+    // The place in the run: its beginning, or that of a checkpoint.
     let mut state = State::new(config, Timestamp::default());
     let save_place = place(config, config.save_folder.as_ref())?;
     let found = find_checkpoint(config, save_place.as_ref())?;
     let mut saved_at = None;
     if let Some(Found { place, checkpoint, .. }) = &found {
         checkpoint.state.check_model(place, &config.model)?;
+        if !config.load_weights_only {
+            train_data.restore(checkpoint.state.data.clone())?;
+            state.continue_from(&checkpoint.state);
+            saved_at = Some(state.timestamp);
+        }
+    }
+    if !config.max_duration.reached(&state.timestamp) {
+        // The first shards come while the model is made.
+        train_data.start()?;
+    }
+
+    // The model: new, or from the checkpoint.
+    let mut model = Gpt::init(&config.model, config.seed, &device.clone().autodiff());
+    let mut optimizer = DecoupledAdamW::new(config.optimizer.clone(), &model, &device);
+    if let Some(Found { place, checkpoint, .. }) = &found {
         let of_this_checkpoint = |e| Error::Checkpoint(format!("the checkpoint `{place}`: {e}"));
         model = model.with_named_tensors(checkpoint.model.clone()).map_err(of_this_checkpoint)?;
         if !config.load_weights_only {
             optimizer
                 .load_moments(checkpoint.moments.clone(), &device)
                 .map_err(of_this_checkpoint)?;
-            train_data.restore(checkpoint.state.data.clone())?;
-            state.continue_from(&checkpoint.state);
-            saved_at = Some(state.timestamp);
         }
     }
     let resume_at = saved_at;

@@ -288,6 +288,13 @@ impl<B: Send + 'static> BatchLoader<B> {
         if self.shared.has_epoch() { Ok(()) } else { self.begin_epoch() }
     }
 
+    /// A function that stops this loader from another thread: what [`next_batch`](Self::next_batch)
+    /// waits for is then given up, and it returns an error soon.
+    pub fn stopper(&self) -> impl Fn() + Send + Sync + use<B> {
+        let shared = Arc::clone(&self.shared);
+        move || shared.stop()
+    }
+
     fn advance(&mut self) -> Result<Option<B>> {
         self.start()?;
         let next = match self.options.num_workers {

@@ -247,7 +247,8 @@ pub fn join(address: &str, folder: &str) -> String {
 /// The folder of an object and the name of the object in it: the reverse of [`join`].
 ///
 /// # Errors
-/// [`InvalidArgument`](crate::ErrorKind::InvalidArgument) if the address ends with its host.
+/// [`InvalidArgument`](crate::ErrorKind::InvalidArgument) if the address ends with its host or has too
+/// few slashes, [`Unsupported`](crate::ErrorKind::Unsupported) if only other tools read it.
 ///
 /// ```
 /// let (folder, name) = mds::storage::split("s3://bucket/runs/small.yaml?region=x")?;
@@ -255,6 +256,9 @@ pub fn join(address: &str, folder: &str) -> String {
 /// # Ok::<(), mds::Error>(())
 /// ```
 pub fn split(address: &str) -> Result<(String, &str)> {
+    // Here, because the folder alone would not tell which address was given.
+    refuse_what_others_read(address)?;
+    refuse_too_few_slashes(address)?;
     let start = address.find("://").map_or(0, |at| at + 3);
     let end = if start > 0 { address.find('?') } else { None };
     let (base, options) = address.split_at(end.unwrap_or(address.len()));
@@ -408,6 +412,10 @@ mod tests {
                     "the address {shown} names no file; give that of a file, such as s3://bucket/runs/small.yaml"
                 )
             );
+        }
+        for address in ["s3:/b/a.yaml?secret=x", "dbfs:/a.yaml"] {
+            let refused = Location::parse(address).unwrap_err().to_string();
+            assert_eq!(of(address).unwrap_err().to_string(), refused);
         }
     }
 

@@ -217,8 +217,5 @@ fn remove(folder: &Path) -> io::Result<()> {
 
 /// Makes the names in `folder` durable.
 fn sync_folder(folder: &Path) -> Result<()> {
-    if cfg!(unix) {
-        fs::File::open(folder).and_then(|f| f.sync_all()).map_err(Error::io("sync", folder))?;
-    }
-    Ok(())
+    mds::durable::sync_directory(folder).map_err(Error::io("sync", folder))
 }

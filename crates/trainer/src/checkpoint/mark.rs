@@ -5,12 +5,12 @@
 //! and the other stops.
 
 use std::hash::{BuildHasher, RandomState};
-use std::io;
 use std::path::Path;
 
 use mds::ErrorKind;
 use mds::storage::Remote;
 
+use super::Place;
 use crate::error::{Error, Result};
 
 /// The name of the mark, at a remote and on this machine.
@@ -39,12 +39,7 @@ impl Mark {
 
     /// That of the run that began last on this machine and has its copies in `folder`.
     pub(crate) fn here(folder: &Path) -> Result<Option<Self>> {
-        let path = folder.join(MARK);
-        match std::fs::read(&path) {
-            Ok(mark) => Ok(Some(Self(mark))),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(Error::io("read", &path)(error)),
-        }
+        Ok(Place::Folder(folder.to_owned()).read(MARK)?.map(Self))
     }
 
     /// Makes `remote` the folder of the run with this mark.

@@ -1,8 +1,6 @@
 //! `state.json`: where the run stands, and what the files beside it must be.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::Write;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -160,12 +158,7 @@ impl State {
         let mut json = serde_json::to_vec_pretty(self)
             .map_err(|e| Error::Checkpoint(format!("cannot write `{}`: {e}", path.display())))?;
         json.push(b'\n');
-        let write = || -> std::io::Result<()> {
-            let mut file = File::create(&path)?;
-            file.write_all(&json)?;
-            file.sync_all()
-        };
-        write().map_err(Error::io("write", &path))
+        mds::durable::replace(&path, &json).map_err(Error::io("write", &path))
     }
 
     /// Notes what `file` is now.

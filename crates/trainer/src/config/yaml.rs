@@ -37,7 +37,7 @@ pub(super) fn read(path: &Path) -> Result<Value> {
             "there is no configuration file `{shown}`; the repository's own are in yamls/"
         ))
     };
-    let text = if given.contains("://") {
+    let text = if mds::storage::is_address(&given) {
         let (folder, name) = mds::storage::split(&given)?;
         let remote = Remote::open(&folder, RemoteOptions::default())?;
         let bytes = remote.get(name, LARGEST).map_err(|error| match error.kind() {
@@ -46,10 +46,6 @@ pub(super) fn read(path: &Path) -> Result<Value> {
         })?;
         String::from_utf8_lossy(&bytes).into_owned()
     } else {
-        if !given.is_empty() {
-            // Addresses that other tools read, such as `dbfs:/recipe.yaml`, are refused by name.
-            Remote::open(&given, RemoteOptions::default())?;
-        }
         std::fs::read_to_string(path).map_err(|source| match source.kind() {
             std::io::ErrorKind::NotFound => missing(),
             _ => Error::Io { action: "read", path: path.to_owned(), source },

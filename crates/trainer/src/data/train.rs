@@ -1,5 +1,6 @@
 //! Training rows without end, prepared on a thread of their own.
 
+use std::fmt;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Instant;
@@ -29,20 +30,23 @@ pub struct DataState {
 
 /// The training rows of one rank: device batches without end, epoch after epoch.
 ///
-/// Rows are made ahead on a thread, which starts with the first batch asked for.
+/// Rows are made ahead on a thread, which begins with [`start`](Self::start) or the first batch asked for.
 #[derive(Debug)]
 pub struct TrainData {
     source: Source,
     state: DataState,
     feed: Option<Feed>,
+    /// When [`cache_metrics`](Self::cache_metrics) were last taken, and the bytes downloaded until then.
+    measured: (Instant, u64),
 }
 
 /// The thread that makes batches, and where they come out.
-#[derive(Debug)]
 struct Feed {
     /// `None` only while the feed is being dropped.
     batches: Option<Receiver<Result<(TokenBatch, DataState)>>>,
     thread: Option<JoinHandle<()>>,
+    /// Has the thread give up what it waits for.
+    stop: Box<dyn Fn() + Send + Sync>,
 }
 
 impl TrainData {
@@ -52,6 +56,7 @@ impl TrainData {
     /// When there is no such dataset, it has neither text nor tokens, the tokenizer does not fit
     /// the model, or the global batch does not divide.
     pub fn open(config: &Config, tokenizer: &Tokenizer, replica: Replica) -> Result<Self> {
+        let began = Instant::now();
         let rows = config.batch_plan(replica.world_size)?.device_batch;
         let vocab_size = config.model.vocab_size;
         let source = Source::open(
@@ -71,7 +76,19 @@ impl TrainData {
                 source.dataset.num_samples()
             )));
         }
-        Ok(Self { source, state: DataState::default(), feed: None })
+        Ok(Self { source, state: DataState::default(), feed: None, measured: (began, 0) })
+    }
+
+    /// Begins to fetch shards and to make batches, which otherwise waits for the first
+    /// [`next_batch`](Self::next_batch): for a run that has a model to make first.
+    ///
+    /// # Errors
+    /// When the threads cannot be started. What the data itself has against the run, the first batch says.
+    pub fn start(&mut self) -> Result<()> {
+        if self.feed.is_none() {
+            self.feed = Some(Feed::start(&self.source, self.state.clone())?);
+        }
+        Ok(())
     }
 
     /// The next device batch. Waits until it is ready; how long is in [`TokenBatch::wait`].
@@ -81,9 +98,7 @@ impl TrainData {
     /// before the failed batch.
     pub fn next_batch(&mut self) -> Result<TokenBatch> {
         let asked = Instant::now();
-        if self.feed.is_none() {
-            self.feed = Some(Feed::start(&self.source, self.state.clone())?);
-        }
+        self.start()?;
         let received = self.feed.as_ref().and_then(|feed| feed.batches.as_ref()?.recv().ok());
         let outcome = received.unwrap_or_else(|| {
             Err(Error::Data("the thread that reads training data has ended; run again".into()))
@@ -102,14 +117,21 @@ impl TrainData {
     }
 
     /// What was fetched since the run began, and how long the threads that read waited for it: under
-    /// `data/`. Nothing where the dataset is read in place.
-    pub fn cache_metrics(&self) -> Vec<Metric<'static>> {
+    /// `data/`. The bytes per second are those since this was last asked. Nothing where the dataset is
+    /// read in place.
+    pub fn cache_metrics(&mut self) -> Vec<Metric<'static>> {
         let stats = self.source.dataset.stats();
         let Some(hit_rate) = stats.hit_rate() else { return Vec::new() };
+        let now = (Instant::now(), stats.downloaded_bytes);
+        let before = std::mem::replace(&mut self.measured, now);
+        let pace = (now.1 - before.1) as f64 / (now.0 - before.0).as_secs_f64();
         vec![
             ("data/downloaded_bytes", stats.downloaded_bytes.into()),
+            ("data/download_bytes_per_second", pace.into()),
             ("data/fetched_shards", stats.fetched_shards.into()),
+            ("data/early_samples", stats.early_samples.into()),
             ("data/evicted_shards", stats.evicted_shards.into()),
+            ("data/evicted_bytes", stats.evicted_bytes.into()),
             ("data/cache_hit_rate", hit_rate.into()),
             ("data/wait_seconds", stats.wait.as_secs_f64().into()),
         ]
@@ -165,6 +187,7 @@ fn batches_per_epoch(source: &Source) -> Option<u64> {
 impl Feed {
     fn start(source: &Source, state: DataState) -> Result<Self> {
         let loader = source.loader(state.position.clone())?;
+        let stop = Box::new(loader.stopper());
         let rows = source.row_builder(state.buffer);
         let maker = Maker { loader, rows, source: source.clone() };
         let (sender, receiver) = sync_channel(READY_BATCHES);
@@ -172,14 +195,21 @@ impl Feed {
             .name("train-data".into())
             .spawn(move || maker.run(&sender))
             .map_err(|e| Error::Data(format!("cannot start the thread that reads data: {e}")))?;
-        Ok(Self { batches: Some(receiver), thread: Some(thread) })
+        Ok(Self { batches: Some(receiver), thread: Some(thread), stop })
+    }
+}
+
+impl fmt::Debug for Feed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Feed").field("thread", &self.thread).finish_non_exhaustive()
     }
 }
 
 impl Drop for Feed {
     fn drop(&mut self) {
-        // A closed channel ends the thread at its next batch.
+        // A closed channel ends the thread at its next batch, and that may be a long download away.
         self.batches = None;
+        (self.stop)();
         if let Some(thread) = self.thread.take() {
             // A panic there would be a defect, and was reported on stderr by the thread itself.
             let _ = thread.join();

@@ -17,9 +17,6 @@ pub(super) const EVENTS: &str = "tensorboard";
 /// The picture.
 pub(super) const CURVE: &str = "loss_curve.svg";
 
-/// Written and deleted, to see that the remote can be written.
-const PROBE: &str = ".probe";
-
 /// Where a run's metrics go.
 #[derive(Debug)]
 pub(super) struct RunFolder {
@@ -40,12 +37,7 @@ impl RunFolder {
         }
         let path = UserCache::open()?.outgoing(&remote)?;
         let mark = mark_of_run(config)?;
-        let probe = || {
-            remote.put(PROBE, "")?;
-            remote.delete(PROBE)?;
-            mark.put(&remote)
-        };
-        probe().map_err(|error| {
+        mark.put(&remote).map_err(|error| {
             Error::Config(format!("run_folder `{}` cannot be written: {error}", remote.address()))
         })?;
         let there: Vec<String> = remote.objects()?.into_iter().filter(is_of_run).collect();

@@ -8,7 +8,8 @@
 //! | `tensorboard/` | event files, one per process, see `tensorboard.rs` |
 //! | `loss_curve.svg` | training and evaluation loss over tokens, drawn anew now and then |
 //!
-//! One at a remote is written on this machine first, and uploaded with each checkpoint and at the end, see `folder.rs`.
+//! One at a remote is written on this machine first, and uploaded with each checkpoint and at the end,
+//! also after an error, see `folder.rs`.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -73,6 +74,8 @@ pub struct MetricLogger {
     events: Option<Events>,
     curve: Option<Curve>,
     folder: RunFolder,
+    /// Whether anything was logged that [`flush`](Self::flush) has not seen.
+    unflushed: bool,
 }
 
 /// The event file of this process, made with the first record.
@@ -142,7 +145,7 @@ impl MetricLogger {
         });
         let start = resume_at.copied().unwrap_or_default();
         let console = Console::new(config, &start, batches_per_epoch);
-        Ok(Self { console, lines, events, curve, folder: run_folder })
+        Ok(Self { console, lines, events, curve, folder: run_folder, unflushed: false })
     }
 
     /// Logs one optimizer step: `at_start` is printed under the batch number before the step (the
@@ -177,6 +180,7 @@ impl MetricLogger {
     }
 
     fn record(&mut self, at: &Timestamp, metrics: &[&[Metric<'_>]]) -> Result<()> {
+        self.unflushed = true;
         let all = || metrics.iter().copied().flatten();
         self.lines.log(at, all())?;
         if let Some(events) = &mut self.events {
@@ -207,6 +211,7 @@ impl MetricLogger {
     /// # Errors
     /// When a file cannot be written, or [does not arrive](crate::Error::Upload).
     pub fn flush(&mut self) -> Result<()> {
+        self.unflushed = false;
         self.lines.sync()?;
         if self.folder.remote().is_none() || !self.lines.is_begun() {
             return Ok(());
@@ -221,12 +226,26 @@ impl MetricLogger {
     /// As [`flush`](Self::flush).
     pub fn finish(mut self) -> Result<()> {
         self.console.finish();
+        self.unflushed = false;
         self.lines.sync()?;
         if self.lines.is_begun() {
             self.curve.as_mut().map_or(Ok(()), Curve::draw)?;
             self.folder.upload()?;
         }
         Ok(())
+    }
+}
+
+impl Drop for MetricLogger {
+    /// A run that ends with an error does not [`finish`](Self::finish), and its last metrics say most
+    /// about it.
+    fn drop(&mut self) {
+        if self.unflushed
+            && let Err(error) = self.flush()
+        {
+            // That other error is what the run ended with.
+            tracing::warn!("{error}");
+        }
     }
 }
 
