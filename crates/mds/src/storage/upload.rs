@@ -145,28 +145,37 @@ impl Remote {
 
     /// One sentence of one line for a failed upload.
     fn refused(&self, name: &str, error: &object_store::Error) -> Error {
+        if is_missing(error) {
+            return Error::new(
+                ErrorKind::Upload,
+                format!("cannot upload {}: there is no such bucket or folder", self.object(name)),
+                "check the address, or make the bucket first",
+            );
+        }
+        self.not_changed("writing", "upload", name, error)
+    }
+
+    /// One sentence of one line for an object that could not be written or removed: `doing` that
+    /// is denied, or cannot be done, which is called `to_do`.
+    pub(super) fn not_changed(
+        &self,
+        doing: &str,
+        to_do: &str,
+        name: &str,
+        error: &object_store::Error,
+    ) -> Error {
         let object = self.object(name);
         if is_denied(error) {
             return Error::new(
                 ErrorKind::PermissionDenied,
-                format!("writing {object} is denied"),
+                format!("{doing} {object} is denied"),
                 "check the credentials in the environment",
             );
         }
-        if is_missing(error) {
-            return Error::new(
-                ErrorKind::Upload,
-                format!("cannot upload {object}: there is no such bucket or folder"),
-                "check the address, or make the bucket first",
-            );
-        }
+        let (attempts, reason) = (self.options.attempts, self.reason(error));
         Error::new(
             ErrorKind::Upload,
-            format!(
-                "cannot upload {object} in {} attempt(s) ({})",
-                self.options.attempts,
-                self.reason(error)
-            ),
+            format!("cannot {to_do} {object} in {attempts} attempt(s) ({reason})"),
             "check the network and the remote, or raise the time limit and the attempts",
         )
     }
