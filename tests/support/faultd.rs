@@ -61,6 +61,18 @@ pub(crate) enum Fault {
     LostAnswer,
 }
 
+impl Fault {
+    /// What servers answer that have too much to do.
+    pub(crate) const OVERLOAD: [Self; 6] = [
+        Self::Status(500),
+        Self::Status(503),
+        Self::Refusal(503, "SlowDown"),
+        Self::Refusal(500, "InternalError"),
+        Self::Status(429),
+        Self::Status(502),
+    ];
+}
+
 /// Which requests of all fail.
 #[derive(Debug, Default)]
 struct Plan {
