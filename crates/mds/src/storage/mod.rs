@@ -63,7 +63,7 @@ use crate::regular;
 use crate::shard::not_out_of;
 use connect::{Connection, RefusedRedirect, Service};
 pub(crate) use download::Version;
-use download::{Download, Event, Failure, Sink};
+use download::{Download, Event, Failure, FileAt, Sink};
 pub(crate) use location::{Location, check_split, redact};
 pub use location::{is_address, join, redacted, redacted_about, split};
 use options::AddressOptions;
@@ -208,27 +208,30 @@ impl Remote {
     /// then none at `path`.
     pub fn get_file(&self, name: &str, path: &Path) -> Result<u64> {
         let unwritable = |e| Error::io(e, format!("cannot write {}", path.display()));
+        let file = File::create(path).map_err(unwritable)?;
         // One of unknown size comes in parts.
-        let mut file = File::create(path).map_err(unwritable)?;
-        let received = self.copy(name, &mut file, u64::MAX, true, &Stop::new());
+        let mut sink = FileAt { file: &file, path };
+        let received = self.copy(name, &mut sink, u64::MAX, true, &Stop::new());
         received.inspect_err(|_| {
             let _ = std::fs::remove_file(path);
         })
     }
 
-    /// Writes the object `name` to `file`, from its start, and returns its length in bytes. The
-    /// object is taken to be about `max_bytes` long.
+    /// Writes the object `name` to `file`, from its start, and returns its length in bytes. Messages
+    /// call the file `path`. The object is taken to be about `max_bytes` long.
     ///
     /// # Errors
     /// As [`get`](Self::get), and [`Io`](ErrorKind::Io) if the file cannot be written.
     pub(crate) fn download(
         &self,
         name: &str,
-        file: &mut File,
+        file: &File,
+        path: &Path,
         max_bytes: u64,
         stop: &Stop,
     ) -> Result<u64> {
-        self.copy(name, file, max_bytes, max_bytes > download::WHOLE, stop)
+        let mut sink = FileAt { file, path };
+        self.copy(name, &mut sink, max_bytes, max_bytes > download::WHOLE, stop)
     }
 
     fn copy(
@@ -268,7 +271,7 @@ impl Remote {
         if size > max_bytes {
             return Err(self.too_long(&path.display().to_string(), max_bytes));
         }
-        sink.begin(size).map_err(unwritable)?;
+        sink.begin(size).map_err(|e| sink.unwritable(e))?;
         let mut buffer = vec![0; 1 << 20];
         let mut total = 0u64;
         loop {
@@ -282,7 +285,7 @@ impl Remote {
             if total + n as u64 > max_bytes {
                 return Err(self.too_long(&path.display().to_string(), max_bytes));
             }
-            sink.put_at(total, &buffer[..n]).map_err(unwritable)?;
+            sink.put_at(total, &buffer[..n]).map_err(|e| sink.unwritable(e))?;
             total += n as u64;
         }
     }
@@ -404,11 +407,11 @@ impl Running {
             let stopped = std::pin::pin!(stop.raised());
             match futures::executor::block_on(select(next, stopped)) {
                 Either::Left((Some(Event::Begin(size)), _)) => {
-                    sink.begin(size).map_err(unwritable)?
+                    sink.begin(size).map_err(|e| sink.unwritable(e))?;
                 }
                 Either::Left((Some(Event::Of(version)), _)) => sink.of(version),
                 Either::Left((Some(Event::Piece(position, bytes)), _)) => {
-                    sink.put_at(position, &bytes).map_err(unwritable)?;
+                    sink.put_at(position, &bytes).map_err(|e| sink.unwritable(e))?;
                 }
                 Either::Left((Some(Event::End(result)), _)) => return Ok(result),
                 Either::Left((None, _)) => return Ok(Err(Failure::GivenUp)),
@@ -429,10 +432,6 @@ impl Drop for AbortOnDrop {
     fn drop(&mut self) {
         self.0.abort();
     }
-}
-
-fn unwritable(error: io::Error) -> Error {
-    Error::io(error, "cannot write a downloaded file")
 }
 
 /// Whether a server refuses whoever is asking.
@@ -512,7 +511,7 @@ mod tests {
         let remote = Remote::open(dir.path().to_str().unwrap(), RemoteOptions::default()).unwrap();
         let stop = Stop::new();
         stop.raise();
-        let mut file = tempfile::tempfile().unwrap();
-        assert!(remote.download("a", &mut file, 9, &stop).is_err());
+        let file = tempfile::tempfile().unwrap();
+        assert!(remote.download("a", &file, Path::new("f"), 9, &stop).is_err());
     }
 }
