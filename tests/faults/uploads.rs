@@ -1,15 +1,16 @@
 //! Writing to servers that fail: what is there in the end is the whole dataset, or there is no index
 //! and an error that says why. An index never names a shard that is not there.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use mds::format::{Encoding, HashAlgorithm, Index, Schema};
 use mds::storage::RemoteOptions;
-use mds::{ErrorKind, Output, Writer, WriterOptions};
+use mds::{DatasetOptions, ErrorKind, Output, Stream, StreamingDataset, Writer, WriterOptions};
 
 use crate::faultd::{Fault, Faultd};
-use crate::scene::{LIMIT, Scene, finish, scratch, soak, text};
+use crate::scene::{LIMIT, Random, Scene, finish, scratch, soak, text};
 use crate::support::{files, within};
 
 /// Ten shards of about 4 KB.
@@ -262,6 +263,115 @@ fn large_shards_survive_a_storm() {
     // Of the other shard all may have come, or nothing.
     assert!(!again.join("shard.00001.mds").exists());
     assert!(!again.join("index.json").exists());
+}
+
+/// Two writers at one address, one burst of the one after one of the other. Returns what each got.
+fn write_in_turns(
+    address: &str,
+    samples: [&dyn Fn(u64) -> String; 2],
+    options: &WriterOptions,
+    random: &mut Random,
+) -> [mds::Result<Index>; 2] {
+    let out = || Output::Remote(address.to_owned());
+    let begin = || Writer::create(out(), schema(), options.clone()).unwrap();
+    let mut writers = [Some(begin()), Some(begin())];
+    let mut written = [None, None];
+    while written.iter().any(Option::is_none) {
+        let who = random.below(2) as usize;
+        for _ in 0..random.below(SAMPLES) + 1 {
+            let Some(mut writer) = writers[who].take() else { break };
+            let id = writer.samples();
+            if id == SAMPLES {
+                written[who] = Some(writer.finish());
+                break;
+            }
+            match writer.write(&[(id as i64).into(), samples[who](id).as_str().into()]) {
+                Ok(()) => writers[who] = Some(writer),
+                Err(error) => written[who] = Some(Err(error)),
+            }
+        }
+    }
+    written.map(Option::unwrap)
+}
+
+/// What has an index in the end is the whole dataset of the one that was told so.
+#[test]
+fn of_two_writers_at_one_address_one_at_most_succeeds() {
+    let samples: [&dyn Fn(u64) -> String; 2] = [&text, &|id| text(id + 1000)];
+    let options = WriterOptions { threads: Some(1), ..options(Duration::from_secs(5), 2) };
+    let mut whole = BTreeMap::<_, usize>::new();
+    for seed in 0..25 * soak() as u64 {
+        let place = Place::new();
+        let served = place.dir.path().join("served");
+        let folder = served.join("folder/out").to_str().unwrap().to_owned();
+        let [_, bucket] = place.addresses();
+        for (at, address) in [("bucket", bucket), ("folder", folder)] {
+            let written = write_in_turns(&address, samples, &options, &mut Random(seed));
+            let stored = served.join(at).join("out");
+            let succeeded = written.iter().filter(|written| written.is_ok()).count();
+            assert!(succeeded <= 1, "{at}, {seed}: both");
+            assert_eq!(stored.join("index.json").exists(), succeeded == 1, "{at}, {seed}");
+            *whole.entry((at, succeeded)).or_default() += 1;
+            for (who, result) in written.into_iter().enumerate() {
+                match result {
+                    Ok(index) => check_samples(&stored, &index, samples[who]),
+                    Err(error) => {
+                        assert_eq!(error.kind(), ErrorKind::AlreadyExists, "{at}, {seed}: {error}");
+                    }
+                }
+            }
+        }
+    }
+    assert!(whole.len() == 4 && whole.values().all(|times| *times > 2), "{whole:?}");
+}
+
+/// The samples of a dataset are those of its writer.
+#[track_caller]
+fn check_samples(folder: &Path, index: &Index, expected: impl Fn(u64) -> String) {
+    check_index(folder);
+    let stored = Index::parse(&std::fs::read(folder.join("index.json")).unwrap()).unwrap();
+    assert_eq!(stored.to_json(), index.to_json());
+    let stream = Stream { local: Some(folder.to_path_buf()), ..Stream::default() };
+    let dataset = StreamingDataset::open(vec![stream], DatasetOptions::default()).unwrap();
+    assert_eq!(dataset.num_samples(), SAMPLES);
+    for id in 0..SAMPLES {
+        assert_eq!(dataset.sample(id).unwrap().str("text").unwrap(), expected(id), "{id}");
+    }
+}
+
+/// The index of another writer ends an upload before its next shard, and what another one wrote over
+/// is told by its size.
+#[test]
+fn a_writer_says_what_another_one_did() {
+    let options = WriterOptions { threads: Some(1), ..options(Duration::from_secs(5), 2) };
+    for finishes in [true, false] {
+        let place = Place::new();
+        let [_, address] = place.addresses();
+        let mut writer = Writer::create(address.as_str(), schema(), options.clone()).unwrap();
+        let row = |id: u64| [(id as i64).into(), text(id).into()];
+        (0..40).for_each(|id| writer.write(&row(id)).unwrap());
+        let mut other = Writer::create(address.as_str(), schema(), options.clone()).unwrap();
+        (100..120).for_each(|id| other.write(&row(id)).unwrap());
+        if finishes {
+            other.finish().unwrap();
+            let before = place.server.taken().len();
+            let result = (40..SAMPLES).try_for_each(|id| writer.write(&row(id)));
+            assert_eq!(place.server.taken().len(), before, "an upload over a dataset");
+            assert_eq!(
+                result.unwrap_err().to_string(),
+                "dataset s3://bucket/out, shard shard.00004.mds: the remote s3://bucket/out holds a \
+                 dataset; choose another one, or delete it first if its data may go"
+            );
+        } else {
+            (40..SAMPLES).for_each(|id| writer.write(&row(id)).unwrap());
+            assert_eq!(
+                writer.finish().unwrap_err().to_string(),
+                "dataset s3://bucket/out, shard shard.00000.mds: the remote s3://bucket/out has 3961 \
+                 bytes where 3846 bytes were uploaded; another program has written there too: write \
+                 to another address"
+            );
+        }
+    }
 }
 
 fn options_of_one_attempt() -> WriterOptions {

@@ -4,11 +4,12 @@
 //! It speaks HTTP/1.1 by hand, since a library would not send a wrong `Content-Length` or break off
 //! in the middle of a body. `GET` and `HEAD` of `/FOLDER/NAME` serve the file of that name below
 //! the served folder, with `ETag`, `Range` and `If-Match`; that is also a read from a bucket called
-//! `FOLDER` for a client of S3 that puts the bucket into the path. `/credentials` hands out keys
+//! `FOLDER` for a client of S3 that puts the bucket into the path, which it lists too. `/credentials` hands out keys
 //! that expire, as the agent of a cloud does on each machine. What it takes is in `uploads`.
 
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+mod listing;
 mod uploads;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -22,6 +23,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::sleep;
 
+use listing::listing;
 pub(crate) use uploads::Taken;
 use uploads::Uploads;
 
@@ -490,6 +492,11 @@ async fn object(
     fault: Option<Fault>,
 ) -> io::Result<()> {
     let path = request.path.strip_prefix("elsewhere/").unwrap_or(&request.path);
+    if request.query.contains("list-type=2") {
+        let mut objects = BTreeMap::new();
+        collect(&shared.root.join(path), "", &mut objects);
+        return status(stream, 200, &listing(&objects, &request.query)).await;
+    }
     let Ok(bytes) = std::fs::read(shared.root.join(path)) else {
         return refuse(stream, 404, "NoSuchKey").await;
     };
@@ -549,6 +556,19 @@ async fn object(
         }
         Some(Fault::Truncated | Fault::LongLength) => Err(cut()),
         _ => Ok(()),
+    }
+}
+
+/// The objects of a bucket.
+fn collect(folder: &Path, prefix: &str, objects: &mut BTreeMap<String, Vec<u8>>) {
+    for entry in std::fs::read_dir(folder).into_iter().flatten() {
+        let entry = entry.unwrap();
+        let key = format!("{prefix}{}", entry.file_name().to_str().unwrap());
+        if entry.file_type().unwrap().is_dir() {
+            collect(&entry.path(), &format!("{key}/"), objects);
+        } else {
+            objects.insert(key, std::fs::read(entry.path()).unwrap());
+        }
     }
 }
 

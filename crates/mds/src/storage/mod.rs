@@ -449,28 +449,26 @@ fn is_missing(error: &object_store::Error) -> bool {
 /// Whether a server answered so. Of a refused listing `object_store` tells the status alone, in
 /// words.
 fn has_status(error: &object_store::Error, statuses: &[&str]) -> bool {
-    let object_store::Error::Generic { source, .. } = error else { return false };
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(source.as_ref());
-    while let Some(error) = cause {
-        let text = error.to_string();
-        if statuses.iter().any(|status| text.contains(&format!("status code: {status} "))) {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
+    matches!(error, object_store::Error::Generic { .. })
+        && causes(error).skip(1).map(ToString::to_string).any(|text| {
+            statuses.iter().any(|status| text.contains(&format!("status code: {status} ")))
+        })
+}
+
+/// An error and those below it.
+fn causes(error: &object_store::Error) -> impl Iterator<Item = &(dyn std::error::Error + 'static)> {
+    let error: &(dyn std::error::Error + 'static) = error;
+    std::iter::successors(Some(error), |error| error.source())
 }
 
 /// The reason of an error in one line, from the chain of its causes, without credentials.
 fn reason(error: &object_store::Error, options: &AddressOptions) -> String {
     let mut text = redact(&error.to_string());
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
+    for error in causes(error).skip(1) {
         let more = redact(&error.to_string());
         if !text.contains(&more) {
             text = format!("{text}: {more}");
         }
-        cause = error.source();
     }
     options.scrub(text.split_whitespace().collect::<Vec<_>>().join(" "))
 }

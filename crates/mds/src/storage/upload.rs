@@ -12,14 +12,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::{Either, select};
+use object_store::client::HttpError;
 use object_store::path::Path as ObjectPath;
-use object_store::{ObjectStore, ObjectStoreExt, WriteMultipart};
+use object_store::{ObjectStore, ObjectStoreExt, PutMode, WriteMultipart};
 use tokio::io::AsyncReadExt;
 use tokio::time::timeout;
 
+use super::download::pause_after;
 use super::runtime::runtime;
 use super::{
-    AbortOnDrop, Connection, Remote, Root, Service, Stop, connect, is_denied, is_missing, path_in,
+    AbortOnDrop, Connection, Remote, RemoteOptions, Root, Service, Stop, causes, connect,
+    has_status, is_denied, is_missing, path_in,
 };
 use crate::durable;
 use crate::error::{Error, ErrorKind, Result};
@@ -50,6 +53,58 @@ impl Remote {
                 let limit = connect::request_limit(&self.options);
                 let work = async move { put_whole(&store, &path, bytes, limit).await };
                 self.wait(work, &Stop::new())?.map_err(|e| self.refused(name, &e))
+            }
+        }
+    }
+
+    /// Stores `bytes` as the object `name` unless there is one. Returns whether they are there now:
+    /// an object that holds the same is as good.
+    ///
+    /// Of several programs that put different bytes at one time, one alone is told that its bytes are
+    /// there. Only where the store has no such request (plain HTTP) it is asked first what is there,
+    /// and two may come between the question and the answer.
+    ///
+    /// # Errors
+    /// As [`put`](Self::put) and [`get`](Self::get).
+    pub fn put_new(&self, name: &str, bytes: impl Into<Bytes>) -> Result<bool> {
+        let bytes = bytes.into();
+        if self.put_if_none(name, &bytes)? {
+            return Ok(true);
+        }
+        // What was asked for twice, since the first answer was lost, is in its own way.
+        match self.get(name, bytes.len() as u64) {
+            Ok(there) => Ok(there == bytes),
+            Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::NotFound) => {
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Returns whether there was none.
+    fn put_if_none(&self, name: &str, bytes: &Bytes) -> Result<bool> {
+        match &self.root {
+            Root::Folder(folder) => {
+                let put = |path: &Path| durable::create(path, bytes);
+                match in_folder(&path_in(folder, name), put) {
+                    Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
+                    done => done.map(|()| true),
+                }
+            }
+            Root::Store(connection) => {
+                self.refuse_hub(connection)?;
+                let (store, path) = (Arc::clone(&connection.store), connection.path(name));
+                let (options, new) = (self.options.clone(), bytes.clone());
+                let work = async move { create(&store, &path, new, &options).await };
+                match self.wait(work, &Stop::new())? {
+                    Ok(()) => Ok(true),
+                    Err(object_store::Error::AlreadyExists { .. }) => Ok(false),
+                    Err(error) if has_no_condition(&error) => match self.size(name)? {
+                        Some(_) => Ok(false),
+                        None => self.put(name, bytes.clone()).map(|()| true),
+                    },
+                    Err(error) => Err(self.refused(name, &error)),
+                }
             }
         }
     }
@@ -215,6 +270,39 @@ async fn put_whole(
     timely(limit, store.put(path, bytes.into())).await.map(drop)
 }
 
+/// Puts an object where there is none. `object_store` does not repeat such a request when its answer
+/// is lost, since it may have been heard.
+async fn create(
+    store: &Arc<dyn ObjectStore>,
+    path: &ObjectPath,
+    bytes: Bytes,
+    options: &RemoteOptions,
+) -> object_store::Result<()> {
+    let limit = connect::request_limit(options);
+    let mut attempt = 1;
+    loop {
+        let put = store.put_opts(path, bytes.clone().into(), PutMode::Create.into());
+        match timely(limit, put).await {
+            Err(error) if attempt < options.attempts && is_lost(&error) => {
+                tokio::time::sleep(pause_after(attempt)).await;
+            }
+            done => return done.map(drop),
+        }
+        attempt += 1;
+    }
+}
+
+/// Whether a request ended without an answer.
+fn is_lost(error: &object_store::Error) -> bool {
+    causes(error).any(|error| error.is::<HttpError>())
+}
+
+/// Whether a store may not know the request for an object that must not be there.
+fn has_no_condition(error: &object_store::Error) -> bool {
+    matches!(error, object_store::Error::NotImplemented { .. })
+        || has_status(error, &["400", "501"])
+}
+
 async fn put_contents(
     store: &Arc<dyn ObjectStore>,
     path: &ObjectPath,
@@ -280,7 +368,6 @@ pub(super) async fn timely<T>(
 mod tests {
     use object_store::memory::InMemory;
 
-    use super::super::RemoteOptions;
     use super::*;
 
     fn in_memory() -> (Remote, Arc<InMemory>) {
@@ -319,6 +406,22 @@ mod tests {
                 remote.delete("c/d").unwrap();
                 assert_eq!(remote.objects().unwrap(), ["large"]);
             }
+        }
+    }
+
+    #[test]
+    fn what_is_there_is_not_put_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let here = dir.path().join("x").join("y");
+        let on_disk = Remote::open(here.to_str().unwrap(), RemoteOptions::default()).unwrap();
+        for remote in [on_disk, in_memory().0] {
+            assert!(remote.put_new("a", "one").unwrap());
+            assert!(remote.put_new("a", "one").unwrap(), "the same");
+            for other in ["two", "", "longer"] {
+                assert!(!remote.put_new("a", other).unwrap(), "{other}");
+            }
+            assert_eq!(remote.get("a", 9).unwrap(), b"one");
+            assert_eq!(remote.objects().unwrap(), ["a"]);
         }
     }
 

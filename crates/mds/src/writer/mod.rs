@@ -14,7 +14,7 @@ mod recover;
 mod rows;
 
 use std::num::NonZero;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread;
 
 pub use output::Output;
@@ -101,7 +101,14 @@ impl WriterOptions {
 /// keeps the complete shards instead, for [`resume`](Self::resume). A writer that resumed keeps
 /// them when dropped, since they hold the work of an earlier run.
 ///
-/// Only one writer at a time may use a folder.
+/// Only one writer at a time may use a folder or an address. Two that use one address do not lock
+/// each other out, but one at most succeeds: before each upload a writer looks whether the other one
+/// has published its index, then compares what the remote has with what it has uploaded, and
+/// publishes an index only where there is none (on a plain web server two steps). It then
+/// fails with `AlreadyExists`. What no check sees: a shard of the other writer that is on its way
+/// while the index is published and comes later, one of the very same size, and on a web server,
+/// which cannot be listed, one of any size. Hashes in the index make readers notice the first two and
+/// the size the last.
 ///
 /// ```
 /// use mds::format::{Encoding, Schema};
@@ -167,6 +174,7 @@ impl Writer {
     ///
     /// # Errors
     /// `AlreadyExists` if the dataset is complete, or the remote holds another one;
+    /// One that the remote has whole can be completed here, but gets no more samples.
     /// `InvalidArgument`, with the difference, if the shards were written with another schema or
     /// other options, and if `out` is a remote alone, which leaves nothing here to resume from;
     /// and as the file system or the remote fails.
@@ -190,6 +198,7 @@ impl Writer {
             schema: Arc::clone(&schema),
             config,
             stop: Stop::new(),
+            published: OnceLock::new(),
         };
         Self {
             place,
@@ -208,8 +217,10 @@ impl Writer {
         let Some(builder) = &mut self.builder else { return Err(unusable()) };
         let publisher = &self.pool.publisher;
         let mut recovered = recover::recover(publisher, builder.config_text(), self.threads)?;
-        if let Some(remote) = &publisher.remote {
-            recover::check_remote(remote, &recovered.entries)?;
+        if let Some(remote) = &publisher.remote
+            && recover::is_published(remote, &recovered.entries)?
+        {
+            publisher.published.get_or_init(|| recovered.entries.clone());
         }
         self.samples = recovered.entries.iter().map(|entry| entry.samples).sum();
         self.bytes = recovered.bytes;
@@ -342,7 +353,7 @@ impl Writer {
     /// As the file system or the remote fails; there is then no index. With a folder and a remote
     /// the index goes to the remote first: if only the folder's cannot be written, the remote is
     /// complete. The shards in the folder then stay for [`resume`](Self::resume), and the error
-    /// says what is where.
+    /// says what is where. `AlreadyExists` if another program has written to the remote meanwhile.
     pub fn finish(mut self) -> Result<Index> {
         let index = self.complete().map_err(|error| error.in_dataset(self.place.shown()))?;
         self.keep = true;
@@ -356,7 +367,7 @@ impl Writer {
         }
         let shards = self.pool.finish().inspect_err(|_| self.failed = true)?;
         let index = Index { shards };
-        let published = self.place.publish_index(&index.to_json());
+        let published = self.place.publish_index(&index);
         published.inspect_err(|_| {
             self.place.remove_index();
             // The remote may have all of it: then the folder lacks no more than the index.

@@ -441,7 +441,7 @@ impl Pace {
 }
 
 /// Between half of and all of a time that doubles with each attempt, up to a limit.
-fn pause_after(attempt: u32) -> Duration {
+pub(super) fn pause_after(attempt: u32) -> Duration {
     let doubled = FIRST_PAUSE.saturating_mul(2u32.saturating_pow(attempt.saturating_sub(1)));
     let longest = doubled.min(LONGEST_PAUSE);
     // The standard library's keys for hash maps are random, and that is random enough.
