@@ -6,6 +6,8 @@
 mod bucket;
 #[path = "support/faultd.rs"]
 mod faultd;
+#[path = "support/listing.rs"]
+mod listing;
 #[path = "support/inspect.rs"]
 mod program;
 mod support;

@@ -374,6 +374,37 @@ fn a_writer_says_what_another_one_did() {
     }
 }
 
+/// What takes longer than the time limit because it is large is waited for, whole and in parts, and
+/// what is as large and takes too long is not.
+#[test]
+fn a_large_shard_has_the_time_to_arrive() {
+    let place = Place::new();
+    let [web, bucket] = place.addresses();
+    let file = place.dir.path().join("file");
+    let options = RemoteOptions { timeout: Duration::from_secs(1), attempts: 1 };
+    let put = |address: &str, size: usize, options: &RemoteOptions| {
+        std::fs::write(&file, vec![7; size]).unwrap();
+        let remote = mds::storage::Remote::open(address, options.clone()).unwrap();
+        let (file, started) = (file.clone(), Instant::now());
+        (within(LIMIT, move || remote.put_file("a", &file)), started.elapsed())
+    };
+    for (address, size, pace) in
+        [(&web, 300_000, 200_000), (&bucket, 300_000, 200_000), (&bucket, 17 << 20, 6 << 20)]
+    {
+        place.server.always_uploads("out/a", Fault::Slow(pace));
+        let (done, took) = put(address, size, &options);
+        done.unwrap();
+        assert!(took > Duration::from_millis(1200), "{took:?}: nothing was slow");
+    }
+    let options = RemoteOptions { timeout: Duration::from_millis(300), ..options };
+    for (address, fault) in [(&web, Fault::Silence), (&bucket, Fault::Slow(20_000))] {
+        place.server.always_uploads("out/a", fault);
+        let (error, took) = put(address, 150_000, &options);
+        assert_eq!(error.unwrap_err().kind(), ErrorKind::Upload);
+        assert!((1800..4000).contains(&took.as_millis()), "{fault:?}: {took:?}");
+    }
+}
+
 fn options_of_one_attempt() -> WriterOptions {
     options(Duration::from_secs(5), 1)
 }

@@ -4,15 +4,13 @@
 
 #![allow(dead_code, reason = "each test file uses its own part")]
 
-mod listing;
-
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use listing::{decoded, listing, tag};
+use crate::listing::{decoded, listing};
 
 /// The name of the bucket.
 pub(crate) const NAME: &str = "bucket";
@@ -208,8 +206,7 @@ fn answer(stream: &mut TcpStream, request: &Request, shared: &Shared) -> io::Res
         }
         ("PUT", key) => {
             state.objects.insert(key.to_owned(), request.body.clone());
-            let extra = format!("etag: {}\r\n", tag(&request.body));
-            respond(stream, 200, &extra, b"", true)
+            respond(stream, 200, "etag: \"put\"\r\n", b"", true)
         }
         ("DELETE", key) => {
             state.objects.remove(key);

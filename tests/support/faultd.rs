@@ -4,12 +4,12 @@
 //! It speaks HTTP/1.1 by hand, since a library would not send a wrong `Content-Length` or break off
 //! in the middle of a body. `GET` and `HEAD` of `/FOLDER/NAME` serve the file of that name below
 //! the served folder, with `ETag`, `Range` and `If-Match`; that is also a read from a bucket called
-//! `FOLDER` for a client of S3 that puts the bucket into the path, which it lists too. `/credentials` hands out keys
-//! that expire, as the agent of a cloud does on each machine. What it takes is in `uploads`.
+//! `FOLDER` for a client of S3 that puts the bucket into the path, and which it lists. `/credentials`
+//! hands out keys that expire, as the agent of a cloud does on each machine. What it takes is in
+//! `uploads`.
 
 #![allow(dead_code, reason = "each test file uses its own part")]
 
-mod listing;
 mod uploads;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -23,9 +23,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::sleep;
 
-use listing::listing;
 pub(crate) use uploads::Taken;
 use uploads::Uploads;
+
+use crate::listing::listing;
 
 /// What is done to one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

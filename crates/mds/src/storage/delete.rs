@@ -13,8 +13,8 @@ impl Remote {
     /// Removes the object `name` (a relative path with `/`). One that is not there is no error.
     ///
     /// # Errors
-    /// [`PermissionDenied`](ErrorKind::PermissionDenied) at once,
-    /// [`Upload`](ErrorKind::Upload) after the last attempt, and as the file system fails if the
+    /// [`PermissionDenied`](crate::ErrorKind::PermissionDenied) at once,
+    /// [`Upload`](crate::ErrorKind::Upload) after the last attempt, and as the file system fails if the
     /// remote is a folder of this machine.
     pub fn delete(&self, name: &str) -> Result<()> {
         match &self.root {

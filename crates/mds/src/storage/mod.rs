@@ -76,7 +76,8 @@ pub(crate) use stop::Stop;
 pub struct RemoteOptions {
     /// Time limit for connecting, for the first byte, for each pause between two bytes, and for
     /// each 64 KiB of a body: one that brings less in this time has stalled, so that a server of
-    /// 1 KB/s does not hold a run for hours.
+    /// 1 KB/s does not hold a run for hours. A request that uploads has one second more for each
+    /// 100 kB that it sends.
     pub timeout: Duration,
     /// Attempts in total, at least one, for each request and for each part of a large object.
     pub attempts: u32,

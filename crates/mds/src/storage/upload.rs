@@ -50,8 +50,8 @@ impl Remote {
             Root::Store(connection) => {
                 self.refuse_hub(connection)?;
                 let (store, path) = (Arc::clone(&connection.store), connection.path(name));
-                let limit = connect::request_limit(&self.options);
-                let work = async move { put_whole(&store, &path, bytes, limit).await };
+                let options = self.options.clone();
+                let work = async move { put_whole(&store, &path, bytes, &options).await };
                 self.wait(work, &Stop::new())?.map_err(|e| self.refused(name, &e))
             }
         }
@@ -126,9 +126,8 @@ impl Remote {
             Root::Store(connection) => {
                 self.refuse_hub(connection)?;
                 let (store, to) = (Arc::clone(&connection.store), connection.path(name));
-                let limit = connect::request_limit(&self.options);
-                let file = path.to_path_buf();
-                let work = async move { put_contents(&store, &to, &file, limit).await };
+                let (options, file) = (self.options.clone(), path.to_path_buf());
+                let work = async move { put_contents(&store, &to, &file, &options).await };
                 self.wait(work, stop)?.map_err(|failure| match failure {
                     Failure::Remote(error) => self.refused(name, &error),
                     Failure::File(error) => {
@@ -265,8 +264,9 @@ async fn put_whole(
     store: &Arc<dyn ObjectStore>,
     path: &ObjectPath,
     bytes: Bytes,
-    limit: Duration,
+    options: &RemoteOptions,
 ) -> object_store::Result<()> {
+    let limit = connect::upload_limit(options, bytes.len() as u64);
     timely(limit, store.put(path, bytes.into())).await.map(drop)
 }
 
@@ -278,7 +278,7 @@ async fn create(
     bytes: Bytes,
     options: &RemoteOptions,
 ) -> object_store::Result<()> {
-    let limit = connect::request_limit(options);
+    let limit = connect::upload_limit(options, bytes.len() as u64);
     let mut attempt = 1;
     loop {
         let put = store.put_opts(path, bytes.clone().into(), PutMode::Create.into());
@@ -307,14 +307,15 @@ async fn put_contents(
     store: &Arc<dyn ObjectStore>,
     path: &ObjectPath,
     file: &Path,
-    limit: Duration,
+    options: &RemoteOptions,
 ) -> Result<(), Failure> {
     let mut source = tokio::fs::File::open(file).await.map_err(Failure::File)?;
     let size = source.metadata().await.map_err(Failure::File)?.len();
     if size > WHOLE {
-        match timely(limit, store.put_multipart(path)).await {
+        match timely(connect::request_limit(options), store.put_multipart(path)).await {
             Ok(upload) => {
                 let upload = WriteMultipart::new_with_chunk_size(upload, PART);
+                let limit = connect::upload_limit(options, PART as u64);
                 return put_parts(upload, &mut source, limit).await;
             }
             // Plain HTTP has no parts.
@@ -324,10 +325,11 @@ async fn put_contents(
     }
     let mut bytes = Vec::new();
     source.read_to_end(&mut bytes).await.map_err(Failure::File)?;
-    Ok(put_whole(store, path, bytes.into(), limit).await?)
+    Ok(put_whole(store, path, bytes.into(), options).await?)
 }
 
-/// Sends the parts of a file. What was sent of an upload that fails is taken back, if it can be.
+/// Sends the parts of a file, each within `limit`. What was sent of an upload that fails is taken
+/// back, if it can be.
 async fn put_parts(
     mut upload: WriteMultipart,
     source: &mut tokio::fs::File,

@@ -101,14 +101,13 @@ impl WriterOptions {
 /// keeps the complete shards instead, for [`resume`](Self::resume). A writer that resumed keeps
 /// them when dropped, since they hold the work of an earlier run.
 ///
-/// Only one writer at a time may use a folder or an address. Two that use one address do not lock
-/// each other out, but one at most succeeds: before each upload a writer looks whether the other one
-/// has published its index, then compares what the remote has with what it has uploaded, and
-/// publishes an index only where there is none (on a plain web server two steps). It then
-/// fails with `AlreadyExists`. What no check sees: a shard of the other writer that is on its way
-/// while the index is published and comes later, one of the very same size, and on a web server,
-/// which cannot be listed, one of any size. Hashes in the index make readers notice the first two and
-/// the size the last.
+/// Only one writer at a time may use a folder or an address. At an address nothing locks the second
+/// one out, but of two that write different datasets one at most succeeds, and the other fails with
+/// `AlreadyExists`: a writer looks before each upload whether an index has appeared, at the end whether
+/// the remote has its shards in their sizes, and puts its index only where none is (on a plain web
+/// server it looks, then puts). It does not see a shard of the other one that was on its way when the
+/// index was put, or has the very same size, or lies on a web server, which lists nothing. Readers
+/// notice such a shard by its size or, if the index has hashes, by them.
 ///
 /// ```
 /// use mds::format::{Encoding, Schema};
@@ -245,7 +244,8 @@ impl Writer {
     /// # Errors
     /// `InvalidArgument`, naming sample and column, if a value does not fit; the writer can go on
     /// without this sample. As the file system or the remote fails, if a shard, be it an earlier
-    /// one, cannot be published; the writer then refuses to go on.
+    /// one, cannot be published, and `AlreadyExists` if another program has completed a dataset at the
+    /// remote meanwhile; the writer then refuses to go on.
     pub fn write(&mut self, values: &[Value<'_>]) -> Result<()> {
         let result = self.check_usable().and_then(|()| self.encode(values));
         result.map_err(|error| error.in_dataset(self.place.shown()))
