@@ -374,6 +374,32 @@ fn a_writer_says_what_another_one_did() {
     }
 }
 
+/// A store that does not know the request for what must not be there is asked first, and an answer
+/// that was lost is asked for again.
+#[test]
+fn what_is_not_there_is_put_whatever_the_store_answers() {
+    let faults = [
+        (Fault::Refusal(501, "NotImplemented"), 1),
+        (Fault::Refusal(400, "InvalidArgument"), 1),
+        (Fault::Refusal(503, "SlowDown"), 2),
+        (Fault::LostAnswer, 2),
+    ];
+    for (fault, attempts) in faults {
+        let place = Place::new();
+        let [_, address] = place.addresses();
+        let options = RemoteOptions { timeout: Duration::from_secs(5), attempts };
+        let remote = mds::storage::Remote::open(&address, options).unwrap();
+        let put = |bytes: &'static str| {
+            place.server.next("out/a", &[fault]);
+            let remote = remote.clone();
+            within(LIMIT, move || remote.put_new("a", bytes)).unwrap()
+        };
+        assert!(put("one") && put("one"), "{fault:?}");
+        assert!(!put("two"), "{fault:?}");
+        assert_eq!(remote.get("a", 9).unwrap(), b"one");
+    }
+}
+
 /// What takes longer than the time limit because it is large is waited for, whole and in parts, and
 /// what is as large and takes too long is not.
 #[test]
