@@ -4,6 +4,8 @@
 
 #[path = "support/faultd.rs"]
 mod faultd;
+#[path = "support/listing.rs"]
+mod listing;
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};

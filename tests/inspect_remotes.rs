@@ -6,6 +6,8 @@
 mod bucket;
 #[path = "support/faultd.rs"]
 mod faultd;
+#[path = "support/listing.rs"]
+mod listing;
 #[path = "support/inspect.rs"]
 mod program;
 mod support;
@@ -140,4 +142,37 @@ fn a_dataset_is_not_written_over_the_splits_of_a_bucket() {
         to("none").fails(),
         "mds-inspect: s3://bucket/none does not exist; check the address and the split"
     );
+}
+
+/// A file whose path reads like an address that lacks a slash is not taken for what was meant.
+#[test]
+fn an_address_that_is_refused_is_no_file_to_convert() {
+    let dir = tempfile::tempdir().unwrap();
+    for (source, refused) in [
+        (
+            "s3:/bucket/a.csv",
+            "has too few slashes for an address; write s3://bucket/a.csv, or ./s3:... for a folder \
+             of this name",
+        ),
+        (
+            "dbfs:/bucket/a.csv",
+            "is of a kind that is not read or written; on Databricks give the mounted path, \
+             /dbfs/... or /Volumes/...; elsewhere the s3://, gs:// or abfss:// address of the \
+             storage below it",
+        ),
+    ] {
+        let file = dir.path().join(source);
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        std::fs::write(&file, "id\n1\n").unwrap();
+        let convert = |source: &str| {
+            let mut run = inspect(&["convert", source, "out"]);
+            run.0.current_dir(&dir);
+            run
+        };
+        let message = format!("mds-inspect: the remote {source} {refused}");
+        assert_eq!(convert(source).fails(), message);
+        assert!(!dir.path().join("out").exists());
+        convert(&format!("./{source}")).succeeds();
+        std::fs::remove_dir_all(dir.path().join("out")).unwrap();
+    }
 }

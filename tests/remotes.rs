@@ -54,20 +54,23 @@ suite! {
     here folder: large_shards_come_back_as_they_went every_compression_is_read
         a_writer_goes_on_where_it_stopped names_may_be_in_any_script
         folders_are_found_over_many_pages_and_merged what_is_not_there_is_typed
-        the_last_write_counts objects_are_listed_and_deleted parts_of_large_objects_are_equal
+        the_last_write_counts one_of_many_puts_what_is_not_there
+        objects_are_listed_and_deleted parts_of_large_objects_are_equal
         programs_take_the_address;
     there s3: large_shards_come_back_as_they_went every_compression_is_read
         a_writer_goes_on_where_it_stopped names_may_be_in_any_script
         folders_are_found_over_many_pages_and_merged what_is_not_there_is_typed
-        the_last_write_counts objects_are_listed_and_deleted parts_of_large_objects_are_equal
+        the_last_write_counts one_of_many_puts_what_is_not_there
+        objects_are_listed_and_deleted parts_of_large_objects_are_equal
         programs_take_the_address;
     there gcs_hmac: large_shards_come_back_as_they_went a_writer_goes_on_where_it_stopped
-        names_may_be_in_any_script what_is_not_there_is_typed objects_are_listed_and_deleted
-        programs_take_the_address;
+        names_may_be_in_any_script what_is_not_there_is_typed
+        one_of_many_puts_what_is_not_there objects_are_listed_and_deleted programs_take_the_address;
     there gcs_translated: large_shards_come_back_as_they_went every_compression_is_read
         a_writer_goes_on_where_it_stopped names_may_be_in_any_script
         folders_are_found_over_many_pages_and_merged what_is_not_there_is_typed
-        the_last_write_counts objects_are_listed_and_deleted parts_of_large_objects_are_equal
+        the_last_write_counts one_of_many_puts_what_is_not_there
+        objects_are_listed_and_deleted parts_of_large_objects_are_equal
         programs_take_the_address;
     there gcs: large_shards_come_back_as_they_went every_compression_is_read
         names_may_be_in_any_script folders_are_found_over_many_pages_and_merged
@@ -75,7 +78,8 @@ suite! {
     there azure: large_shards_come_back_as_they_went every_compression_is_read
         a_writer_goes_on_where_it_stopped names_may_be_in_any_script
         folders_are_found_over_many_pages_and_merged what_is_not_there_is_typed
-        the_last_write_counts objects_are_listed_and_deleted parts_of_large_objects_are_equal
+        the_last_write_counts one_of_many_puts_what_is_not_there
+        objects_are_listed_and_deleted parts_of_large_objects_are_equal
         programs_take_the_address;
 }
 
@@ -295,6 +299,26 @@ fn the_last_write_counts(backend: &Backend) {
         remote.put_file("a", &file).unwrap();
         assert!(remote.get("a", 1 << 30).unwrap() == bytes, "{size}");
         assert_eq!(remote.size("a").unwrap(), Some(size as u64));
+    }
+}
+
+/// Of eight programs that put an object at once, one has put it.
+fn one_of_many_puts_what_is_not_there(backend: &Backend) {
+    for round in 0..4 {
+        let name = format!("new/{round}");
+        let put: Vec<bool> = std::thread::scope(|scope| {
+            let puts = [0, 1, 2, 3, 4, 5, 6, 7].map(|number| {
+                let (remote, name) = (backend.remote("c4"), name.clone());
+                scope.spawn(move || remote.put_new(&name, vec![number; 1000]).unwrap())
+            });
+            puts.into_iter().map(|put| put.join().unwrap()).collect()
+        });
+        assert_eq!(put.iter().filter(|put| **put).count(), 1, "{put:?}");
+        let first = put.iter().position(|put| *put).unwrap() as u8;
+        let remote = backend.remote("c4");
+        assert_eq!(remote.get(&name, 1000).unwrap(), vec![first; 1000]);
+        assert!(remote.put_new(&name, vec![first; 1000]).unwrap(), "the same");
+        assert!(!remote.put_new(&name, "").unwrap());
     }
 }
 

@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 #[path = "support/bucket.rs"]
 mod bucket;
+#[path = "support/listing.rs"]
+mod listing;
 #[path = "support/training.rs"]
 mod training;
 use bucket::{Bucket, Fault, Rule, SECRET};

@@ -3,6 +3,10 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+#[path = "support/bucket.rs"]
+mod bucket;
+#[path = "support/listing.rs"]
+mod listing;
 #[path = "support/store.rs"]
 mod store;
 mod support;
@@ -13,6 +17,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use axum::http::StatusCode;
+use bucket::{Bucket, Fault, Rule};
 use mds::format::{Encoding, HashAlgorithm, Schema, ShardTable, Value};
 use mds::storage::RemoteOptions;
 use mds::{ErrorKind, Output, Writer, WriterOptions};
@@ -620,6 +625,40 @@ fn without_an_index_the_shards_of_two_places_stay() {
     let error = writer.finish().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Upload);
     assert!(error.to_string().contains("/index.json in 1 attempt(s)"), "{error}");
+}
+
+#[test]
+fn who_may_not_list_may_write() {
+    let bucket = Bucket::start();
+    bucket.fail(Some(Rule { method: "GET", key: "", after: 0, fault: Fault::Status(403) }));
+    let mut writer =
+        Writer::create(bucket.address("new"), schema(), options(2, Some("zstd"))).unwrap();
+    write_rest(&mut writer).unwrap();
+    writer.finish().unwrap();
+    let stored = bucket.objects().into_iter();
+    let stored = stored.map(|(key, bytes)| (key.strip_prefix("new/").unwrap().to_owned(), bytes));
+    assert!(stored.collect::<BTreeMap<_, _>>() == expected(Some("zstd")));
+    assert_eq!(bucket.requests("GET "), 1, "it was not asked");
+}
+
+/// The remote has the whole dataset already, when the folder lacks its index: it is completed, and not
+/// written over.
+#[test]
+fn a_dataset_that_is_at_the_remote_is_not_extended() {
+    let (bucket, dir) = (Bucket::start(), tempfile::tempdir().unwrap());
+    let local = dir.path().join("a");
+    let address = bucket.address("new");
+    let mut writer = Writer::create(both(&local, &address), schema(), options(1, None)).unwrap();
+    (0..SAMPLES - 20).for_each(|id| writer.write(&row(id)).unwrap());
+    writer.finish().unwrap();
+    let whole = bucket.objects();
+    std::fs::remove_file(local.join("index.json")).unwrap();
+
+    let mut writer = Writer::resume(both(&local, &address), schema(), options(1, None)).unwrap();
+    let error = write_rest(&mut writer).and_then(|()| writer.finish().map(drop)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::AlreadyExists, "{error}");
+    assert!(error.to_string().contains("the remote s3://bucket/new holds a dataset; "), "{error}");
+    assert!(bucket.objects() == whole);
 }
 
 #[test]

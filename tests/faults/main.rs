@@ -12,6 +12,8 @@ mod early;
 mod faultd;
 mod herd;
 mod kills;
+#[path = "../support/listing.rs"]
+mod listing;
 mod redirects;
 mod scene;
 mod secrets;

@@ -28,15 +28,7 @@ fn survives_a_storm(shape: Shape, faults: &[Fault], options: DatasetOptions, cos
 
 #[test]
 fn statuses_of_overload_cost_half_as_much_again() {
-    let faults = [
-        Fault::Status(500),
-        Fault::Status(503),
-        Fault::Refusal(503, "SlowDown"),
-        Fault::Refusal(500, "InternalError"),
-        Fault::Status(429),
-        Fault::Status(502),
-    ];
-    survives_a_storm(SMALL, &faults, options(), 1.5);
+    survives_a_storm(SMALL, &Fault::OVERLOAD, options(), 1.5);
 }
 
 #[test]

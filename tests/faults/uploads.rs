@@ -1,15 +1,16 @@
 //! Writing to servers that fail: what is there in the end is the whole dataset, or there is no index
 //! and an error that says why. An index never names a shard that is not there.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use mds::format::{Encoding, HashAlgorithm, Index, Schema};
 use mds::storage::RemoteOptions;
-use mds::{ErrorKind, Output, Writer, WriterOptions};
+use mds::{DatasetOptions, ErrorKind, Output, Stream, StreamingDataset, Writer, WriterOptions};
 
 use crate::faultd::{Fault, Faultd};
-use crate::scene::{LIMIT, Scene, finish, scratch, soak, text};
+use crate::scene::{LIMIT, Random, Scene, finish, scratch, soak, text};
 use crate::support::{files, within};
 
 /// Ten shards of about 4 KB.
@@ -113,15 +114,7 @@ fn survives_a_storm(faults: &[Fault], timeout: Duration) {
 
 #[test]
 fn statuses_of_overload_are_survived() {
-    let faults = [
-        Fault::Status(500),
-        Fault::Status(503),
-        Fault::Refusal(503, "SlowDown"),
-        Fault::Refusal(500, "InternalError"),
-        Fault::Status(429),
-        Fault::Status(502),
-    ];
-    survives_a_storm(&faults, Duration::from_secs(5));
+    survives_a_storm(&Fault::OVERLOAD, Duration::from_secs(5));
 }
 
 #[test]
@@ -270,6 +263,172 @@ fn large_shards_survive_a_storm() {
     // Of the other shard all may have come, or nothing.
     assert!(!again.join("shard.00001.mds").exists());
     assert!(!again.join("index.json").exists());
+}
+
+/// Two writers at one address, one burst of the one after one of the other. Returns what each got.
+fn write_in_turns(
+    address: &str,
+    samples: [&dyn Fn(u64) -> String; 2],
+    options: &WriterOptions,
+    random: &mut Random,
+) -> [mds::Result<Index>; 2] {
+    let out = || Output::Remote(address.to_owned());
+    let begin = || Writer::create(out(), schema(), options.clone()).unwrap();
+    let mut writers = [Some(begin()), Some(begin())];
+    let mut written = [None, None];
+    while written.iter().any(Option::is_none) {
+        let who = random.below(2) as usize;
+        for _ in 0..random.below(SAMPLES) + 1 {
+            let Some(mut writer) = writers[who].take() else { break };
+            let id = writer.samples();
+            if id == SAMPLES {
+                written[who] = Some(writer.finish());
+                break;
+            }
+            match writer.write(&[(id as i64).into(), samples[who](id).as_str().into()]) {
+                Ok(()) => writers[who] = Some(writer),
+                Err(error) => written[who] = Some(Err(error)),
+            }
+        }
+    }
+    written.map(Option::unwrap)
+}
+
+/// What has an index in the end is the whole dataset of the one that was told so.
+#[test]
+fn of_two_writers_at_one_address_one_at_most_succeeds() {
+    let samples: [&dyn Fn(u64) -> String; 2] = [&text, &|id| text(id + 1000)];
+    let options = WriterOptions { threads: Some(1), ..options(Duration::from_secs(5), 2) };
+    let mut whole = BTreeMap::<_, usize>::new();
+    for seed in 0..25 * soak() as u64 {
+        let place = Place::new();
+        let served = place.dir.path().join("served");
+        let folder = served.join("folder/out").to_str().unwrap().to_owned();
+        let [_, bucket] = place.addresses();
+        for (at, address) in [("bucket", bucket), ("folder", folder)] {
+            let written = write_in_turns(&address, samples, &options, &mut Random(seed));
+            let stored = served.join(at).join("out");
+            let succeeded = written.iter().filter(|written| written.is_ok()).count();
+            assert!(succeeded <= 1, "{at}, {seed}: both");
+            assert_eq!(stored.join("index.json").exists(), succeeded == 1, "{at}, {seed}");
+            *whole.entry((at, succeeded)).or_default() += 1;
+            for (who, result) in written.into_iter().enumerate() {
+                match result {
+                    Ok(index) => check_samples(&stored, &index, samples[who]),
+                    Err(error) => {
+                        assert_eq!(error.kind(), ErrorKind::AlreadyExists, "{at}, {seed}: {error}");
+                    }
+                }
+            }
+        }
+    }
+    assert!(whole.len() == 4 && whole.values().all(|times| *times > 2), "{whole:?}");
+}
+
+/// The samples of a dataset are those of its writer.
+#[track_caller]
+fn check_samples(folder: &Path, index: &Index, expected: impl Fn(u64) -> String) {
+    check_index(folder);
+    let stored = Index::parse(&std::fs::read(folder.join("index.json")).unwrap()).unwrap();
+    assert_eq!(stored.to_json(), index.to_json());
+    let stream = Stream { local: Some(folder.to_path_buf()), ..Stream::default() };
+    let dataset = StreamingDataset::open(vec![stream], DatasetOptions::default()).unwrap();
+    assert_eq!(dataset.num_samples(), SAMPLES);
+    for id in 0..SAMPLES {
+        assert_eq!(dataset.sample(id).unwrap().str("text").unwrap(), expected(id), "{id}");
+    }
+}
+
+/// The index of another writer ends an upload before its next shard, and what another one wrote over
+/// is told by its size.
+#[test]
+fn a_writer_says_what_another_one_did() {
+    let options = WriterOptions { threads: Some(1), ..options(Duration::from_secs(5), 2) };
+    for finishes in [true, false] {
+        let place = Place::new();
+        let [_, address] = place.addresses();
+        let mut writer = Writer::create(address.as_str(), schema(), options.clone()).unwrap();
+        let row = |id: u64| [(id as i64).into(), text(id).into()];
+        (0..40).for_each(|id| writer.write(&row(id)).unwrap());
+        let mut other = Writer::create(address.as_str(), schema(), options.clone()).unwrap();
+        (100..120).for_each(|id| other.write(&row(id)).unwrap());
+        if finishes {
+            other.finish().unwrap();
+            let before = place.server.taken().len();
+            let result = (40..SAMPLES).try_for_each(|id| writer.write(&row(id)));
+            assert_eq!(place.server.taken().len(), before, "an upload over a dataset");
+            assert_eq!(
+                result.unwrap_err().to_string(),
+                "dataset s3://bucket/out, shard shard.00004.mds: the remote s3://bucket/out holds a \
+                 dataset; choose another one, or delete it first if its data may go"
+            );
+        } else {
+            (40..SAMPLES).for_each(|id| writer.write(&row(id)).unwrap());
+            assert_eq!(
+                writer.finish().unwrap_err().to_string(),
+                "dataset s3://bucket/out, shard shard.00000.mds: the remote s3://bucket/out has 3961 \
+                 bytes where 3846 bytes were uploaded; another program has written there too: write \
+                 to another address"
+            );
+        }
+    }
+}
+
+/// A store that does not know the request for what must not be there is asked first, and an answer
+/// that was lost is asked for again.
+#[test]
+fn what_is_not_there_is_put_whatever_the_store_answers() {
+    let faults = [
+        (Fault::Refusal(501, "NotImplemented"), 1),
+        (Fault::Refusal(400, "InvalidArgument"), 1),
+        (Fault::Refusal(503, "SlowDown"), 2),
+        (Fault::LostAnswer, 2),
+    ];
+    for (fault, attempts) in faults {
+        let place = Place::new();
+        let [_, address] = place.addresses();
+        let options = RemoteOptions { timeout: Duration::from_secs(5), attempts };
+        let remote = mds::storage::Remote::open(&address, options).unwrap();
+        let put = |bytes: &'static str| {
+            place.server.next("out/a", &[fault]);
+            let remote = remote.clone();
+            within(LIMIT, move || remote.put_new("a", bytes)).unwrap()
+        };
+        assert!(put("one") && put("one"), "{fault:?}");
+        assert!(!put("two"), "{fault:?}");
+        assert_eq!(remote.get("a", 9).unwrap(), b"one");
+    }
+}
+
+/// What takes longer than the time limit because it is large is waited for, whole and in parts, and
+/// what is as large and takes too long is not.
+#[test]
+fn a_large_shard_has_the_time_to_arrive() {
+    let place = Place::new();
+    let [web, bucket] = place.addresses();
+    let file = place.dir.path().join("file");
+    let options = RemoteOptions { timeout: Duration::from_secs(1), attempts: 1 };
+    let put = |address: &str, size: usize, options: &RemoteOptions| {
+        std::fs::write(&file, vec![7; size]).unwrap();
+        let remote = mds::storage::Remote::open(address, options.clone()).unwrap();
+        let (file, started) = (file.clone(), Instant::now());
+        (within(LIMIT, move || remote.put_file("a", &file)), started.elapsed())
+    };
+    for (address, size, pace) in
+        [(&web, 300_000, 200_000), (&bucket, 300_000, 200_000), (&bucket, 17 << 20, 6 << 20)]
+    {
+        place.server.always_uploads("out/a", Fault::Slow(pace));
+        let (done, took) = put(address, size, &options);
+        done.unwrap();
+        assert!(took > Duration::from_millis(1200), "{took:?}: nothing was slow");
+    }
+    let options = RemoteOptions { timeout: Duration::from_millis(300), ..options };
+    for (address, fault) in [(&web, Fault::Silence), (&bucket, Fault::Slow(20_000))] {
+        place.server.always_uploads("out/a", fault);
+        let (error, took) = put(address, 150_000, &options);
+        assert_eq!(error.unwrap_err().kind(), ErrorKind::Upload);
+        assert!((1800..4000).contains(&took.as_millis()), "{fault:?}: {took:?}");
+    }
 }
 
 fn options_of_one_attempt() -> WriterOptions {

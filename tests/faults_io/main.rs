@@ -243,6 +243,10 @@ fn check_after(
     said: &mut BTreeSet<String>,
 ) -> Check {
     if let Err(error) = &result {
+        if call == Call::Write {
+            let shown = format!("cannot write {}", place.dir.path().display());
+            check(error.to_string().contains(&shown), format!("no path in {error}"))?;
+        }
         let source = std::error::Error::source(error).map(ToString::to_string);
         let shown = error.to_string().replace(place.dir.path().to_str().unwrap(), "D");
         let shown: String = shown.chars().filter(|c| !c.is_ascii_digit()).collect();

@@ -5,11 +5,12 @@
 #![allow(dead_code, reason = "each test file uses its own part")]
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
+
+use crate::listing::{decoded, listing};
 
 /// The name of the bucket.
 pub(crate) const NAME: &str = "bucket";
@@ -132,6 +133,8 @@ struct Request {
     method: String,
     key: String,
     query: String,
+    /// Whether it is refused where there is an object.
+    is_new: bool,
     body: Vec<u8>,
 }
 
@@ -154,7 +157,7 @@ fn read_request(reader: &mut impl BufRead) -> io::Result<Option<Request>> {
     let mut first = line.split(' ');
     let method = first.next().unwrap_or_default().to_owned();
     let target = first.next().unwrap_or_default().to_owned();
-    let mut length = 0;
+    let (mut length, mut is_new) = (0, false);
     loop {
         let mut header = String::new();
         reader.read_line(&mut header)?;
@@ -162,24 +165,13 @@ fn read_request(reader: &mut impl BufRead) -> io::Result<Option<Request>> {
         if name.eq_ignore_ascii_case("content-length") {
             length = value.trim().parse().unwrap_or(0);
         }
+        is_new |= name.eq_ignore_ascii_case("if-none-match");
     }
     let mut body = vec![0; length];
     reader.read_exact(&mut body)?;
     let (path, query) = target.split_once('?').unwrap_or((&target, ""));
     let key = path.trim_start_matches('/').trim_start_matches(NAME).trim_start_matches('/');
-    Ok(Some(Request { method, key: decoded(key), query: query.to_owned(), body }))
-}
-
-/// `a%2Fb` is `a/b`.
-fn decoded(text: &str) -> String {
-    let mut bytes = Vec::new();
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        let hex: Vec<u8> = if byte == b'%' { rest.by_ref().take(2).collect() } else { Vec::new() };
-        let code = std::str::from_utf8(&hex).ok().and_then(|hex| u8::from_str_radix(hex, 16).ok());
-        bytes.push(code.unwrap_or(byte));
-    }
-    String::from_utf8(bytes).unwrap()
+    Ok(Some(Request { method, key: decoded(key), query: query.to_owned(), is_new, body }))
 }
 
 fn answer(stream: &mut TcpStream, request: &Request, shared: &Shared) -> io::Result<()> {
@@ -209,6 +201,9 @@ fn answer(stream: &mut TcpStream, request: &Request, shared: &Shared) -> io::Res
             let list = listing(&state.objects, &request.query);
             respond(stream, 200, "", list.as_bytes(), true)
         }
+        ("PUT", key) if request.is_new && state.objects.contains_key(key) => {
+            refuse(stream, request, 412, "PreconditionFailed")
+        }
         ("PUT", key) => {
             state.objects.insert(key.to_owned(), request.body.clone());
             respond(stream, 200, "etag: \"put\"\r\n", b"", true)
@@ -226,21 +221,6 @@ fn answer(stream: &mut TcpStream, request: &Request, shared: &Shared) -> io::Res
         },
         _ => refuse(stream, request, 405, "MethodNotAllowed"),
     }
-}
-
-fn listing(objects: &BTreeMap<String, Vec<u8>>, query: &str) -> String {
-    let prefix = query.split('&').find_map(|pair| pair.strip_prefix("prefix=")).unwrap_or("");
-    let prefix = decoded(prefix);
-    let mut xml = "<?xml version=\"1.0\" encoding=\"UTF-8\"?><ListBucketResult>".to_owned();
-    for (key, bytes) in objects.iter().filter(|(key, _)| key.starts_with(&prefix)) {
-        let size = bytes.len();
-        let _ = write!(
-            xml,
-            "<Contents><Key>{key}</Key><Size>{size}</Size><ETag>\"got\"</ETag>\
-             <LastModified>2026-01-01T00:00:00.000Z</LastModified></Contents>"
-        );
-    }
-    xml + "</ListBucketResult>"
 }
 
 fn refuse(stream: &mut TcpStream, request: &Request, code: u16, name: &str) -> io::Result<()> {

@@ -4,8 +4,9 @@
 //! It speaks HTTP/1.1 by hand, since a library would not send a wrong `Content-Length` or break off
 //! in the middle of a body. `GET` and `HEAD` of `/FOLDER/NAME` serve the file of that name below
 //! the served folder, with `ETag`, `Range` and `If-Match`; that is also a read from a bucket called
-//! `FOLDER` for a client of S3 that puts the bucket into the path. `/credentials` hands out keys
-//! that expire, as the agent of a cloud does on each machine. What it takes is in `uploads`.
+//! `FOLDER` for a client of S3 that puts the bucket into the path, and which it lists. `/credentials`
+//! hands out keys that expire, as the agent of a cloud does on each machine. What it takes is in
+//! `uploads`.
 
 #![allow(dead_code, reason = "each test file uses its own part")]
 
@@ -24,6 +25,8 @@ use tokio::time::sleep;
 
 pub(crate) use uploads::Taken;
 use uploads::Uploads;
+
+use crate::listing::listing;
 
 /// What is done to one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +62,18 @@ pub(crate) enum Fault {
     /// An upload is taken and the connection reset before the answer. Of an upload, half of a body is
     /// half of what the client sends, and slow is how it is taken.
     LostAnswer,
+}
+
+impl Fault {
+    /// What servers answer that have too much to do.
+    pub(crate) const OVERLOAD: [Self; 6] = [
+        Self::Status(500),
+        Self::Status(503),
+        Self::Refusal(503, "SlowDown"),
+        Self::Refusal(500, "InternalError"),
+        Self::Status(429),
+        Self::Status(502),
+    ];
 }
 
 /// Which requests of all fail.
@@ -478,6 +493,11 @@ async fn object(
     fault: Option<Fault>,
 ) -> io::Result<()> {
     let path = request.path.strip_prefix("elsewhere/").unwrap_or(&request.path);
+    if request.query.contains("list-type=2") {
+        let mut objects = BTreeMap::new();
+        collect(&shared.root.join(path), "", &mut objects);
+        return status(stream, 200, &listing(&objects, &request.query)).await;
+    }
     let Ok(bytes) = std::fs::read(shared.root.join(path)) else {
         return refuse(stream, 404, "NoSuchKey").await;
     };
@@ -537,6 +557,19 @@ async fn object(
         }
         Some(Fault::Truncated | Fault::LongLength) => Err(cut()),
         _ => Ok(()),
+    }
+}
+
+/// The objects of a bucket.
+fn collect(folder: &Path, prefix: &str, objects: &mut BTreeMap<String, Vec<u8>>) {
+    for entry in std::fs::read_dir(folder).into_iter().flatten() {
+        let entry = entry.unwrap();
+        let key = format!("{prefix}{}", entry.file_name().to_str().unwrap());
+        if entry.file_type().unwrap().is_dir() {
+            collect(&entry.path(), &format!("{key}/"), objects);
+        } else {
+            objects.insert(key, std::fs::read(entry.path()).unwrap());
+        }
     }
 }
 

@@ -129,6 +129,9 @@ fn apply(request: &Request, body: Vec<u8>, shared: &Shared) -> (u16, String) {
         (parameter("uploadId"), parameter("partNumber"));
     let file = shared.root.join(path);
     match (method.as_str(), id, part) {
+        ("PUT", None, None) if headers.contains_key("if-none-match") && file.exists() => {
+            (412, String::new())
+        }
         ("PUT", None, None) => {
             store(&file, &body);
             (200, String::new())

@@ -34,10 +34,23 @@ pub(crate) fn copy(from: &Path, to: &Path) -> io::Result<()> {
     replace_with(to, |file| io::copy(&mut source, file).map(drop))
 }
 
+/// Writes `contents` to `path`, where nothing may be.
+///
+/// # Errors
+/// `AlreadyExists` if something has the name, else as the file system fails; what has the name is
+/// then as it was.
+pub(crate) fn create(path: &Path, contents: &[u8]) -> io::Result<()> {
+    sealed(path, |file| file.write_all(contents))?.publish_new()
+}
+
 fn replace_with(path: &Path, fill: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
+    sealed(path, fill)?.publish()
+}
+
+fn sealed(path: &Path, fill: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<Sealed> {
     let mut draft = Draft::create(path)?;
     fill(draft.file.as_file_mut())?;
-    draft.seal()?.publish()
+    draft.seal()
 }
 
 /// A file that is still being written, under a temporary name beside its final one. Removed when
@@ -108,6 +121,21 @@ impl Sealed {
     /// As the file system fails; what had the name is then as it was.
     pub fn publish(self) -> io::Result<()> {
         self.file.persist(&self.path).map_err(|error| error.error)?;
+        sync_directory(parent(&self.path))
+    }
+
+    /// [`publish`](Self::publish), unless something has the name.
+    fn publish_new(self) -> io::Result<()> {
+        let named = self.file.persist_noclobber(&self.path).or_else(|refused| {
+            let is_taken = refused.error.kind() == io::ErrorKind::AlreadyExists;
+            // A bucket that is mounted as a folder may know no other way than to replace.
+            if is_taken || self.path.exists() {
+                Err(refused)
+            } else {
+                refused.path.persist(&self.path)
+            }
+        });
+        named.map_err(|error| error.error)?;
         sync_directory(parent(&self.path))
     }
 }
@@ -182,6 +210,16 @@ mod tests {
         write(&path, b"one").unwrap();
         write(&path, b"two").unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"two");
+        assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_is_there_is_not_created() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        create(&path, b"one").unwrap();
+        assert_eq!(create(&path, b"two").unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(std::fs::read(&path).unwrap(), b"one");
         assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 1);
     }
 

@@ -175,9 +175,8 @@ impl Place {
             },
         }
         let (Some(remote), Some(part)) = (&self.remote, part) else { return Err(missing(&path)) };
-        let file = part.file_mut();
-        remote.download(zip.basename.as_str(), file, zip.bytes, stop)?;
-        let bytes = FileBytes::mapped(file)
+        remote.download(zip.basename.as_str(), part.file(), part.target(), zip.bytes, stop)?;
+        let bytes = FileBytes::mapped(part.file())
             .map_err(|e| Error::io(e, format!("cannot read {}", path.display())))?;
         check_bytes(&bytes, zip, options.validate_hash)
             .map_err(|damage| damaged(&object(remote, zip), damage))?;
@@ -193,7 +192,7 @@ impl Place {
         stop: &Stop,
     ) -> Result<()> {
         let Some(remote) = &self.remote else { return Err(index::not_in(&self.dir)) };
-        remote.download(raw.basename.as_str(), part.file_mut(), raw.bytes, stop)?;
+        remote.download(raw.basename.as_str(), part.file(), part.target(), raw.bytes, stop)?;
         self.check_raw(raw, part, options)
     }
 
@@ -204,7 +203,7 @@ impl Place {
         part: &mut PartFile,
         options: &CacheOptions,
     ) -> Result<()> {
-        let checked = map(part.file_mut())
+        let checked = map(part.file())
             .map_err(|e| Error::io(e, format!("cannot read {}", part.target().display())))
             .map(|map| check_bytes(&map, raw, options.validate_hash))?;
         let shown = || match &self.remote {

@@ -54,7 +54,7 @@ impl PartFile {
     /// Writes what comes next in the file. The disk begins with it at once: all shards of a first batch
     /// are unpacked at the same time, and it would be idle until the last of them waits for it.
     pub(crate) fn append(&mut self, bytes: &[u8]) -> Result<()> {
-        let written = self.file_mut().write_all(bytes);
+        let written = self.file.as_file_mut().write_all(bytes);
         written.map_err(|e| Error::io(e, format!("cannot write {}", self.target.display())))?;
         self.appended += bytes.len() as u64;
         if self.appended - self.begun >= AT_ONCE {
@@ -65,8 +65,8 @@ impl PartFile {
     }
 
     /// The file to write to.
-    pub(crate) fn file_mut(&mut self) -> &mut File {
-        self.file.as_file_mut()
+    pub(crate) fn file(&self) -> &File {
+        self.file.as_file()
     }
 
     /// The name that the file is going to have.
@@ -149,7 +149,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let target = dir.path().join("sub/a");
         let mut part = PartFile::create(&target, 4).unwrap();
-        part.file_mut().write_all(b"half").unwrap();
+        part.append(b"half").unwrap();
         assert!(!target.exists());
         drop(part);
         assert!(names(&dir.path().join("sub")).is_empty());

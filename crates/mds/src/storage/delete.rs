@@ -6,15 +6,15 @@ use std::sync::Arc;
 use object_store::ObjectStoreExt;
 
 use super::upload::timely;
-use super::{Remote, Root, Stop, connect, is_denied, path_in};
-use crate::error::{Error, ErrorKind, Result};
+use super::{Remote, Root, Stop, connect, path_in};
+use crate::error::{Error, Result};
 
 impl Remote {
     /// Removes the object `name` (a relative path with `/`). One that is not there is no error.
     ///
     /// # Errors
-    /// [`PermissionDenied`](ErrorKind::PermissionDenied) at once,
-    /// [`Upload`](ErrorKind::Upload) after the last attempt, and as the file system fails if the
+    /// [`PermissionDenied`](crate::ErrorKind::PermissionDenied) at once,
+    /// [`Upload`](crate::ErrorKind::Upload) after the last attempt, and as the file system fails if the
     /// remote is a folder of this machine.
     pub fn delete(&self, name: &str) -> Result<()> {
         match &self.root {
@@ -34,27 +34,9 @@ impl Remote {
                 let work = async move { timely(limit, store.delete(&path)).await };
                 match self.wait(work, &Stop::new())? {
                     Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
-                    Err(error) => Err(self.not_deleted(name, &error)),
+                    Err(error) => Err(self.not_changed("deleting", "delete", name, &error)),
                 }
             }
         }
-    }
-
-    /// One sentence of one line for an object that could not be removed.
-    fn not_deleted(&self, name: &str, error: &object_store::Error) -> Error {
-        let object = self.object(name);
-        if is_denied(error) {
-            return Error::new(
-                ErrorKind::PermissionDenied,
-                format!("deleting {object} is denied"),
-                "check the credentials in the environment",
-            );
-        }
-        let (attempts, reason) = (self.options.attempts, self.reason(error));
-        Error::new(
-            ErrorKind::Upload,
-            format!("cannot delete {object} in {attempts} attempt(s) ({reason})"),
-            "check the network and the remote, or raise the time limit and the attempts",
-        )
     }
 }

@@ -1,5 +1,6 @@
 //! What lies below a remote: its objects, and the folders that hold something.
 
+use std::collections::HashMap;
 use std::fs::{self, FileType};
 use std::io;
 use std::path::Path;
@@ -35,10 +36,26 @@ impl Remote {
         match &self.root {
             Root::Folder(folder) if !folder.exists() => {}
             Root::Folder(folder) => files(folder, "", 0, &mut found)?,
-            Root::Store(connection) => found = self.list(connection)?,
+            Root::Store(connection) => {
+                found.extend(self.list(connection)?.into_iter().map(|(path, _)| path));
+            }
         }
         found.sort();
         Ok(found)
+    }
+
+    /// The sizes in bytes of all [`objects`](Self::objects).
+    ///
+    /// # Errors
+    /// As [`folders_with`](Self::folders_with).
+    pub(crate) fn sizes(&self) -> Result<HashMap<String, u64>> {
+        match &self.root {
+            Root::Store(connection) => Ok(self.list(connection)?.into_iter().collect()),
+            Root::Folder(_) => {
+                let sized = |path: String| Ok(self.size(&path)?.map(|bytes| (path, bytes)));
+                self.objects()?.into_iter().filter_map(|path| sized(path).transpose()).collect()
+            }
+        }
     }
 
     /// The folders below this one, at any depth, that hold an object called `name`, as relative
@@ -59,7 +76,7 @@ impl Remote {
             Root::Store(connection) => {
                 let suffix = format!("/{name}");
                 let objects = self.list(connection)?;
-                let folders = objects.iter().filter_map(|path| path.strip_suffix(&suffix));
+                let folders = objects.iter().filter_map(|(path, _)| path.strip_suffix(&suffix));
                 folders.map(str::to_owned).collect()
             }
         };
@@ -77,7 +94,8 @@ impl Remote {
         Ok(outermost)
     }
 
-    fn list(&self, connection: &Connection) -> Result<Vec<String>> {
+    /// The objects and their sizes in bytes.
+    fn list(&self, connection: &Connection) -> Result<Vec<(String, u64)>> {
         if connection.service != Service::Cloud {
             return Err(Error::unsupported(
                 format!("{} cannot list its folders", self.shown),
@@ -98,7 +116,7 @@ impl Remote {
                 let path = parts.map(plain).collect::<Vec<_>>().join("/");
                 // What has the name of the folder itself marks one that was made by hand.
                 if !path.is_empty() {
-                    found.push(path);
+                    found.push((path, object.size));
                 }
             }
             Ok(found)

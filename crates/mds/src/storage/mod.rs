@@ -63,7 +63,7 @@ use crate::regular;
 use crate::shard::not_out_of;
 use connect::{Connection, RefusedRedirect, Service};
 pub(crate) use download::Version;
-use download::{Download, Event, Failure, Sink};
+use download::{Download, Event, Failure, FileAt, Sink};
 pub(crate) use location::{Location, check_split, redact};
 pub use location::{is_address, join, redacted, redacted_about, split};
 use options::AddressOptions;
@@ -76,7 +76,8 @@ pub(crate) use stop::Stop;
 pub struct RemoteOptions {
     /// Time limit for connecting, for the first byte, for each pause between two bytes, and for
     /// each 64 KiB of a body: one that brings less in this time has stalled, so that a server of
-    /// 1 KB/s does not hold a run for hours.
+    /// 1 KB/s does not hold a run for hours. A request that uploads has one second more for each
+    /// 100 kB that it sends.
     pub timeout: Duration,
     /// Attempts in total, at least one, for each request and for each part of a large object.
     pub attempts: u32,
@@ -208,27 +209,30 @@ impl Remote {
     /// then none at `path`.
     pub fn get_file(&self, name: &str, path: &Path) -> Result<u64> {
         let unwritable = |e| Error::io(e, format!("cannot write {}", path.display()));
+        let file = File::create(path).map_err(unwritable)?;
         // One of unknown size comes in parts.
-        let mut file = File::create(path).map_err(unwritable)?;
-        let received = self.copy(name, &mut file, u64::MAX, true, &Stop::new());
+        let mut sink = FileAt { file: &file, path };
+        let received = self.copy(name, &mut sink, u64::MAX, true, &Stop::new());
         received.inspect_err(|_| {
             let _ = std::fs::remove_file(path);
         })
     }
 
-    /// Writes the object `name` to `file`, from its start, and returns its length in bytes. The
-    /// object is taken to be about `max_bytes` long.
+    /// Writes the object `name` to `file`, from its start, and returns its length in bytes. Messages
+    /// call the file `path`. The object is taken to be about `max_bytes` long.
     ///
     /// # Errors
     /// As [`get`](Self::get), and [`Io`](ErrorKind::Io) if the file cannot be written.
     pub(crate) fn download(
         &self,
         name: &str,
-        file: &mut File,
+        file: &File,
+        path: &Path,
         max_bytes: u64,
         stop: &Stop,
     ) -> Result<u64> {
-        self.copy(name, file, max_bytes, max_bytes > download::WHOLE, stop)
+        let mut sink = FileAt { file, path };
+        self.copy(name, &mut sink, max_bytes, max_bytes > download::WHOLE, stop)
     }
 
     fn copy(
@@ -268,7 +272,7 @@ impl Remote {
         if size > max_bytes {
             return Err(self.too_long(&path.display().to_string(), max_bytes));
         }
-        sink.begin(size).map_err(unwritable)?;
+        sink.begin(size).map_err(|e| sink.unwritable(e))?;
         let mut buffer = vec![0; 1 << 20];
         let mut total = 0u64;
         loop {
@@ -282,7 +286,7 @@ impl Remote {
             if total + n as u64 > max_bytes {
                 return Err(self.too_long(&path.display().to_string(), max_bytes));
             }
-            sink.put_at(total, &buffer[..n]).map_err(unwritable)?;
+            sink.put_at(total, &buffer[..n]).map_err(|e| sink.unwritable(e))?;
             total += n as u64;
         }
     }
@@ -404,11 +408,11 @@ impl Running {
             let stopped = std::pin::pin!(stop.raised());
             match futures::executor::block_on(select(next, stopped)) {
                 Either::Left((Some(Event::Begin(size)), _)) => {
-                    sink.begin(size).map_err(unwritable)?
+                    sink.begin(size).map_err(|e| sink.unwritable(e))?;
                 }
                 Either::Left((Some(Event::Of(version)), _)) => sink.of(version),
                 Either::Left((Some(Event::Piece(position, bytes)), _)) => {
-                    sink.put_at(position, &bytes).map_err(unwritable)?;
+                    sink.put_at(position, &bytes).map_err(|e| sink.unwritable(e))?;
                 }
                 Either::Left((Some(Event::End(result)), _)) => return Ok(result),
                 Either::Left((None, _)) => return Ok(Err(Failure::GivenUp)),
@@ -431,10 +435,6 @@ impl Drop for AbortOnDrop {
     }
 }
 
-fn unwritable(error: io::Error) -> Error {
-    Error::io(error, "cannot write a downloaded file")
-}
-
 /// Whether a server refuses whoever is asking.
 fn is_denied(error: &object_store::Error) -> bool {
     use object_store::Error as E;
@@ -450,28 +450,26 @@ fn is_missing(error: &object_store::Error) -> bool {
 /// Whether a server answered so. Of a refused listing `object_store` tells the status alone, in
 /// words.
 fn has_status(error: &object_store::Error, statuses: &[&str]) -> bool {
-    let object_store::Error::Generic { source, .. } = error else { return false };
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(source.as_ref());
-    while let Some(error) = cause {
-        let text = error.to_string();
-        if statuses.iter().any(|status| text.contains(&format!("status code: {status} "))) {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
+    matches!(error, object_store::Error::Generic { .. })
+        && causes(error).skip(1).map(ToString::to_string).any(|text| {
+            statuses.iter().any(|status| text.contains(&format!("status code: {status} ")))
+        })
+}
+
+/// An error and those below it.
+fn causes(error: &object_store::Error) -> impl Iterator<Item = &(dyn std::error::Error + 'static)> {
+    let error: &(dyn std::error::Error + 'static) = error;
+    std::iter::successors(Some(error), |error| error.source())
 }
 
 /// The reason of an error in one line, from the chain of its causes, without credentials.
 fn reason(error: &object_store::Error, options: &AddressOptions) -> String {
     let mut text = redact(&error.to_string());
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
+    for error in causes(error).skip(1) {
         let more = redact(&error.to_string());
         if !text.contains(&more) {
             text = format!("{text}: {more}");
         }
-        cause = error.source();
     }
     options.scrub(text.split_whitespace().collect::<Vec<_>>().join(" "))
 }
@@ -512,7 +510,7 @@ mod tests {
         let remote = Remote::open(dir.path().to_str().unwrap(), RemoteOptions::default()).unwrap();
         let stop = Stop::new();
         stop.raise();
-        let mut file = tempfile::tempfile().unwrap();
-        assert!(remote.download("a", &mut file, 9, &stop).is_err());
+        let file = tempfile::tempfile().unwrap();
+        assert!(remote.download("a", &file, Path::new("f"), 9, &stop).is_err());
     }
 }

@@ -12,14 +12,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::{Either, select};
+use object_store::client::HttpError;
 use object_store::path::Path as ObjectPath;
-use object_store::{ObjectStore, ObjectStoreExt, WriteMultipart};
+use object_store::{ObjectStore, ObjectStoreExt, PutMode, WriteMultipart};
 use tokio::io::AsyncReadExt;
 use tokio::time::timeout;
 
+use super::download::pause_after;
 use super::runtime::runtime;
 use super::{
-    AbortOnDrop, Connection, Remote, Root, Service, Stop, connect, is_denied, is_missing, path_in,
+    AbortOnDrop, Connection, Remote, RemoteOptions, Root, Service, Stop, causes, connect,
+    has_status, is_denied, is_missing, path_in,
 };
 use crate::durable;
 use crate::error::{Error, ErrorKind, Result};
@@ -47,9 +50,61 @@ impl Remote {
             Root::Store(connection) => {
                 self.refuse_hub(connection)?;
                 let (store, path) = (Arc::clone(&connection.store), connection.path(name));
-                let limit = connect::request_limit(&self.options);
-                let work = async move { put_whole(&store, &path, bytes, limit).await };
+                let options = self.options.clone();
+                let work = async move { put_whole(&store, &path, bytes, &options).await };
                 self.wait(work, &Stop::new())?.map_err(|e| self.refused(name, &e))
+            }
+        }
+    }
+
+    /// Stores `bytes` as the object `name` unless there is one. Returns whether they are there now:
+    /// an object that holds the same is as good.
+    ///
+    /// Of several programs that put different bytes at one time, one alone is told that its bytes are
+    /// there. Only where the store has no such request (plain HTTP) it is asked first what is there,
+    /// and two may come between the question and the answer.
+    ///
+    /// # Errors
+    /// As [`put`](Self::put) and [`get`](Self::get).
+    pub fn put_new(&self, name: &str, bytes: impl Into<Bytes>) -> Result<bool> {
+        let bytes = bytes.into();
+        if self.put_if_none(name, &bytes)? {
+            return Ok(true);
+        }
+        // What was asked for twice, since the first answer was lost, is in its own way.
+        match self.get(name, bytes.len() as u64) {
+            Ok(there) => Ok(there == bytes),
+            Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::NotFound) => {
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Returns whether there was none.
+    fn put_if_none(&self, name: &str, bytes: &Bytes) -> Result<bool> {
+        match &self.root {
+            Root::Folder(folder) => {
+                let put = |path: &Path| durable::create(path, bytes);
+                match in_folder(&path_in(folder, name), put) {
+                    Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
+                    done => done.map(|()| true),
+                }
+            }
+            Root::Store(connection) => {
+                self.refuse_hub(connection)?;
+                let (store, path) = (Arc::clone(&connection.store), connection.path(name));
+                let (options, new) = (self.options.clone(), bytes.clone());
+                let work = async move { create(&store, &path, new, &options).await };
+                match self.wait(work, &Stop::new())? {
+                    Ok(()) => Ok(true),
+                    Err(object_store::Error::AlreadyExists { .. }) => Ok(false),
+                    Err(error) if has_no_condition(&error) => match self.size(name)? {
+                        Some(_) => Ok(false),
+                        None => self.put(name, bytes.clone()).map(|()| true),
+                    },
+                    Err(error) => Err(self.refused(name, &error)),
+                }
             }
         }
     }
@@ -71,9 +126,8 @@ impl Remote {
             Root::Store(connection) => {
                 self.refuse_hub(connection)?;
                 let (store, to) = (Arc::clone(&connection.store), connection.path(name));
-                let limit = connect::request_limit(&self.options);
-                let file = path.to_path_buf();
-                let work = async move { put_contents(&store, &to, &file, limit).await };
+                let (options, file) = (self.options.clone(), path.to_path_buf());
+                let work = async move { put_contents(&store, &to, &file, &options).await };
                 self.wait(work, stop)?.map_err(|failure| match failure {
                     Failure::Remote(error) => self.refused(name, &error),
                     Failure::File(error) => {
@@ -145,28 +199,37 @@ impl Remote {
 
     /// One sentence of one line for a failed upload.
     fn refused(&self, name: &str, error: &object_store::Error) -> Error {
+        if is_missing(error) {
+            return Error::new(
+                ErrorKind::Upload,
+                format!("cannot upload {}: there is no such bucket or folder", self.object(name)),
+                "check the address, or make the bucket first",
+            );
+        }
+        self.not_changed("writing", "upload", name, error)
+    }
+
+    /// One sentence of one line for an object that could not be written or removed: `doing` that
+    /// is denied, or cannot be done, which is called `to_do`.
+    pub(super) fn not_changed(
+        &self,
+        doing: &str,
+        to_do: &str,
+        name: &str,
+        error: &object_store::Error,
+    ) -> Error {
         let object = self.object(name);
         if is_denied(error) {
             return Error::new(
                 ErrorKind::PermissionDenied,
-                format!("writing {object} is denied"),
+                format!("{doing} {object} is denied"),
                 "check the credentials in the environment",
             );
         }
-        if is_missing(error) {
-            return Error::new(
-                ErrorKind::Upload,
-                format!("cannot upload {object}: there is no such bucket or folder"),
-                "check the address, or make the bucket first",
-            );
-        }
+        let (attempts, reason) = (self.options.attempts, self.reason(error));
         Error::new(
             ErrorKind::Upload,
-            format!(
-                "cannot upload {object} in {} attempt(s) ({})",
-                self.options.attempts,
-                self.reason(error)
-            ),
+            format!("cannot {to_do} {object} in {attempts} attempt(s) ({reason})"),
             "check the network and the remote, or raise the time limit and the attempts",
         )
     }
@@ -201,23 +264,58 @@ async fn put_whole(
     store: &Arc<dyn ObjectStore>,
     path: &ObjectPath,
     bytes: Bytes,
-    limit: Duration,
+    options: &RemoteOptions,
 ) -> object_store::Result<()> {
+    let limit = connect::upload_limit(options, bytes.len() as u64);
     timely(limit, store.put(path, bytes.into())).await.map(drop)
+}
+
+/// Puts an object where there is none. `object_store` does not repeat such a request when its answer
+/// is lost, since it may have been heard.
+async fn create(
+    store: &Arc<dyn ObjectStore>,
+    path: &ObjectPath,
+    bytes: Bytes,
+    options: &RemoteOptions,
+) -> object_store::Result<()> {
+    let limit = connect::upload_limit(options, bytes.len() as u64);
+    let mut attempt = 1;
+    loop {
+        let put = store.put_opts(path, bytes.clone().into(), PutMode::Create.into());
+        match timely(limit, put).await {
+            Err(error) if attempt < options.attempts && is_lost(&error) => {
+                tokio::time::sleep(pause_after(attempt)).await;
+            }
+            done => return done.map(drop),
+        }
+        attempt += 1;
+    }
+}
+
+/// Whether a request ended without an answer.
+fn is_lost(error: &object_store::Error) -> bool {
+    causes(error).any(|error| error.is::<HttpError>())
+}
+
+/// Whether a store may not know the request for an object that must not be there.
+fn has_no_condition(error: &object_store::Error) -> bool {
+    matches!(error, object_store::Error::NotImplemented { .. })
+        || has_status(error, &["400", "501"])
 }
 
 async fn put_contents(
     store: &Arc<dyn ObjectStore>,
     path: &ObjectPath,
     file: &Path,
-    limit: Duration,
+    options: &RemoteOptions,
 ) -> Result<(), Failure> {
     let mut source = tokio::fs::File::open(file).await.map_err(Failure::File)?;
     let size = source.metadata().await.map_err(Failure::File)?.len();
     if size > WHOLE {
-        match timely(limit, store.put_multipart(path)).await {
+        match timely(connect::request_limit(options), store.put_multipart(path)).await {
             Ok(upload) => {
                 let upload = WriteMultipart::new_with_chunk_size(upload, PART);
+                let limit = connect::upload_limit(options, PART as u64);
                 return put_parts(upload, &mut source, limit).await;
             }
             // Plain HTTP has no parts.
@@ -227,10 +325,11 @@ async fn put_contents(
     }
     let mut bytes = Vec::new();
     source.read_to_end(&mut bytes).await.map_err(Failure::File)?;
-    Ok(put_whole(store, path, bytes.into(), limit).await?)
+    Ok(put_whole(store, path, bytes.into(), options).await?)
 }
 
-/// Sends the parts of a file. What was sent of an upload that fails is taken back, if it can be.
+/// Sends the parts of a file, each within `limit`. What was sent of an upload that fails is taken
+/// back, if it can be.
 async fn put_parts(
     mut upload: WriteMultipart,
     source: &mut tokio::fs::File,
@@ -271,7 +370,6 @@ pub(super) async fn timely<T>(
 mod tests {
     use object_store::memory::InMemory;
 
-    use super::super::RemoteOptions;
     use super::*;
 
     fn in_memory() -> (Remote, Arc<InMemory>) {
@@ -310,6 +408,22 @@ mod tests {
                 remote.delete("c/d").unwrap();
                 assert_eq!(remote.objects().unwrap(), ["large"]);
             }
+        }
+    }
+
+    #[test]
+    fn what_is_there_is_not_put_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let here = dir.path().join("x").join("y");
+        let on_disk = Remote::open(here.to_str().unwrap(), RemoteOptions::default()).unwrap();
+        for remote in [on_disk, in_memory().0] {
+            assert!(remote.put_new("a", "one").unwrap());
+            assert!(remote.put_new("a", "one").unwrap(), "the same");
+            for other in ["two", "", "longer"] {
+                assert!(!remote.put_new("a", other).unwrap(), "{other}");
+            }
+            assert_eq!(remote.get("a", 9).unwrap(), b"one");
+            assert_eq!(remote.objects().unwrap(), ["a"]);
         }
     }
 

@@ -14,7 +14,7 @@ mod recover;
 mod rows;
 
 use std::num::NonZero;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread;
 
 pub use output::Output;
@@ -101,7 +101,13 @@ impl WriterOptions {
 /// keeps the complete shards instead, for [`resume`](Self::resume). A writer that resumed keeps
 /// them when dropped, since they hold the work of an earlier run.
 ///
-/// Only one writer at a time may use a folder.
+/// Only one writer at a time may use a folder or an address. At an address nothing locks the second
+/// one out, but of two that write different datasets one at most succeeds, and the other fails with
+/// `AlreadyExists`: a writer looks before each upload whether an index has appeared, at the end whether
+/// the remote has its shards in their sizes, and puts its index only where none is (on a plain web
+/// server it looks, then puts). It does not see a shard of the other one that was on its way when the
+/// index was put, or has the very same size, or lies on a web server, which lists nothing. Readers
+/// notice such a shard by its size or, if the index has hashes, by them.
 ///
 /// ```
 /// use mds::format::{Encoding, Schema};
@@ -167,6 +173,7 @@ impl Writer {
     ///
     /// # Errors
     /// `AlreadyExists` if the dataset is complete, or the remote holds another one;
+    /// One that the remote has whole can be completed here, but gets no more samples.
     /// `InvalidArgument`, with the difference, if the shards were written with another schema or
     /// other options, and if `out` is a remote alone, which leaves nothing here to resume from;
     /// and as the file system or the remote fails.
@@ -190,6 +197,7 @@ impl Writer {
             schema: Arc::clone(&schema),
             config,
             stop: Stop::new(),
+            published: OnceLock::new(),
         };
         Self {
             place,
@@ -208,8 +216,10 @@ impl Writer {
         let Some(builder) = &mut self.builder else { return Err(unusable()) };
         let publisher = &self.pool.publisher;
         let mut recovered = recover::recover(publisher, builder.config_text(), self.threads)?;
-        if let Some(remote) = &publisher.remote {
-            recover::check_remote(remote, &recovered.entries)?;
+        if let Some(remote) = &publisher.remote
+            && recover::is_published(remote, &recovered.entries)?
+        {
+            publisher.published.get_or_init(|| recovered.entries.clone());
         }
         self.samples = recovered.entries.iter().map(|entry| entry.samples).sum();
         self.bytes = recovered.bytes;
@@ -234,7 +244,8 @@ impl Writer {
     /// # Errors
     /// `InvalidArgument`, naming sample and column, if a value does not fit; the writer can go on
     /// without this sample. As the file system or the remote fails, if a shard, be it an earlier
-    /// one, cannot be published; the writer then refuses to go on.
+    /// one, cannot be published, and `AlreadyExists` if another program has completed a dataset at the
+    /// remote meanwhile; the writer then refuses to go on.
     pub fn write(&mut self, values: &[Value<'_>]) -> Result<()> {
         let result = self.check_usable().and_then(|()| self.encode(values));
         result.map_err(|error| error.in_dataset(self.place.shown()))
@@ -342,7 +353,7 @@ impl Writer {
     /// As the file system or the remote fails; there is then no index. With a folder and a remote
     /// the index goes to the remote first: if only the folder's cannot be written, the remote is
     /// complete. The shards in the folder then stay for [`resume`](Self::resume), and the error
-    /// says what is where.
+    /// says what is where. `AlreadyExists` if another program has written to the remote meanwhile.
     pub fn finish(mut self) -> Result<Index> {
         let index = self.complete().map_err(|error| error.in_dataset(self.place.shown()))?;
         self.keep = true;
@@ -356,7 +367,7 @@ impl Writer {
         }
         let shards = self.pool.finish().inspect_err(|_| self.failed = true)?;
         let index = Index { shards };
-        let published = self.place.publish_index(&index.to_json());
+        let published = self.place.publish_index(&index);
         published.inspect_err(|_| {
             self.place.remove_index();
             // The remote may have all of it: then the folder lacks no more than the index.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 use crate::durable;
-use crate::format::Index;
+use crate::format::{Index, ShardInfo};
 use crate::storage::{Remote, RemoteOptions, is_address, redacted};
 use crate::{Error, ErrorKind, Result};
 
@@ -95,11 +95,7 @@ impl Place {
         if let Some(remote) = &remote
             && remote.size(Index::FILE_NAME)?.is_some()
         {
-            return Err(Error::new(
-                ErrorKind::AlreadyExists,
-                format!("the remote {} holds a dataset", remote.address()),
-                "choose another one, or delete it first if its data may go",
-            ));
+            return Err(holds_a_dataset(remote));
         }
         match local {
             Some(folder) => {
@@ -152,17 +148,22 @@ impl Place {
 
     /// Puts the index in place, which makes the shards a dataset: at the remote first, so that a
     /// folder with an index says that all is done.
-    pub(super) fn publish_index(&self, text: &str) -> Result<()> {
+    pub(super) fn publish_index(&self, index: &Index) -> Result<()> {
+        let text = index.to_json();
         if let Some(remote) = &self.remote {
-            let put = remote.put(Index::FILE_NAME, text.to_owned());
-            put.map_err(|error| {
+            check_uploads(remote, index)?;
+            let put = remote.put_new(Index::FILE_NAME, text.clone());
+            let is_there = put.map_err(|error| {
                 self.with_what_is_where(error, "all shards and perhaps the index")
             })?;
+            if !is_there {
+                return Err(holds_a_dataset(remote));
+            }
         }
         if !self.is_local() {
             return Ok(());
         }
-        self.publish_index_here(text)
+        self.publish_index_here(&text)
             .map_err(|error| self.with_what_is_where(error, "the whole dataset"))
     }
 
@@ -208,6 +209,43 @@ impl Place {
             }
         }
     }
+}
+
+pub(super) fn holds_a_dataset(remote: &Remote) -> Error {
+    Error::new(
+        ErrorKind::AlreadyExists,
+        format!("the remote {} holds a dataset", remote.address()),
+        "choose another one, or delete it first if its data may go",
+    )
+}
+
+/// Compares the sizes of the shards at a remote with the index, where the remote can list them:
+/// another program may have written over them.
+fn check_uploads(remote: &Remote, index: &Index) -> Result<()> {
+    let there = match remote.can_list().then(|| remote.sizes()).transpose() {
+        Ok(Some(there)) => there,
+        Ok(None) => return Ok(()),
+        // Who may write need not be allowed to list.
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    for file in index.shards.iter().flat_map(ShardInfo::files).map(|file| file.stored()) {
+        let (name, found) = (&file.basename, there.get(file.basename.as_str()));
+        if found != Some(&file.bytes) {
+            let found = found.map_or("nothing".to_owned(), |bytes| format!("{bytes} bytes"));
+            return Err(Error::new(
+                ErrorKind::AlreadyExists,
+                format!(
+                    "the remote {} has {found} where {} bytes were uploaded",
+                    remote.address(),
+                    file.bytes
+                ),
+                "another program has written there too: write to another address",
+            )
+            .in_shard(name));
+        }
+    }
+    Ok(())
 }
 
 fn split(output: Output, options: &RemoteOptions) -> Result<(Option<PathBuf>, Option<Remote>)> {

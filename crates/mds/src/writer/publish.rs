@@ -2,10 +2,11 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use super::output::holds_a_dataset;
 use crate::durable;
-use crate::format::{FileInfo, RawShard, Schema, ShardConfig, ShardInfo, ShardName};
+use crate::format::{FileInfo, Index, RawShard, Schema, ShardConfig, ShardInfo, ShardName};
 use crate::storage::{Remote, Stop};
 use crate::{Error, Result};
 
@@ -22,6 +23,9 @@ pub(super) struct Publisher {
     pub(super) config: ShardConfig,
     /// Ends the work early.
     pub(super) stop: Stop,
+    /// The shards in the index that the remote had already when this writer was resumed. They may be
+    /// uploaded again.
+    pub(super) published: OnceLock<Vec<ShardInfo>>,
 }
 
 /// The entries of one file: as it is, and compressed.
@@ -95,9 +99,11 @@ impl Publisher {
         };
         self.stop.check()?;
         let files = self.describe(name, bytes, zip);
-        let stored = &files.stored().basename;
-        self.write(stored, zip.unwrap_or(bytes)).map_err(|error| error.in_shard(stored))?;
-        self.upload(stored).map_err(|error| error.in_shard(stored))?;
+        let stored = &files.stored();
+        let written = self.write(&stored.basename, zip.unwrap_or(bytes));
+        written
+            .and_then(|()| self.upload(stored))
+            .map_err(|error| error.in_shard(&stored.basename))?;
         Ok(files)
     }
 
@@ -118,15 +124,23 @@ impl Publisher {
             .map_err(|error| Error::io(error, format!("cannot write {}", path.display())))
     }
 
-    /// Uploads a file that is in place.
-    pub(super) fn upload(&self, name: &ShardName) -> Result<()> {
+    /// Uploads a file that is in place, unless the remote has become another program's dataset.
+    pub(super) fn upload(&self, file: &FileInfo) -> Result<()> {
         let Some(remote) = &self.remote else { return Ok(()) };
-        let path = name.join_to(&self.folder);
-        remote.put_file_until(name.as_str(), &path, &self.stop)?;
+        if remote.size(Index::FILE_NAME)?.is_some() && !self.is_published(file) {
+            return Err(holds_a_dataset(remote));
+        }
+        let path = file.basename.join_to(&self.folder);
+        remote.put_file_until(file.basename.as_str(), &path, &self.stop)?;
         if !self.local {
             let _ = fs::remove_file(path);
         }
         Ok(())
+    }
+
+    fn is_published(&self, file: &FileInfo) -> bool {
+        let mut files = self.published.get().into_iter().flatten().flat_map(ShardInfo::files);
+        files.any(|published| published.stored() == file)
     }
 
     /// Removes the files of shard `number` from the folder, if they are there.

@@ -182,11 +182,11 @@ fn difference(found: &[u8], expected: &str) -> Error {
     }
 }
 
-/// Refuses a remote whose index lists other shards: it holds another dataset. The same shards mean
-/// that only the local index is missing.
-pub(super) fn check_remote(remote: &Remote, entries: &[ShardInfo]) -> Result<()> {
+/// Whether a remote has the index of these shards: then only the local one is missing. A remote
+/// whose index lists other shards holds another dataset and is refused.
+pub(super) fn is_published(remote: &Remote, entries: &[ShardInfo]) -> Result<bool> {
     if remote.size(Index::FILE_NAME)?.is_none() {
-        return Ok(());
+        return Ok(false);
     }
     let text = remote.get(Index::FILE_NAME, Index::MAX_BYTES)?;
     let same = Index::parse(&text).is_ok_and(|index| {
@@ -194,7 +194,7 @@ pub(super) fn check_remote(remote: &Remote, entries: &[ShardInfo]) -> Result<()>
         index.to_json() == ours.to_json()
     });
     if same {
-        return Ok(());
+        return Ok(true);
     }
     Err(Error::new(
         ErrorKind::AlreadyExists,
@@ -209,7 +209,7 @@ pub(super) fn upload_missing(publisher: &Publisher, entries: &[ShardInfo]) -> Re
     for entry in entries {
         for file in entry.files().map(|file| file.stored()) {
             if remote.size(file.basename.as_str())? != Some(file.bytes) {
-                publisher.upload(&file.basename).map_err(|error| error.in_shard(&file.basename))?;
+                publisher.upload(file).map_err(|error| error.in_shard(&file.basename))?;
             }
         }
     }

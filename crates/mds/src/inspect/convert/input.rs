@@ -5,6 +5,7 @@ use std::sync::mpsc::SyncSender;
 
 use arrow_array::RecordBatch;
 use mds::format::{Schema, ShardInfo};
+use mds::storage::is_address;
 use mds::{Error, ErrorKind, Result, Shard};
 use tempfile::TempDir;
 
@@ -53,7 +54,7 @@ impl Input {
         stop: &StopSignal,
     ) -> Result<Self> {
         let path = Path::new(address);
-        if !address.contains("://") && path.is_file() {
+        if !is_address(address) && path.is_file() {
             return Files::of_file(path, columns).map(Self::Files);
         }
         if split.is_none()
@@ -67,7 +68,7 @@ impl Input {
                 if let Some(files) = Files::of_folder(path, columns)? {
                     return Ok(Self::Files(files));
                 }
-                match address.contains("://").then(|| fetched::folder(address, stop)).transpose()? {
+                match is_address(address).then(|| fetched::folder(address, stop)).transpose()? {
                     Some(Some(fetched)) => Self::of_fetched(fetched, columns),
                     _ => Err(error),
                 }

@@ -22,6 +22,7 @@ use std::time::Instant;
 
 use clap::ValueEnum;
 use mds::format::{Compression, HashAlgorithm, parse_size};
+use mds::storage::is_address;
 use mds::{Error, ErrorKind};
 
 use super::{Failure, is_watched, progress, show};
@@ -146,9 +147,7 @@ pub(super) fn run(flags: &Flags, split: Option<&str>, out: &mut dyn Write) -> Re
         convert(&input, sink, &stop, out)
     });
     let totals = converted.map_err(|failure| match failure {
-        Failure::Interrupted(_)
-            if flags.out.contains("://") && flags.to != Some(Target::Parquet) =>
-        {
+        Failure::Interrupted(_) if is_address(&flags.out) && flags.to != Some(Target::Parquet) => {
             Failure::Interrupted(format!(
                 "interrupted; {} has no index, and shards that were uploaded stay there",
                 mds::redacted(&flags.out)
@@ -184,7 +183,7 @@ fn refuse_empty(input: &Input) -> mds::Result<()> {
 fn refuse_inside(out: &str, input: &Input) -> mds::Result<()> {
     let path = out.strip_prefix("file://").unwrap_or(out);
     let Some(folder) = input.folder().and_then(resolved) else { return Ok(()) };
-    if path.contains("://") || !resolved(path.as_ref()).is_some_and(|p| p.starts_with(&folder)) {
+    if is_address(path) || !resolved(path.as_ref()).is_some_and(|p| p.starts_with(&folder)) {
         return Ok(());
     }
     let (out, dataset) = (mds::redacted(out), input.shown());

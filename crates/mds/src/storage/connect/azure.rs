@@ -7,7 +7,7 @@ use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
 use object_store::path::Path as ObjectPath;
 
 use super::environment::Environment;
-use super::{allow_http_of, client, invalid, retries, set, settings, unusable};
+use super::{allow_http_of, client, invalid, patient, retries, set, settings, unusable};
 use crate::error::Result;
 use crate::storage::RemoteOptions;
 use crate::storage::location::Address;
@@ -119,7 +119,11 @@ pub(super) fn connect(
     }
     let endpoint = builder.get_config_value(&AzureConfigKey::Endpoint);
     client = allow_http_of(client, endpoint.as_deref());
-    let built = builder.with_client_options(client).with_retry(retries(options)).build();
+    let built = builder
+        .with_client_options(client)
+        .with_http_connector(patient(options))
+        .with_retry(retries(options))
+        .build();
     Ok((Arc::new(built.map_err(|e| unusable(address, &e))?), path))
 }
 

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use url::Url;
 
 use super::environment::Environment;
-use super::{allow_http_of, client, retries, s3, set, settings, unusable};
+use super::{allow_http_of, client, patient, retries, s3, set, settings, unusable};
 use crate::error::{Error, Result};
 use crate::storage::RemoteOptions;
 use crate::storage::access::is_loopback;
@@ -73,7 +73,11 @@ pub(super) fn connect(
         Some(endpoint) => allow_http_of(client, Some(&endpoint)),
         None => allow_http_of_account(client, &builder, address)?,
     };
-    let built = builder.with_client_options(client).with_retry(retries(options)).build();
+    let built = builder
+        .with_client_options(client)
+        .with_http_connector(patient(options))
+        .with_retry(retries(options))
+        .build();
     Ok(Arc::new(built.map_err(|e| unusable(address, &e))?))
 }
 

@@ -9,6 +9,7 @@ mod azure;
 mod environment;
 mod google;
 mod hub;
+mod patient;
 mod profile;
 mod redirects;
 mod s3;
@@ -29,6 +30,7 @@ use super::location::Address;
 use super::options::{AddressOptions, Names};
 use crate::error::{Error, ErrorKind, Result};
 use environment::Environment;
+use patient::{PatientConnector, time_to_send};
 pub(super) use redirects::RefusedRedirect;
 
 /// The longest pause between two attempts.
@@ -42,6 +44,12 @@ const KNOWN: &str = "use a path, file://, s3://, gs://, az://, hf://, http:// or
 /// between them included.
 pub(super) fn request_limit(options: &RemoteOptions) -> Duration {
     (options.timeout + LONGEST_PAUSE).saturating_mul(options.attempts)
+}
+
+/// The same for a request that sends so many bytes.
+pub(super) fn upload_limit(options: &RemoteOptions, bytes: u64) -> Duration {
+    let timeout = options.timeout.saturating_add(time_to_send(bytes));
+    request_limit(&RemoteOptions { timeout, ..options.clone() })
 }
 
 /// A dataset's place in a store.
@@ -150,6 +158,11 @@ fn client(options: &RemoteOptions) -> ClientOptions {
         .with_read_timeout(options.timeout)
 }
 
+/// Gives requests of that client the time to send what they have.
+fn patient(options: &RemoteOptions) -> PatientConnector {
+    PatientConnector { timeout: options.timeout }
+}
+
 /// The same client with a header of credentials, which goes to the first host alone: redirects to
 /// others lose it.
 fn authorized(client: ClientOptions, credentials: &str) -> Option<ClientOptions> {
@@ -183,7 +196,8 @@ fn retries(options: &RemoteOptions) -> RetryConfig {
     RetryConfig {
         backoff: BackoffConfig { init_backoff: FIRST_PAUSE, max_backoff: LONGEST_PAUSE, base: 2.0 },
         max_retries: options.attempts.saturating_sub(1) as usize,
-        retry_timeout: request_limit(options),
+        // Whoever sends a request limits its time, by its size. This is above the limit for any shard.
+        retry_timeout: upload_limit(options, u64::from(u32::MAX)),
     }
 }
 

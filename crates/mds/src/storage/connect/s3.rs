@@ -8,7 +8,7 @@ use object_store::{HeaderMap, HeaderValue, ObjectStore};
 use super::acl::WithAcl;
 use super::environment::Environment;
 use super::profile::Profile;
-use super::{allow_http_of, client, retries, set, settings, unusable};
+use super::{allow_http_of, client, patient, retries, set, settings, unusable};
 use crate::error::{Error, Result};
 use crate::storage::RemoteOptions;
 use crate::storage::location::Address;
@@ -170,7 +170,11 @@ fn build(
     for key in [AmazonS3ConfigKey::Endpoint, AmazonS3ConfigKey::S3Endpoint] {
         client = allow_http_of(client, builder.get_config_value(&key).as_deref());
     }
-    let built = builder.with_client_options(client).with_retry(retries(options)).build();
+    let built = builder
+        .with_client_options(client)
+        .with_http_connector(patient(options))
+        .with_retry(retries(options))
+        .build();
     built.map_err(|e| unusable(address, &e))
 }
 

@@ -8,7 +8,7 @@ use object_store::ObjectStore;
 use object_store::http::HttpBuilder;
 use url::form_urlencoded;
 
-use super::{authorized, client, invalid, retries, unusable};
+use super::{authorized, client, invalid, patient, retries, unusable};
 use crate::error::Result;
 use crate::storage::RemoteOptions;
 use crate::storage::location::Address;
@@ -27,6 +27,7 @@ pub(super) fn connect(address: &Address, options: &RemoteOptions) -> Result<Arc<
     let built = HttpBuilder::new()
         .with_url(url.origin().ascii_serialization())
         .with_client_options(client)
+        .with_http_connector(patient(options))
         .with_retry(retries(options))
         .build();
     Ok(Arc::new(built.map_err(|e| unusable(address, &e))?))

@@ -21,6 +21,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -34,6 +35,7 @@ use tokio::time::timeout;
 
 use super::RemoteOptions;
 use super::connect::{FIRST_PAUSE, LONGEST_PAUSE, request_limit};
+use crate::error::Error;
 
 /// Objects up to this size, in bytes, come in one request.
 pub(super) const WHOLE: u64 = 16 << 20;
@@ -84,15 +86,29 @@ pub(super) trait Sink {
     fn put_at(&mut self, position: u64, bytes: &[u8]) -> io::Result<()>;
     /// The version of the object that a part is of; whole objects do without.
     fn of(&mut self, _version: Version) {}
+    /// Says what could not be written.
+    fn unwritable(&self, error: io::Error) -> Error {
+        Error::io(error, "cannot hold what was downloaded in memory")
+    }
 }
 
-impl Sink for File {
+/// A file, and what messages call it.
+pub(super) struct FileAt<'a> {
+    pub(super) file: &'a File,
+    pub(super) path: &'a Path,
+}
+
+impl Sink for FileAt<'_> {
     fn begin(&mut self, _bytes: u64) -> io::Result<()> {
-        self.set_len(0)
+        self.file.set_len(0)
     }
 
     fn put_at(&mut self, position: u64, bytes: &[u8]) -> io::Result<()> {
-        self.write_all_at(bytes, position)
+        self.file.write_all_at(bytes, position)
+    }
+
+    fn unwritable(&self, error: io::Error) -> Error {
+        Error::io(error, format!("cannot write {}", self.path.display()))
     }
 }
 
@@ -425,7 +441,7 @@ impl Pace {
 }
 
 /// Between half of and all of a time that doubles with each attempt, up to a limit.
-fn pause_after(attempt: u32) -> Duration {
+pub(super) fn pause_after(attempt: u32) -> Duration {
     let doubled = FIRST_PAUSE.saturating_mul(2u32.saturating_pow(attempt.saturating_sub(1)));
     let longest = doubled.min(LONGEST_PAUSE);
     // The standard library's keys for hash maps are random, and that is random enough.

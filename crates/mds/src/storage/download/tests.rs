@@ -135,7 +135,7 @@ fn download(remote: &Remote, size: u64) -> crate::Result<Vec<u8>> {
     let mut file = tempfile::tempfile().unwrap();
     // What an earlier attempt left.
     file.write_all_at(b"old", size + 5).unwrap();
-    let length = remote.download("a", &mut file, size, &crate::storage::Stop::new())?;
+    let length = remote.download("a", &file, Path::new("f"), size, &crate::storage::Stop::new())?;
     let mut bytes = Vec::new();
     io::Read::read_to_end(&mut file, &mut bytes).unwrap();
     assert_eq!(length, bytes.len() as u64);
