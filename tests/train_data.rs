@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 #[path = "support/bucket.rs"]
 mod bucket;
+#[path = "support/listing.rs"]
+mod listing;
 use bucket::{Bucket, Fault, Rule};
 use convert::tokenizer::Tokenizer;
 use mds::format::{DType, Encoding, NdArray, Schema, Value};

@@ -169,11 +169,11 @@ impl Writer {
     /// with the temporary files of the dead writer. [`samples`](Self::samples) then says how many
     /// samples are there: go on with the one of this number, and the dataset is byte for byte what
     /// it would have been. At a remote, shards that are there with the right size are not uploaded
-    /// again.
+    /// again. If the remote has the dataset whole, that of the folder can be completed, and gets no
+    /// more samples.
     ///
     /// # Errors
     /// `AlreadyExists` if the dataset is complete, or the remote holds another one;
-    /// One that the remote has whole can be completed here, but gets no more samples.
     /// `InvalidArgument`, with the difference, if the shards were written with another schema or
     /// other options, and if `out` is a remote alone, which leaves nothing here to resume from;
     /// and as the file system or the remote fails.
