@@ -1,5 +1,7 @@
 //! A scratch folder and `convert-c4` in it, as a user runs it.
 
+#![allow(dead_code, reason = "each test file uses its own part")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};

@@ -24,7 +24,8 @@ pub enum ErrorKind {
     Empty,
     /// The local file system failed: free space, check the disk, try again.
     Io,
-    /// The hub refused or failed for good, after all attempts: check it and try again.
+    /// The hub or another remote refused or failed for good, after all attempts: check it and try
+    /// again.
     Hub,
     /// The caller asked to stop: everything unfinished was removed.
     Interrupted,
@@ -112,11 +113,7 @@ impl StdError for Error {
 
 impl From<mds::Error> for Error {
     fn from(source: mds::Error) -> Self {
-        let mut what = source.to_string();
-        if let Some(cause) = source.source() {
-            what = format!("{what} ({cause})");
-        }
-        Self::new(ErrorKind::Write, what, "").with_source(source)
+        Self::of_dataset_library(ErrorKind::Write, source)
     }
 }
 
@@ -128,9 +125,28 @@ impl From<Error> for io::Error {
 }
 
 impl Error {
+    /// A remote that sources are read from failed.
+    pub(crate) fn of_remote(source: mds::Error) -> Self {
+        Self::of_dataset_library(ErrorKind::Hub, source)
+    }
+
+    fn of_dataset_library(kind: ErrorKind, source: mds::Error) -> Self {
+        let mut what = source.to_string();
+        if let Some(cause) = source.source() {
+            what = format!("{what} ({cause})");
+        }
+        Self::new(kind, what, "").with_source(source)
+    }
+
     /// The error behind a failed read of the source `name`: the reader's own if it was one of this
-    /// crate, else a damaged or unreadable file.
+    /// crate or of the dataset library, else a damaged or unreadable file.
     pub(crate) fn from_read(error: io::Error, name: &str, bytes_read: u64) -> Self {
+        if error.get_ref().is_some_and(|inner| inner.is::<mds::Error>()) {
+            return match error.into_inner().map(|inner| inner.downcast::<mds::Error>()) {
+                Some(Ok(remote)) => Self::of_remote(*remote),
+                _ => Self::internal("an error changed its type"),
+            };
+        }
         if error.get_ref().is_some_and(|inner| inner.is::<Self>()) {
             return match error.into_inner().map(|inner| inner.downcast::<Self>()) {
                 Some(Ok(own)) => *own,

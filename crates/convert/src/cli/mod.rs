@@ -35,6 +35,9 @@ Examples:
   Both splits of a local copy, or of the sample in this repository:
     convert-c4 --out_root ./c4 --source data/c4-sample
 
+  A copy in a bucket, read while it is converted:
+    convert-c4 --out_root ./c4 --source s3://bucket/c4/en
+
   Your own JSON lines, with the keys text, timestamp and url, compressed and hashed:
     convert-c4 --out_root ./mine --splits train --source 'crawl/*.jsonl.zst' \\
         --compression zstd --hashes sha1,xxh64
@@ -62,13 +65,13 @@ struct Args {
     #[arg(long, num_args = 1.., value_delimiter = ',', default_values = ["train", "val"])]
     splits: Vec<SplitName>,
 
-    /// File, folder or quoted glob of JSON lines (.json, .jsonl, plain, .gz or .zst)
+    /// File, folder or quoted glob of JSON lines (.json, .jsonl, plain, .gz or .zst), or its address
     ///
     /// Where files have the hub's names (c4-train.*, c4-validation.*), in the folder or in its
     /// en/, each split takes its own; else one split takes all. Without this flag, allenai/c4
     /// `en` is read from the Hugging Face hub; HF_ENDPOINT names another hub, and HF_TOKEN a
     /// token, which only that hub ever sees.
-    #[arg(long, value_name = "PATH", verbatim_doc_comment)]
+    #[arg(long, value_name = "PATH|ADDRESS", verbatim_doc_comment)]
     source: Option<String>,
 
     /// Write samples of N token ids (column tokens, ndarray:int32) instead of text

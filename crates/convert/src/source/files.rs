@@ -1,21 +1,22 @@
-//! Sources on this machine: a file, a folder or a glob pattern.
+//! Sources that are named: a file, a folder or a glob pattern, here or at a remote.
 
 use std::path::{Path, PathBuf};
 
-use super::{HUB_FOLDER, Packing, Place, SourceFile, Split};
+use mds::storage::is_address;
+
+use super::{HUB_FOLDER, Packing, Place, SourceFile, Split, remote};
 use crate::error::{Error, ErrorKind, Result};
 
-const KINDS: &str = ".json, .jsonl, .json.gz, .jsonl.gz or .zst";
+pub(super) const KINDS: &str = ".json, .jsonl, .json.gz, .jsonl.gz or .zst";
 
 /// What [`super::files_of_split`] does where there is a source.
 pub(super) fn of_split(source: &str, split: Split, alone: bool) -> Result<Vec<SourceFile>> {
-    let (paths, shown) = (candidates(source)?, mds::redacted(source));
-    let split_of = |path: &PathBuf| Split::of_hub_name(&name_of(path));
-    let chosen: Vec<PathBuf> =
-        if paths.iter().any(|path| split_of(path).is_some()) && !(alone && paths.len() == 1) {
-            paths.into_iter().filter(|path| split_of(path) == Some(split)).collect()
+    let (files, shown) = (candidates(source)?, mds::redacted(source));
+    let chosen: Vec<SourceFile> =
+        if files.iter().any(|file| file.split().is_some()) && !(alone && files.len() == 1) {
+            files.into_iter().filter(|file| file.split() == Some(split)).collect()
         } else if alone {
-            paths
+            files
         } else {
             return Err(Error::invalid(
                 format!("nothing in the file names of {shown} tells one split from another"),
@@ -28,25 +29,32 @@ pub(super) fn of_split(source: &str, split: Split, alone: bool) -> Result<Vec<So
         let what = format!("{shown} holds no file of split {split} ({}*)", split.hub_prefix());
         return Err(Error::new(ErrorKind::NotFound, what, "name another source or other --splits"));
     }
-    chosen.into_iter().map(describe).collect()
+    Ok(chosen)
 }
 
 /// The files of JSON lines that `source` names, in name order.
-fn candidates(source: &str) -> Result<Vec<PathBuf>> {
-    let path = Path::new(source);
+fn candidates(source: &str) -> Result<Vec<SourceFile>> {
+    if is_address(source) {
+        let there = remote::open(source)?;
+        return match there.folder() {
+            Some(folder) => here(&folder.to_string_lossy()),
+            None => remote::candidates(source, &there),
+        };
+    }
+    here(source)
+}
+
+fn here(source: &str) -> Result<Vec<SourceFile>> {
+    paths(source)?.into_iter().map(describe).collect()
+}
+
+fn paths(source: &str) -> Result<Vec<PathBuf>> {
+    let (path, shown) = (Path::new(source), source);
     if path.is_dir() {
         return in_folder(path);
     }
     if path.exists() {
         return Ok(vec![path.to_owned()]);
-    }
-    // Somebody may give an address with its keys.
-    let shown = mds::redacted(source);
-    if mds::storage::is_address(source) {
-        return Err(Error::invalid(
-            format!("--source {shown} is an address, and --source takes files of this machine"),
-            "copy them here and give their path, or leave --source out to read allenai/c4",
-        ));
     }
     if !source.contains(['*', '?', '[']) {
         let what = format!("source {shown} not found");
@@ -70,26 +78,28 @@ fn candidates(source: &str) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// The folder's files with the hub's names, or else those in its `en`, or else all of its files.
+/// The folder's files that are meant.
 fn in_folder(folder: &Path) -> Result<Vec<PathBuf>> {
     let own = list(folder)?;
     let nested = folder.join(HUB_FOLDER);
     let nested = if nested.is_dir() { list(&nested)? } else { Vec::new() };
-    for paths in [&own, &nested] {
-        let hub: Vec<PathBuf> = paths
-            .iter()
-            .filter(|path| Split::of_hub_name(&name_of(path)).is_some())
-            .cloned()
-            .collect();
-        if !hub.is_empty() {
-            return Ok(hub);
-        }
-    }
-    if own.is_empty() {
+    let meant = meant(own, nested, |path| name_of(path));
+    if meant.is_empty() {
         let what = format!("folder {} holds no file that ends in {KINDS}", folder.display());
         return Err(Error::new(ErrorKind::NotFound, what, "check the path"));
     }
-    Ok(own)
+    Ok(meant)
+}
+
+/// The files with the hub's names among a folder's own, or else among those in its `en`, or else all
+/// of its own.
+pub(super) fn meant<T>(own: Vec<T>, nested: Vec<T>, name: impl Fn(&T) -> String) -> Vec<T> {
+    let is_of_hub = |file: &T| Split::of_hub_name(&name(file)).is_some();
+    match [&own, &nested].map(|files| files.iter().any(is_of_hub)) {
+        [true, _] => own.into_iter().filter(is_of_hub).collect(),
+        [false, true] => nested.into_iter().filter(is_of_hub).collect(),
+        [false, false] => own,
+    }
 }
 
 fn list(folder: &Path) -> Result<Vec<PathBuf>> {
@@ -210,19 +220,6 @@ mod tests {
             names(&format!("{source}/no"), Split::Val, true).unwrap_err(),
             format!("source {source}/no not found; check the path")
         );
-        for (address, shown) in [
-            ("s3://me:pw@b/c4?secret_access_key=x", "s3://b/c4"),
-            ("s3:/b/c4?secret_access_key=x", "s3:/b/c4"),
-            ("dbfs:/x", "dbfs:/x"),
-        ] {
-            assert_eq!(
-                names(address, Split::Val, true).unwrap_err(),
-                format!(
-                    "--source {shown} is an address, and --source takes files of this machine; \
-                     copy them here and give their path, or leave --source out to read allenai/c4"
-                )
-            );
-        }
         assert_eq!(
             names(&format!("{source}/*.jsonl"), Split::Val, true).unwrap_err(),
             format!(

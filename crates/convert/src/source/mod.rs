@@ -1,16 +1,19 @@
-//! Where documents come from: files of JSON lines on this machine or on the hub.
+//! Where documents come from: files of JSON lines on this machine, at a remote or on the hub.
 //!
 //! [`files_of_split`] names the files of one split in the order in which they are converted; a
 //! [`SourceFile`] opens itself for reading, uncompressed.
 
 mod files;
 pub(crate) mod lines;
+mod remote;
 
 use std::fmt;
 use std::io::{BufReader, Read};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+
+use mds::storage::Remote;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::hub::{Hub, HubFile};
@@ -96,12 +99,15 @@ pub struct SourceFile {
 #[derive(Debug, Clone)]
 enum Place {
     Local(PathBuf),
+    /// A folder, and the path of the object in it.
+    Remote(Remote, String),
     Hub(Hub, HubFile),
 }
 
 /// The files of `split` in `source`, in name order; in `allenai/c4` on the hub if it is `None`.
 ///
-/// `source` is a file, a folder or a glob pattern. Where any file has one of the hub's names
+/// `source` is a file, a folder or a glob pattern, or the address of one (a web server and the hub's
+/// `hf://` list nothing, so that of one file). Where any file has one of the hub's names
 /// (`c4-train.*`, `c4-validation.*`), in the folder itself or in its `en`, the split picks its
 /// own; else it gets all files. `alone` says that no other split is asked for: files whose names
 /// do not tell splits apart must not be copied into two of them.
@@ -109,7 +115,7 @@ enum Place {
 /// # Errors
 /// [`ErrorKind::NotFound`] if there is no such source or no file of the split in it,
 /// [`ErrorKind::InvalidArgument`] if the files do not tell splits apart and the split is not alone,
-/// [`ErrorKind::Hub`] if the hub fails.
+/// [`ErrorKind::Hub`] if the hub or the remote fails.
 pub fn files_of_split(source: Option<&str>, split: Split, alone: bool) -> Result<Vec<SourceFile>> {
     match source {
         Some(source) => files::of_split(source, split, alone),
@@ -156,6 +162,15 @@ impl SourceFile {
         &self.name
     }
 
+    fn last_name(&self) -> &str {
+        self.name.rsplit('/').next().unwrap_or_default()
+    }
+
+    /// What its name says of the split that it belongs to.
+    fn split(&self) -> Option<Split> {
+        Split::of_hub_name(self.last_name())
+    }
+
     /// Its size as stored, in bytes.
     pub fn bytes(&self) -> u64 {
         self.bytes
@@ -171,6 +186,7 @@ impl SourceFile {
             Place::Local(path) => {
                 Box::new(std::fs::File::open(path).map_err(|e| Error::io(e, "open", path))?)
             }
+            Place::Remote(folder, path) => Box::new(folder.reader(path, self.bytes)),
             Place::Hub(hub, file) => Box::new(hub.open_dataset_file(HUB_DATASET, file)?),
         };
         let counted = Counted { inner: stored, meter: Arc::clone(meter), count: Arc::clone(count) };

@@ -219,7 +219,7 @@ impl ShardCache {
         shard: usize,
         range: Range<u64>,
         version: Option<&Version>,
-    ) -> Option<Result<PartOnItsWay<'_>>> {
+    ) -> Option<Result<PartOnItsWay>> {
         let slot = &self.slots[shard];
         let remote = self.places[slot.place].remote()?;
         let name = slot.info.raw_data.basename.as_str();
@@ -228,7 +228,7 @@ impl ShardCache {
 
     fn finish_part(
         &self,
-        part: Option<Result<PartOnItsWay<'_>>>,
+        part: Option<Result<PartOnItsWay>>,
         stop: &Stop,
     ) -> Option<(Vec<u8>, Version)> {
         let received = part?.and_then(|part| part.finish(stop));

@@ -48,7 +48,7 @@ impl Remote {
     ///
     /// # Errors
     /// As [`folders_with`](Self::folders_with).
-    pub(crate) fn sizes(&self) -> Result<HashMap<String, u64>> {
+    pub fn sizes(&self) -> Result<HashMap<String, u64>> {
         match &self.root {
             Root::Store(connection) => Ok(self.list(connection)?.into_iter().collect()),
             Root::Folder(_) => {

@@ -16,9 +16,9 @@
 //! which win: `s3://bucket/c4?endpoint=http://127.0.0.1:9000&access_key_id=A&secret_access_key=S`.
 //! The names are those of `object_store` ([S3], [GCS], [Azure]), with or without `aws_`, `google_`
 //! or `azure_`; `hf://` has `token` and `endpoint`. Of the reference's own variables,
-//! `S3_CANNED_ACL` gives new objects of `s3://` that access control list. `&` and `%` in a value are written `%26` and
-//! `%25`. No message, no `Debug` and no log has an option's value; [`redacted`] gives an address
-//! without them for whatever is stored.
+//! `S3_CANNED_ACL` gives new objects of `s3://` that access control list. `&` and `%` in a value are
+//! written `%26` and `%25`. No message, no `Debug` and no log has an option's value; [`redacted`] gives
+//! an address without them for whatever is stored.
 //!
 //! [S3]: object_store::aws::AmazonS3ConfigKey
 //! [GCS]: object_store::gcp::GoogleConfigKey
@@ -27,10 +27,10 @@
 //! # Waits
 //!
 //! [`Remote`] hands out whole objects and parts of them, never more bytes than the caller allows,
-//! and takes, lists and deletes whole objects. Every wait ends: connecting, the first byte, each pause between two
-//! bytes and a body that only trickles have a time limit, and failed requests are repeated a
-//! bounded number of times with growing, random pauses. Refusals (not found, access denied) are
-//! not repeated.
+//! streams them ([`ObjectReader`]), and takes, lists and deletes whole objects. Every wait ends:
+//! connecting, the first byte, each pause between two bytes and a body that only trickles have a time
+//! limit, and failed requests are repeated a bounded number of times with growing, random pauses.
+//! Refusals (not found, access denied) are not repeated.
 //!
 //! The calls block. Network remotes share one small async runtime per process, which the first of
 //! them starts; the calls may come from any thread, inside another runtime too.
@@ -43,6 +43,7 @@ mod list;
 mod location;
 mod options;
 mod part;
+mod reader;
 mod runtime;
 mod stop;
 mod upload;
@@ -68,6 +69,7 @@ pub(crate) use location::{Location, check_split, redact};
 pub use location::{is_address, join, redacted, redacted_about, split};
 use options::AddressOptions;
 pub(crate) use part::PartOnItsWay;
+pub use reader::ObjectReader;
 use runtime::runtime;
 pub(crate) use stop::Stop;
 

@@ -27,13 +27,13 @@ impl Remote {
 
     /// Has bytes `range` of the object `name` come, of the given version if there is one. Several
     /// parts may be on their way at a time.
-    pub(crate) fn start_part<'a>(
-        &'a self,
-        name: &'a str,
+    pub(crate) fn start_part(
+        &self,
+        name: &str,
         range: Range<u64>,
         version: Option<Version>,
         limit: Duration,
-    ) -> Result<PartOnItsWay<'a>> {
+    ) -> Result<PartOnItsWay> {
         let running = match &self.root {
             Root::Folder(_) => None,
             Root::Store(connection) => {
@@ -44,21 +44,21 @@ impl Remote {
                 })?)
             }
         };
-        Ok(PartOnItsWay { remote: self, name, range, version, running })
+        Ok(PartOnItsWay { remote: self.clone(), name: name.to_owned(), range, version, running })
     }
 }
 
 /// A part of an object that is asked for.
-pub(crate) struct PartOnItsWay<'a> {
-    remote: &'a Remote,
-    name: &'a str,
+pub(crate) struct PartOnItsWay {
+    remote: Remote,
+    name: String,
     range: Range<u64>,
     version: Option<Version>,
     /// `None` where a folder has it.
     running: Option<Running>,
 }
 
-impl PartOnItsWay<'_> {
+impl PartOnItsWay {
     /// Waits for the part: its bytes and the version that they are of. `None` if the remote gives
     /// whole objects alone.
     pub(crate) fn finish(self, stop: &Stop) -> Result<Option<(Vec<u8>, Version)>> {
@@ -67,7 +67,7 @@ impl PartOnItsWay<'_> {
         let received = match (running, &remote.root) {
             (Some(running), _) => running.drain(&mut sink, stop)?,
             (None, Root::Folder(folder)) => {
-                let path = not_out_of(folder, path_in(folder, name))?;
+                let path = not_out_of(folder, path_in(folder, &name))?;
                 read_part(&path, &range, &mut sink)
                     .map_err(|e| Error::io(e, format!("cannot read {}", path.display())))?;
                 match (&version, &sink.version) {
@@ -82,7 +82,7 @@ impl PartOnItsWay<'_> {
             Err(Failure::NoRanges) => Ok(None),
             Err(failure) => {
                 let length = range.end - range.start;
-                Err(remote.not_received(&remote.object(name), length, &failure))
+                Err(remote.not_received(&remote.object(&name), length, &failure))
             }
         }
     }

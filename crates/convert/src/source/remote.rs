@@ -1,0 +1,96 @@
+//! Sources at remotes: an object, a folder of objects, or those whose names fit a pattern.
+
+use std::collections::HashMap;
+
+use mds::storage::{Remote, RemoteOptions};
+
+use super::files::{KINDS, meant};
+use super::{HUB_FOLDER, Packing, Place, SourceFile};
+use crate::error::{Error, ErrorKind, Result};
+
+/// A conversion reads for hours, and ends with the first part that does not come.
+const ATTEMPTS: u32 = 10;
+
+pub(super) fn open(address: &str) -> Result<Remote> {
+    let options = RemoteOptions { attempts: ATTEMPTS, ..RemoteOptions::default() };
+    Remote::open(address, options).map_err(Error::of_remote)
+}
+
+/// The files of JSON lines at `address`, which is that of `there`, in name order.
+pub(super) fn candidates(address: &str, there: &Remote) -> Result<Vec<SourceFile>> {
+    // The address of a bucket alone has no last name.
+    match mds::storage::split(address) {
+        Ok((folder, name)) if name.contains(['*', '[']) => fitting(&open(&folder)?, name),
+        Ok((folder, name)) if Packing::of(name).is_some() => one(&open(&folder)?, name),
+        _ => in_folder(there),
+    }
+}
+
+fn one(folder: &Remote, name: &str) -> Result<Vec<SourceFile>> {
+    match folder.size(name).map_err(Error::of_remote)? {
+        Some(bytes) => Ok(describe(folder, [(name.to_owned(), bytes)])),
+        None => Err(missing(folder, &format!("no {name}"))),
+    }
+}
+
+fn fitting(folder: &Remote, pattern: &str) -> Result<Vec<SourceFile>> {
+    let pattern = glob::Pattern::new(pattern).map_err(|e| {
+        Error::invalid(format!("--source {pattern}: not a pattern: {e}"), "correct or quote it")
+    })?;
+    let fits = |name: &String| !name.contains('/') && pattern.matches(name);
+    let found = describe(folder, sizes(folder)?.into_iter().filter(|(name, _)| fits(name)));
+    if found.is_empty() {
+        return Err(missing(
+            folder,
+            &format!("no file that matches {pattern} and ends in {KINDS}"),
+        ));
+    }
+    Ok(found)
+}
+
+fn in_folder(folder: &Remote) -> Result<Vec<SourceFile>> {
+    let (mut own, mut nested) = (Vec::new(), Vec::new());
+    for (path, bytes) in sizes(folder)? {
+        match path.split_once('/') {
+            None => own.push((path, bytes)),
+            Some((HUB_FOLDER, name)) if !name.contains('/') => nested.push((path, bytes)),
+            Some(_) => {}
+        }
+    }
+    let (own, nested) = (describe(folder, own), describe(folder, nested));
+    let meant = meant(own, nested, |file| file.last_name().to_owned());
+    if meant.is_empty() {
+        return Err(missing(folder, &format!("no file that ends in {KINDS}")));
+    }
+    Ok(meant)
+}
+
+fn sizes(folder: &Remote) -> Result<HashMap<String, u64>> {
+    if folder.can_list() {
+        return folder.sizes().map_err(Error::of_remote);
+    }
+    Err(Error::invalid(
+        format!("--source {} cannot be listed", folder.address()),
+        format!("give the address of one file, which ends in {KINDS}"),
+    ))
+}
+
+/// The objects that can be read, in name order.
+fn describe(folder: &Remote, found: impl IntoIterator<Item = (String, u64)>) -> Vec<SourceFile> {
+    let described = found.into_iter().filter_map(|(path, bytes)| {
+        Some(SourceFile {
+            packing: Packing::of(&path)?,
+            name: format!("{}/{path}", folder.address().trim_end_matches('/')),
+            bytes,
+            place: Place::Remote(folder.clone(), path),
+        })
+    });
+    let mut files: Vec<_> = described.collect();
+    files.sort_by(|a, b| a.name.cmp(&b.name));
+    files
+}
+
+fn missing(folder: &Remote, what: &str) -> Error {
+    let what = format!("{} has {what}", folder.address());
+    Error::new(ErrorKind::NotFound, what, "check the address")
+}
