@@ -210,6 +210,8 @@ fn data_that_is_given_up_ends_at_once_though_its_download_hangs() {
         data.start().unwrap();
         bucket.wait_for_silence();
         let given_up = Instant::now();
+        assert!(data.next_batch_unless(|| true).unwrap().is_none());
+        assert_eq!(data.state(), DataState::default());
         drop(data);
         assert!(given_up.elapsed() < Duration::from_secs(10), "{:?}", given_up.elapsed());
     }

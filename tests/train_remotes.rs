@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 #[path = "support/bucket.rs"]
@@ -650,8 +650,7 @@ fn ctrl_c_saves_to_the_bucket_and_uploads_the_metrics() {
         let outgoing = scene.folder.path().join("here-caches/outgoing");
         outgoing.exists() && scene.outgoing("here").join("metrics.jsonl").exists()
     });
-    let kill = format!("kill -INT {}", child.id());
-    assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+    press_ctrl_c(&child);
     let output = child.wait_with_output().unwrap();
     let text = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(130), "{text}");
@@ -672,6 +671,37 @@ fn ctrl_c_saves_to_the_bucket_and_uploads_the_metrics() {
         .filter(|line| line.contains("loss/train/total"))
         .count();
     assert_eq!(steps, lines + 1);
+}
+
+#[test]
+fn ctrl_c_does_not_wait_for_data_that_does_not_come() {
+    let scene = Scene::new();
+    let local = scene.local();
+    scene.upload_data();
+    // Each machine has a cache of its own.
+    let (data, own) = (&format!("data_remote={}", scene.bucket.address("c4")), "data_local=null");
+    let rule = Rule { method: "GET", key: "c4/train/shard.", after: 0, fault: Fault::Silence };
+    scene.bucket.fail(Some(rule));
+    let mut run = scene.run("here", &[data, own, "train_loader.dataset.download_timeout=30"]);
+    let child = run.stderr(Stdio::piped()).spawn().unwrap();
+    scene.bucket.wait_for_silence();
+    wait_until("the run's mark", || scene.bucket.keys().contains(&"run/.run".to_owned()));
+    // The run says nothing of its wait, which comes right after that.
+    std::thread::sleep(Duration::from_secs(1));
+    let pressed = Instant::now();
+    press_ctrl_c(&child);
+    let output = child.wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(130), "{text}");
+    assert!(pressed.elapsed() < Duration::from_secs(10), "{:?}: {text}", pressed.elapsed());
+    let stopped = "stopped at batch 0; autoresume=true continues";
+    assert_eq!(text.lines().last(), Some(stopped), "{text}");
+    assert_eq!(scene.bucket.objects()["run/latest"], b"ep0-ba0\n");
+
+    scene.bucket.fail(None);
+    let text = said(&mut scene.run("there", &[data, own]));
+    assert!(text.contains("\ncontinuing from s3://bucket/run/ep0-ba0 (batch 0)\n"), "{text}");
+    scene.assert_same(&local, "ep0-ba4");
 }
 
 /// Recipe, tokenizer, data, checkpoints and metrics in a bucket, whose keys nobody sees again at any level of logging.
@@ -852,6 +882,11 @@ fn runs_are_kept_on_real_servers() {
 
 fn contains(bytes: &[u8], text: &str) -> bool {
     bytes.windows(text.len()).any(|window| window == text.as_bytes())
+}
+
+fn press_ctrl_c(child: &Child) {
+    let kill = format!("kill -INT {}", child.id());
+    assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
 }
 
 #[track_caller]

@@ -109,7 +109,8 @@ pub fn train(config: &Config, interrupt: &Interrupt) -> Result<Outcome> {
 
     while !config.max_duration.reached(&state.timestamp) && !interrupt.is_asked() {
         let began = Instant::now();
-        let batch = train_data.next_batch()?;
+        // What it waits for may be a server that is silent.
+        let Some(batch) = train_data.next_batch_unless(|| interrupt.is_asked())? else { break };
 
         // Forward and backward, microbatch by microbatch.
         let (loss, gradients) = accumulate(&model, &batch, config, &plan, state.timestamp.batch);

@@ -1,9 +1,9 @@
 //! Training rows without end, prepared on a thread of their own.
 
 use std::fmt;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use convert::tokenizer::Tokenizer;
 use serde::{Deserialize, Serialize};
@@ -18,6 +18,8 @@ use crate::logging::Metric;
 
 /// Batches that wait, ready, for the training loop.
 const READY_BATCHES: usize = 2;
+/// How often a wait for a batch asks whether it is to be given up.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// Where the training data stands, after the batches handed out so far.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -97,18 +99,30 @@ impl TrainData {
     /// When the dataset cannot be read, or a sample does not fit the model. The position stays
     /// before the failed batch.
     pub fn next_batch(&mut self) -> Result<TokenBatch> {
+        let batch = self.next_batch_unless(|| false)?;
+        Ok(batch.expect("a wait that is never over ends with a batch or an error"))
+    }
+
+    /// The next device batch, as [`next_batch`](Self::next_batch), or `None` where it is not ready yet and
+    /// `is_over` says that nobody waits for it any more: it is asked some times a second. The batch is not
+    /// lost, and the next call hands it out.
+    ///
+    /// # Errors
+    /// As [`next_batch`](Self::next_batch).
+    pub fn next_batch_unless(&mut self, is_over: impl Fn() -> bool) -> Result<Option<TokenBatch>> {
         let asked = Instant::now();
         self.start()?;
-        let received = self.feed.as_ref().and_then(|feed| feed.batches.as_ref()?.recv().ok());
-        let outcome = received.unwrap_or_else(|| {
-            Err(Error::Data("the thread that reads training data has ended; run again".into()))
-        });
+        let outcome = match &self.feed {
+            Some(feed) => feed.next(is_over),
+            None => Err(Feed::ended()),
+        };
         match outcome {
-            Ok((mut batch, state)) => {
+            Ok(Some((mut batch, state))) => {
                 self.state = state;
                 batch.wait = asked.elapsed();
-                Ok(batch)
+                Ok(Some(batch))
             }
+            Ok(None) => Ok(None),
             Err(error) => {
                 self.feed = None;
                 Err(error)
@@ -196,6 +210,23 @@ impl Feed {
             .spawn(move || maker.run(&sender))
             .map_err(|e| Error::Data(format!("cannot start the thread that reads data: {e}")))?;
         Ok(Self { batches: Some(receiver), thread: Some(thread), stop })
+    }
+
+    /// What the thread makes next; `None` once that is not there yet and `is_over`.
+    fn next(&self, is_over: impl Fn() -> bool) -> Result<Option<(TokenBatch, DataState)>> {
+        let batches = self.batches.as_ref().ok_or_else(Self::ended)?;
+        loop {
+            match batches.recv_timeout(PAUSE) {
+                Ok(made) => return made.map(Some),
+                Err(RecvTimeoutError::Timeout) if is_over() => return Ok(None),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return Err(Self::ended()),
+            }
+        }
+    }
+
+    fn ended() -> Error {
+        Error::Data("the thread that reads training data has ended; run again".into())
     }
 }
 
