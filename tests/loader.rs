@@ -107,6 +107,32 @@ fn every_way_and_any_number_of_threads_serve_the_order_of_the_plan() {
 }
 
 #[test]
+fn a_stopped_loader_delivers_no_more_whatever_thread_makes_its_batches() {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), 103, &PLAIN);
+    let dataset = open(dir.path(), alone(4));
+    for num_workers in [0, 2] {
+        for delivered in [0, 1] {
+            // A function that reads no sample, so that nothing but the loader sees the stop.
+            let ids = |picks: &mut mds::loader::Picks<'_>| Ok(picks.ids().to_vec());
+            let mut loader = BatchLoader::collated(Arc::clone(&dataset), workers(num_workers), ids);
+            for _ in 0..delivered {
+                assert!(loader.next_batch().unwrap().is_some());
+            }
+            let before = loader.checkpoint();
+            std::thread::spawn(loader.stopper()).join().unwrap();
+            let error = loader.next_batch().unwrap_err();
+            assert_eq!(
+                error.to_string(),
+                "the work was given up because its loader is going away; start a new loader",
+                "{num_workers} workers"
+            );
+            assert_eq!(loader.checkpoint(), before, "{num_workers} workers");
+        }
+    }
+}
+
+#[test]
 fn buffers_of_dropped_batches_are_used_again() {
     let dir = tempfile::tempdir().unwrap();
     // All batches are full: a buffer that was made for a short one would have to grow.

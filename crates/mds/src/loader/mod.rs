@@ -296,6 +296,7 @@ impl<B: Send + 'static> BatchLoader<B> {
     }
 
     fn advance(&mut self) -> Result<Option<B>> {
+        self.shared.stop.check()?;
         self.start()?;
         let next = match self.options.num_workers {
             0 => {

@@ -174,7 +174,8 @@ impl<B> Shared<B> {
     /// The next batch in order, made in this thread; `None` at the end of the epoch.
     pub(super) fn make_here(&self, held: &mut Held) -> Option<Result<B>> {
         let (_, ids) = self.lock().claim(1)?;
-        let made = self.make(&ids, held);
+        // The order of the epoch may just have taken its time, and samples at hand are read without a wait.
+        let made = self.stop.check().and_then(|()| self.make(&ids, held));
         Some(self.deliver(self.lock(), made))
     }
 

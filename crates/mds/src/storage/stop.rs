@@ -36,7 +36,7 @@ impl Stop {
         let _ = self.0.subscribe().wait_for(|raised| *raised).await;
     }
 
-    /// What an interrupted wait returns. Nobody sees it unless the loader was dropped meanwhile.
+    /// What an interrupted wait returns. Only who asks a stopped loader for more sees it.
     pub(crate) fn error() -> Error {
         Error::new(
             ErrorKind::Timeout,
