@@ -117,10 +117,21 @@ fn a_storm_is_survived_part_by_part() {
          in use; try again when it is complete"
     );
 
+    // So parts that do not say of which version they are are not even asked for.
+    server.always("long.jsonl", Fault::Unversioned);
+    server.reset_requests();
+    assert!(convert(&shop, &server.url("web/in/long.jsonl"), "unversioned") == here);
+    assert_eq!(server.requests_for("long.jsonl"), 3, "the size, a part, all of it");
+
     // Who has no parts gives all of it.
     let whole = Bucket::start();
     whole.put("in/long.jsonl", text.as_bytes());
     assert!(convert(&shop, &whole.address("in"), "whole") == here);
+
+    // Names are encoded in addresses.
+    whole.put("in/ä b.jsonl", text.as_bytes());
+    let source = whole.web_address("in/%C3%A4%20b.jsonl");
+    assert!(convert(&shop, &source, "strange") == here);
 }
 
 #[test]

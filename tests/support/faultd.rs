@@ -53,6 +53,8 @@ pub(crate) enum Fault {
     LongLength,
     /// Half of the body; then the object has another `ETag`.
     ChangedTag,
+    /// Neither an `ETag` nor a time of the last change.
+    Unversioned,
     /// Status 200 and an error page.
     ErrorPage,
     /// Sends the client elsewhere, where the object is.
@@ -527,9 +529,13 @@ async fn object(
         }
         _ => (body.len(), body),
     };
+    let versions = match fault {
+        Some(Fault::Unversioned) => String::new(),
+        _ => format!("etag: {tag}\r\nlast-modified: Thu, 01 Jan 2026 00:00:00 GMT\r\n"),
+    };
     let head = format!(
-        "HTTP/1.1 {code} OK\r\ncontent-length: {declared}\r\netag: {tag}\r\n{extra}\
-         accept-ranges: bytes\r\nlast-modified: Thu, 01 Jan 2026 00:00:00 GMT\r\n\r\n"
+        "HTTP/1.1 {code} OK\r\ncontent-length: {declared}\r\n{versions}{extra}\
+         accept-ranges: bytes\r\n\r\n"
     );
     stream.write_all(head.as_bytes()).await?;
     if request.method == "HEAD" {

@@ -95,10 +95,11 @@ impl Tokenizer {
     fn from_remote(address: &str) -> Result<Self> {
         let (folder, name) = match mds::storage::split(address) {
             Ok((folder, name)) if name.ends_with(".json") => (folder, name),
-            _ => (address.to_owned(), FILE),
+            _ => (address.to_owned(), FILE.to_owned()),
         };
         let remote = Remote::open(&folder, RemoteOptions::default())?;
-        let text = |name| Ok(String::from_utf8_lossy(&remote.get(name, LARGEST)?).into_owned());
+        let text =
+            |name: &str| Ok(String::from_utf8_lossy(&remote.get(name, LARGEST)?).into_owned());
         let config = match text(CONFIG_FILE) {
             Err(error) if mds::Error::kind(&error) != mds::ErrorKind::NotFound => {
                 return Err(error.into());
@@ -106,7 +107,7 @@ impl Tokenizer {
             config => config.ok(),
         };
         let shown = mds::redacted(address);
-        Self::from_json(&text(name)?, config.as_deref(), &shown, &shown)
+        Self::from_json(&text(&name)?, config.as_deref(), &shown, &shown)
     }
 
     fn from_json(json: &str, config: Option<&str>, name: &str, origin: &str) -> Result<Self> {

@@ -53,6 +53,7 @@ pub mod loader;
 mod merge;
 pub mod order;
 mod regular;
+mod scratch;
 pub mod shard;
 pub mod storage;
 pub mod writer;

@@ -20,8 +20,11 @@ pub(super) fn open(address: &str) -> Result<Remote> {
 pub(super) fn candidates(address: &str, there: &Remote) -> Result<Vec<SourceFile>> {
     // The address of a bucket alone has no last name.
     match mds::storage::split(address) {
-        Ok((folder, name)) if name.contains(['*', '[']) => fitting(&open(&folder)?, name),
-        Ok((folder, name)) if Packing::of(name).is_some() => one(&open(&folder)?, name),
+        // Only what can be listed can be looked through.
+        Ok((folder, name)) if there.can_list() && name.contains(['*', '[']) => {
+            fitting(&open(&folder)?, &name)
+        }
+        Ok((folder, name)) if Packing::of(&name).is_some() => one(&open(&folder)?, &name),
         _ => in_folder(there),
     }
 }

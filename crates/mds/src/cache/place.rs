@@ -5,13 +5,12 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use tempfile::TempDir;
-
 use super::index::{self, InUse};
 use super::publish::{PartFile, sweep};
 use super::{CacheOptions, relock, user};
 use crate::error::{Error, Result};
 use crate::format::{Damage, FileInfo, Index, ShardInfo};
+use crate::scratch::ScratchFolder;
 use crate::shard::{FileBytes, ShardOptions, check_bytes, inside, map, missing};
 use crate::storage::{Location, Remote, Stop, check_split, is_address, redacted};
 
@@ -25,7 +24,7 @@ pub(crate) struct Place {
     /// `None` if the dataset is read in place.
     remote: Option<Remote>,
     /// Made when first needed: for shards that exist only compressed where nothing may be written.
-    private: Mutex<Option<TempDir>>,
+    private: Mutex<Option<ScratchFolder>>,
     /// The folders that files of shards lie in, below `dir`.
     folders: Vec<PathBuf>,
     /// Tells other processes that this one uses the cache.
@@ -130,7 +129,7 @@ impl Place {
         let mut private = relock(&self.private);
         let folder = match &mut *private {
             Some(folder) => folder,
-            empty => empty.insert(private_dir()?),
+            empty => empty.insert(private_folder()?),
         };
         in_folder(folder.path(), true)
     }
@@ -246,10 +245,8 @@ fn object(remote: &Remote, file: &FileInfo) -> String {
     format!("{}/{}", remote.address().trim_end_matches('/'), file.basename)
 }
 
-fn private_dir() -> Result<TempDir> {
-    tempfile::Builder::new()
-        .prefix("mds-")
-        .tempdir()
+fn private_folder() -> Result<ScratchFolder> {
+    ScratchFolder::create("mds-unpacked-")
         .map_err(|e| Error::io(e, "cannot create a temporary folder for shards"))
 }
 

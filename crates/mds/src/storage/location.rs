@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use object_store::ObjectStoreScheme;
+use percent_encoding::percent_decode_str;
 use url::Url;
 
 use super::options::AddressOptions;
@@ -244,7 +245,7 @@ pub fn join(address: &str, folder: &str) -> String {
     format!("{}/{folder}{options}", base.trim_end_matches('/'))
 }
 
-/// The folder of an object and the name of the object in it: the reverse of [`join`].
+/// The folder of an object and the name of the object in it, decoded: the reverse of [`join`].
 ///
 /// # Errors
 /// [`InvalidArgument`](crate::ErrorKind::InvalidArgument) if the address ends with its host or has too
@@ -252,10 +253,10 @@ pub fn join(address: &str, folder: &str) -> String {
 ///
 /// ```
 /// let (folder, name) = mds::storage::split("s3://bucket/runs/small.yaml?region=x")?;
-/// assert_eq!((folder.as_str(), name), ("s3://bucket/runs?region=x", "small.yaml"));
+/// assert_eq!((folder.as_str(), name.as_str()), ("s3://bucket/runs?region=x", "small.yaml"));
 /// # Ok::<(), mds::Error>(())
 /// ```
-pub fn split(address: &str) -> Result<(String, &str)> {
+pub fn split(address: &str) -> Result<(String, String)> {
     // Here, because the folder alone would not tell which address was given.
     refuse_what_others_read(address)?;
     refuse_too_few_slashes(address)?;
@@ -264,6 +265,10 @@ pub fn split(address: &str) -> Result<(String, &str)> {
     let (base, options) = address.split_at(end.unwrap_or(address.len()));
     match base.get(start..).and_then(|path| path.rsplit_once('/')) {
         Some((folder, name)) if !name.is_empty() => {
+            let name = match start {
+                0 => name.to_owned(),
+                _ => percent_decode_str(name).decode_utf8_lossy().into_owned(),
+            };
             Ok((format!("{}{folder}{options}", &base[..start]), name))
         }
         _ => Err(Error::invalid(
@@ -403,6 +408,8 @@ mod tests {
             "s3://b?endpoint=http://h/x a.yaml"
         );
         assert_eq!(of("file:///a.yaml").unwrap(), "file:// a.yaml");
+        assert_eq!(of("http://h/a%20b/c%20d.yaml").unwrap(), "http://h/a%20b c d.yaml");
+        assert_eq!(of("/a/c%20d.yaml").unwrap(), "/a c%20d.yaml");
         for address in ["s3://b", "s3://b/", "s3://b?x=/y"] {
             let text = of(address).unwrap_err().to_string();
             let shown = redacted(address);

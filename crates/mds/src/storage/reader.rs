@@ -30,7 +30,7 @@ pub struct ObjectReader {
 impl Remote {
     /// Reads the object `name` as a stream; `size` is what a listing or [`size`](Self::size) says of
     /// it, in bytes. It holds at most 16 MiB in memory, or all of the object if the remote gives whole
-    /// objects alone.
+    /// objects alone or does not tell versions apart.
     pub fn reader(&self, name: &str, size: u64) -> ObjectReader {
         ObjectReader {
             remote: self.clone(),
@@ -66,17 +66,25 @@ impl ObjectReader {
         self.ask()?;
         let Some(part) = self.on_its_way.take() else { return Ok(()) };
         self.ready = match part.finish(&Stop::new())? {
-            Some((bytes, version)) => {
+            // Where versions cannot be told apart, two parts may be of different ones.
+            Some((bytes, version)) if version.is_known() || bytes.len() as u64 == self.size => {
                 self.check(version.size)?;
                 self.version = Some(version);
                 self.ask()?;
                 bytes
             }
-            None => {
-                let mut whole = self.remote.get(&self.name, self.size)?;
+            _ if self.received == 0 => {
+                let whole = self.remote.get(&self.name, self.size)?;
                 self.check(whole.len() as u64)?;
                 self.asked = self.size;
-                whole.split_off(self.received as usize)
+                whole
+            }
+            _ => {
+                return Err(Error::new(
+                    ErrorKind::Download,
+                    format!("{} comes in parts no more", self.remote.object(&self.name)),
+                    "try again",
+                ));
             }
         };
         self.received += self.ready.len() as u64;

@@ -5,10 +5,9 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use tempfile::TempDir;
-
 use crate::durable;
 use crate::format::{Index, ShardInfo};
+use crate::scratch::ScratchFolder;
 use crate::storage::{Remote, RemoteOptions, is_address, redacted};
 use crate::{Error, ErrorKind, Result};
 
@@ -84,7 +83,7 @@ pub(super) struct Place {
     /// The outermost directory that was created, if any.
     created: Option<PathBuf>,
     /// The temporary folder, removed when this is dropped.
-    staging: Option<TempDir>,
+    staging: Option<ScratchFolder>,
     pub(super) remote: Option<Remote>,
 }
 
@@ -103,10 +102,9 @@ impl Place {
                 Ok(Self { folder, created, staging: None, remote })
             }
             None => {
-                let staging =
-                    tempfile::Builder::new().prefix("mds-writer-").tempdir().map_err(|e| {
-                        Error::io(e, "cannot create a temporary folder for the shards to upload")
-                    })?;
+                let staging = ScratchFolder::create("mds-uploading-").map_err(|e| {
+                    Error::io(e, "cannot create a temporary folder for the shards to upload")
+                })?;
                 let folder = staging.path().to_path_buf();
                 Ok(Self { folder, created: None, staging: Some(staging), remote })
             }

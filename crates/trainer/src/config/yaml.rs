@@ -40,7 +40,7 @@ pub(super) fn read(path: &Path) -> Result<Value> {
     let text = if mds::storage::is_address(&given) {
         let (folder, name) = mds::storage::split(&given)?;
         let remote = Remote::open(&folder, RemoteOptions::default())?;
-        let bytes = remote.get(name, LARGEST).map_err(|error| match error.kind() {
+        let bytes = remote.get(&name, LARGEST).map_err(|error| match error.kind() {
             mds::ErrorKind::NotFound => missing(),
             _ => error.into(),
         })?;

@@ -64,7 +64,12 @@ pub(super) struct Connection {
 impl Connection {
     /// The path of an object of the dataset.
     pub(super) fn path(&self, name: &str) -> ObjectPath {
-        self.prefix.parts().chain(ObjectPath::from(name).parts()).collect()
+        let name = match (self.service, ObjectPath::parse(name)) {
+            // The client of web servers encodes names by itself; `from` would encode them twice.
+            (Service::Web, Ok(name)) => name,
+            _ => ObjectPath::from(name),
+        };
+        self.prefix.parts().chain(name.parts()).collect()
     }
 }
 
