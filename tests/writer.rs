@@ -17,7 +17,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use axum::http::StatusCode;
-use bucket::{Bucket, Fault, Rule};
+use bucket::Bucket;
 use mds::format::{Encoding, HashAlgorithm, Schema, ShardTable, Value};
 use mds::storage::RemoteOptions;
 use mds::{ErrorKind, Output, Writer, WriterOptions};
