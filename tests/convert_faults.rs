@@ -12,6 +12,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use convert::conversion::{Content, Conversion, OnBadLine};
@@ -125,4 +126,61 @@ fn faults_without_an_end_are_errors_in_time_and_leave_no_index() {
             });
         }
     });
+}
+
+/// Ctrl-C ends a conversion whose upload gets no answer: of a shard while the source is read, and of the
+/// index.
+#[test]
+fn a_conversion_that_waits_for_an_upload_can_be_cancelled() {
+    let dir = tempfile::tempdir().unwrap();
+    let here = conversion(dir.path().join("here"), Duration::from_secs(5), 1);
+    let shards = here.run(&Arc::default(), &Arc::default()).unwrap().shards;
+    for object in ["out/val/shard.00000", "out/val/index.json"] {
+        let server = Faultd::start(dir.path());
+        for (at, address) in addresses(&server) {
+            server.always_uploads(object, Fault::Silence);
+            let cancel = Arc::new(AtomicBool::new(false));
+            let run = {
+                let cancel = Arc::clone(&cancel);
+                let conversion = conversion(address, Duration::from_secs(300), 1);
+                std::thread::spawn(move || conversion.run(&Arc::default(), &cancel))
+            };
+            let is_waiting = || match object {
+                // It is looked for at the start twice, before each shard, and on the web before its end.
+                "out/val/index.json" => {
+                    let looks = 2 + shards + usize::from(at == "web");
+                    server.requests_for(&format!("{at}/{object}")) > looks
+                }
+                shard => server.requests_for(&format!("{at}/{shard}")) > 0,
+            };
+            let begun = Instant::now();
+            while !is_waiting() {
+                assert!(begun.elapsed() < Duration::from_secs(60), "{at} {object}: no request");
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            cancel.store(true, Ordering::SeqCst);
+            let begun = Instant::now();
+            let error = run.join().unwrap().unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Interrupted, "{at} {object}: {error}");
+            assert_eq!(error.to_string(), "stopped before the end; run the command again");
+            assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+            let stored = dir.path().join(at).join("out/val");
+            assert!(!stored.join("index.json").exists());
+            let _ = fs::remove_dir_all(stored);
+        }
+    }
+}
+
+/// S3 denies the look at an object that is not there to who may not list.
+#[test]
+fn a_denied_look_for_an_index_is_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Faultd::start(dir.path());
+    for (at, address) in addresses(&server) {
+        // That of the command and that of the writer.
+        server.next("out/val/index.json", &[Fault::Status(403), Fault::Status(403)]);
+        let conversion = conversion(address, Duration::from_secs(5), 1);
+        conversion.run(&Arc::default(), &Arc::default()).unwrap();
+        assert!(dir.path().join(at).join("out/val/index.json").is_file());
+    }
 }

@@ -124,7 +124,7 @@ fn a_stopped_loader_delivers_no_more_whatever_thread_makes_its_batches() {
             let error = loader.next_batch().unwrap_err();
             assert_eq!(
                 error.to_string(),
-                "the work was given up because its loader is going away; start a new loader",
+                "the work was given up because its loader or writer was stopped; start a new one",
                 "{num_workers} workers"
             );
             assert_eq!(loader.checkpoint(), before, "{num_workers} workers");

@@ -17,7 +17,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use axum::http::StatusCode;
-use bucket::{Bucket, Fault, Rule};
+use bucket::Bucket;
 use mds::format::{Encoding, HashAlgorithm, Schema, ShardTable, Value};
 use mds::storage::RemoteOptions;
 use mds::{ErrorKind, Output, Writer, WriterOptions};
@@ -630,7 +630,7 @@ fn without_an_index_the_shards_of_two_places_stay() {
 #[test]
 fn who_may_not_list_may_write() {
     let bucket = Bucket::start();
-    bucket.fail(Some(Rule { method: "GET", key: "", after: 0, fault: Fault::Status(403) }));
+    bucket.forbid_listing();
     let mut writer =
         Writer::create(bucket.address("new"), schema(), options(2, Some("zstd"))).unwrap();
     write_rest(&mut writer).unwrap();
@@ -639,6 +639,30 @@ fn who_may_not_list_may_write() {
     let stored = stored.map(|(key, bytes)| (key.strip_prefix("new/").unwrap().to_owned(), bytes));
     assert!(stored.collect::<BTreeMap<_, _>>() == expected(Some("zstd")));
     assert_eq!(bucket.requests("GET "), 1, "it was not asked");
+
+    let dir = tempfile::tempdir().unwrap();
+    let (local, address) = (dir.path().join("a"), bucket.address("resumed"));
+    let mut writer = Writer::create(both(&local, &address), schema(), options(2, None)).unwrap();
+    (0..SAMPLES - 20).for_each(|id| writer.write(&row(id)).unwrap());
+    writer.abandon().unwrap();
+    let mut writer = Writer::resume(both(&local, &address), schema(), options(2, None)).unwrap();
+    write_rest(&mut writer).unwrap();
+    writer.finish().unwrap();
+    assert!(files(&local) == expected(None));
+    assert!(bucket.objects().contains_key("resumed/index.json"));
+}
+
+/// Nothing but the files of the dataset is looked at.
+#[test]
+fn a_folder_as_a_remote_may_hold_deep_folders() {
+    let dir = tempfile::tempdir().unwrap();
+    let remote = dir.path().join("remote");
+    std::fs::create_dir_all(remote.join("d/".repeat(20))).unwrap();
+    let to = both(&dir.path().join("a"), remote.to_str().unwrap());
+    let mut writer = Writer::create(to, schema(), options(1, None)).unwrap();
+    write_rest(&mut writer).unwrap();
+    writer.finish().unwrap();
+    assert!(remote.join("index.json").is_file());
 }
 
 /// The remote has the whole dataset already, when the folder lacks its index: it is completed, and not

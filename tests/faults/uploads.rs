@@ -265,6 +265,70 @@ fn large_shards_survive_a_storm() {
     assert!(!again.join("index.json").exists());
 }
 
+/// What a bucket got of an upload that does not end well is taken back.
+#[test]
+fn parts_do_not_stay_in_a_bucket() {
+    const GOOD: Fault = Fault::Slow(1 << 30);
+    let place = Place::new();
+    let [_, address] = place.addresses();
+    let are_taken_back = |object: &str| {
+        let is_abort = |taken: &crate::faultd::Taken| {
+            taken.method == "DELETE"
+                && taken.path.ends_with(object)
+                && taken.query.contains("uploadId=")
+        };
+        place.server.taken().iter().filter(|taken| is_abort(taken)).count() == 1
+    };
+
+    // The request that begins the upload, three parts, and the one that makes an object of them.
+    let bad = Fault::Status(400);
+    let file = place.dir.path().join("file");
+    std::fs::write(&file, vec![7; 17 << 20]).unwrap();
+    for (name, faults) in
+        [("part", vec![GOOD, GOOD, bad, GOOD]), ("end", vec![GOOD, GOOD, GOOD, GOOD, bad])]
+    {
+        place.server.next("out/", &faults);
+        let options = RemoteOptions { timeout: LIMIT, attempts: 1 };
+        let remote = mds::storage::Remote::open(&address, options).unwrap();
+        let file = file.clone();
+        let error = within(LIMIT, move || remote.put_file(name, &file)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Upload, "{error}");
+        assert!(are_taken_back(name), "{name}: {:?}", place.server.taken());
+    }
+
+    // A writer that is dropped, or stopped, while parts are on their way.
+    for is_dropped in [true, false] {
+        let name = if is_dropped { "dropped" } else { "stopped" };
+        let object = format!("{name}/shard.00000.mds");
+        let stalled = [GOOD, Fault::Silence, Fault::Silence, Fault::Silence];
+        place.server.next("shard.00000.mds", &stalled);
+        let schema = Schema::new([("x", Encoding::Bytes)]).unwrap();
+        let options = WriterOptions { size_limit: Some(20 << 20), ..options(LIMIT, 1) };
+        let to = address.replace("/out", &format!("/{name}"));
+        let mut writer = Writer::create(to, schema, options).unwrap();
+        let sample = vec![7; 9 << 20];
+        (0..3).for_each(|_| writer.write(&[sample.as_slice().into()]).unwrap());
+        let begun = Instant::now();
+        while place.server.requests_for(&object) < 4 {
+            assert!(begun.elapsed() < LIMIT, "no parts");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let stop = writer.stopper();
+        let begun = Instant::now();
+        within(LIMIT, move || {
+            if !is_dropped {
+                stop();
+                let error = writer.finish().unwrap_err().to_string();
+                let end = ": the work was given up because its loader or writer was stopped; \
+                           start a new one";
+                assert!(error.ends_with(end), "{error}");
+            }
+        });
+        assert!(begun.elapsed() < Duration::from_secs(5), "{name}: {:?}", begun.elapsed());
+        assert!(are_taken_back(&object), "{name}: {:?}", place.server.taken());
+    }
+}
+
 /// Two writers at one address, one burst of the one after one of the other. Returns what each got.
 fn write_in_turns(
     address: &str,
@@ -427,7 +491,7 @@ fn a_large_shard_has_the_time_to_arrive() {
         place.server.always_uploads("out/a", fault);
         let (error, took) = put(address, 150_000, &options);
         assert_eq!(error.unwrap_err().kind(), ErrorKind::Upload);
-        assert!((1800..4000).contains(&took.as_millis()), "{fault:?}: {took:?}");
+        assert!((1800..10_000).contains(&took.as_millis()), "{fault:?}: {took:?}");
     }
 }
 

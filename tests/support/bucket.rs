@@ -41,6 +41,8 @@ struct State {
     /// `PUT run/ep0-ba2/state.json`, in the order in which they came.
     requests: Vec<String>,
     rule: Option<Rule>,
+    /// Whether it neither lists its objects nor says which are not there.
+    is_private: bool,
     silenced: usize,
 }
 
@@ -114,6 +116,11 @@ impl Bucket {
     /// From now on requests fail as `rule` says, or not.
     pub(crate) fn fail(&self, rule: Option<Rule>) {
         self.shared.state.lock().unwrap().rule = rule;
+    }
+
+    /// From now on answers as S3 does to who may not list.
+    pub(crate) fn forbid_listing(&self) {
+        self.shared.state.lock().unwrap().is_private = true;
     }
 
     /// Waits until a request got no answer.
@@ -197,6 +204,7 @@ fn answer(stream: &mut TcpStream, request: &Request, shared: &Shared) -> io::Res
         None => {}
     }
     match (request.method.as_str(), request.key.as_str()) {
+        ("GET", "") if state.is_private => refuse(stream, request, 403, "AccessDenied"),
         ("GET", "") => {
             let list = listing(&state.objects, &request.query);
             respond(stream, 200, "", list.as_bytes(), true)
@@ -217,6 +225,7 @@ fn answer(stream: &mut TcpStream, request: &Request, shared: &Shared) -> io::Res
                 let extra = "etag: \"got\"\r\nlast-modified: Thu, 01 Jan 2026 00:00:00 GMT\r\n";
                 respond(stream, 200, extra, bytes, request.method != "HEAD")
             }
+            None if state.is_private => refuse(stream, request, 403, "AccessDenied"),
             None => refuse(stream, request, 404, "NoSuchKey"),
         },
         _ => refuse(stream, request, 405, "MethodNotAllowed"),

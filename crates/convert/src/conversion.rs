@@ -1,7 +1,9 @@
 //! One split: its source files to a folder of MDS shards.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::thread;
 
 use mds::format::{DType, Encoding, NdArray, Schema, Value};
 use mds::{Writer, WriterOptions};
@@ -9,7 +11,7 @@ use mds::{Writer, WriterOptions};
 use crate::concat::Concatenator;
 use crate::error::{Error, ErrorKind, Result};
 use crate::out_root::OutRoot;
-use crate::pipeline::{Parse, ParsedChunks};
+use crate::pipeline::{POLL, Parse, ParsedChunks};
 use crate::progress::Meter;
 use crate::record::{BadLine, Record, parse_text};
 use crate::source::lines::Chunk;
@@ -147,7 +149,30 @@ impl Conversion {
     pub fn run(self, meter: &Arc<Meter>, cancel: &Arc<AtomicBool>) -> Result<Summary> {
         self.out_root.refuse_existing(self.split)?;
         let place = self.out_root.begin(self.split)?;
-        let mut output = Output::create(place.output(), &self.content, self.writer.clone())?;
+        let output = Output::create(place.output(), &self.content, self.writer.clone())?;
+        let stop = output.writer.stopper();
+        let summary = thread::scope(|scope| {
+            let (running, ended) = mpsc::channel();
+            scope.spawn(move || stop_if_cancelled(cancel, &ended, stop));
+            let written = self.write(output, meter, cancel);
+            drop(running);
+            written
+        });
+        let summary = match summary {
+            Err(_) if cancel.load(Ordering::Relaxed) => return Err(Error::interrupted()),
+            summary => summary?,
+        };
+        place.publish()?;
+        Ok(summary)
+    }
+
+    /// Everything from the source to the index.
+    fn write(
+        self,
+        mut output: Output,
+        meter: &Arc<Meter>,
+        cancel: &Arc<AtomicBool>,
+    ) -> Result<Summary> {
         let mut summary = Summary {
             address: self.out_root.shown(self.split),
             documents: 0,
@@ -178,8 +203,16 @@ impl Conversion {
         let index = output.writer.finish()?;
         summary.shards = index.shards.len();
         summary.bytes = index.shards.iter().map(|shard| shard.raw_data.bytes).sum();
-        place.publish()?;
         Ok(summary)
+    }
+}
+
+/// Calls `stop` once `cancel` is set, unless the run ends before: then the sender of `ended` is gone.
+fn stop_if_cancelled(cancel: &AtomicBool, ended: &Receiver<()>, stop: impl Fn()) {
+    while ended.recv_timeout(POLL) == Err(RecvTimeoutError::Timeout) {
+        if cancel.load(Ordering::Relaxed) {
+            return stop();
+        }
     }
 }
 

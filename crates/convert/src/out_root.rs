@@ -81,7 +81,7 @@ impl OutRoot {
             Self::Remote(address) => {
                 let remote =
                     Remote::open(&join(address, split.as_str()), RemoteOptions::default())?;
-                remote.size(Index::FILE_NAME)?.is_some()
+                remote.known_size(Index::FILE_NAME)?.is_some()
             }
         };
         if exists { Err(taken(&self.shown(split))) } else { Ok(()) }

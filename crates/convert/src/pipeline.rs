@@ -26,8 +26,8 @@ use crate::source::lines::{Chunk, ChunkReader};
 /// Decompressed chunks that wait in each file's reader: 2 MiB a file.
 const CHUNKS_AHEAD: usize = 8;
 
-/// How long a waiting consumer takes to notice that it shall stop.
-const POLL: Duration = Duration::from_millis(50);
+/// How long who waits takes to notice that it shall stop.
+pub(crate) const POLL: Duration = Duration::from_millis(50);
 
 /// What a worker makes of one chunk; the arguments are the file's name and the chunk.
 pub(crate) type Parse<T> = dyn Fn(&str, &Chunk) -> Result<T> + Send + Sync;

@@ -25,8 +25,8 @@ use crate::storage::{PartOnItsWay, Stop, Version};
 const SAMPLES: u32 = 64;
 /// Smaller shards arrive about as soon as parts of them. In bytes.
 const LEAST_SHARD: u64 = 4 << 20;
-/// A batch that needs more than so many waits: the shards arrive before all of them.
-const MOST_OF_A_BATCH: usize = 64;
+/// Larger batches wait: the shards arrive before all of their samples.
+const LARGEST_BATCH: usize = 64;
 /// Parts that are on their way at a time: each has a connection.
 const AT_A_TIME: usize = 32;
 /// Longer samples wait: they would take the bandwidth of the shards. In bytes.
@@ -114,10 +114,12 @@ impl ShardCache {
     /// Those of the samples of a batch that need not wait for their shards; nothing if all must.
     pub(crate) fn early(&self, samples: &[SampleAt], stop: &Stop) -> Vec<Option<Sample>> {
         let _pass = Passing(&self.first_early);
+        if samples.len() > LARGEST_BATCH {
+            return Vec::new();
+        }
         let take = |sample: &SampleAt| self.take_early(sample).then_some(*sample);
         let wanted: Vec<_> = samples.iter().map(take).collect();
-        let count = wanted.iter().flatten().count();
-        if count == 0 || count > MOST_OF_A_BATCH {
+        if wanted.iter().flatten().next().is_none() {
             return Vec::new();
         }
         // One batch after the other, so that there are no more connections than for one.

@@ -23,7 +23,7 @@
 //! so that it is not in memory as a whole (but for Snappy, and for zstd from level 20 on). No more are
 //! unpacked at a time than there are processors, while the disk writes the others. Of a large shard
 //! that is neither compressed nor has a hash to be checked, the first samples are read by ranges
-//! before it arrives.
+//! before it arrives, for batches of up to 64 and where there is no limit to the cache.
 //!
 //! # Who waits for whom
 //! Within a process, the first thread that needs a shard brings it and the others wait for it.

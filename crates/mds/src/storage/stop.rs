@@ -36,12 +36,12 @@ impl Stop {
         let _ = self.0.subscribe().wait_for(|raised| *raised).await;
     }
 
-    /// What an interrupted wait returns. Only who asks a stopped loader for more sees it.
+    /// What an interrupted wait returns. Nobody sees it but who stopped a loader or a writer.
     pub(crate) fn error() -> Error {
         Error::new(
             ErrorKind::Timeout,
-            "the work was given up because its loader is going away",
-            "start a new loader",
+            "the work was given up because its loader or writer was stopped",
+            "start a new one",
         )
     }
 }

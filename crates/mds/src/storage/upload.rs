@@ -7,6 +7,7 @@
 use std::future::Future;
 use std::io;
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,8 +15,9 @@ use bytes::Bytes;
 use futures::future::{Either, select};
 use object_store::client::HttpError;
 use object_store::path::Path as ObjectPath;
-use object_store::{ObjectStore, ObjectStoreExt, PutMode, WriteMultipart};
+use object_store::{MultipartUpload, ObjectStore, ObjectStoreExt, PutMode};
 use tokio::io::AsyncReadExt;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::download::pause_after;
@@ -33,6 +35,8 @@ const WHOLE: u64 = 16 << 20;
 const PART: usize = 8 << 20;
 /// How many parts of one file are on their way at a time.
 const PARTS_AT_A_TIME: usize = 4;
+/// How long the request may take that takes back the parts of an upload.
+const ABORT: Duration = Duration::from_secs(5);
 
 impl Remote {
     /// Stores `bytes` as the object `name` (a relative path with `/`), replacing what is there.
@@ -42,7 +46,10 @@ impl Remote {
     /// [`Upload`](ErrorKind::Upload) after the last attempt, and as the file system fails if the
     /// remote is a folder of this machine. The object is then as it was.
     pub fn put(&self, name: &str, bytes: impl Into<Bytes>) -> Result<()> {
-        let bytes = bytes.into();
+        self.put_until(name, bytes.into(), &Stop::new())
+    }
+
+    fn put_until(&self, name: &str, bytes: Bytes, stop: &Stop) -> Result<()> {
         match &self.root {
             Root::Folder(folder) => {
                 in_folder(&path_in(folder, name), |path| durable::replace(path, &bytes))
@@ -52,7 +59,7 @@ impl Remote {
                 let (store, path) = (Arc::clone(&connection.store), connection.path(name));
                 let options = self.options.clone();
                 let work = async move { put_whole(&store, &path, bytes, &options).await };
-                self.wait(work, &Stop::new())?.map_err(|e| self.refused(name, &e))
+                self.wait(work, stop)?.map_err(|e| self.refused(name, &e))
             }
         }
     }
@@ -67,8 +74,13 @@ impl Remote {
     /// # Errors
     /// As [`put`](Self::put) and [`get`](Self::get).
     pub fn put_new(&self, name: &str, bytes: impl Into<Bytes>) -> Result<bool> {
-        let bytes = bytes.into();
-        if self.put_if_none(name, &bytes)? {
+        self.put_new_until(name, bytes.into(), &Stop::new())
+    }
+
+    /// [`put_new`](Self::put_new) that gives up when `stop` goes up.
+    pub(crate) fn put_new_until(&self, name: &str, bytes: Bytes, stop: &Stop) -> Result<bool> {
+        stop.check()?;
+        if self.put_if_none(name, &bytes, stop)? {
             return Ok(true);
         }
         // What was asked for twice, since the first answer was lost, is in its own way.
@@ -82,7 +94,7 @@ impl Remote {
     }
 
     /// Returns whether there was none.
-    fn put_if_none(&self, name: &str, bytes: &Bytes) -> Result<bool> {
+    fn put_if_none(&self, name: &str, bytes: &Bytes, stop: &Stop) -> Result<bool> {
         match &self.root {
             Root::Folder(folder) => {
                 let put = |path: &Path| durable::create(path, bytes);
@@ -96,12 +108,12 @@ impl Remote {
                 let (store, path) = (Arc::clone(&connection.store), connection.path(name));
                 let (options, new) = (self.options.clone(), bytes.clone());
                 let work = async move { create(&store, &path, new, &options).await };
-                match self.wait(work, &Stop::new())? {
+                match self.wait(work, stop)? {
                     Ok(()) => Ok(true),
                     Err(object_store::Error::AlreadyExists { .. }) => Ok(false),
-                    Err(error) if has_no_condition(&error) => match self.size(name)? {
+                    Err(error) if has_no_condition(&error) => match self.size_until(name, stop)? {
                         Some(_) => Ok(false),
-                        None => self.put(name, bytes.clone()).map(|()| true),
+                        None => self.put_until(name, bytes.clone(), stop).map(|()| true),
                     },
                     Err(error) => Err(self.refused(name, &error)),
                 }
@@ -111,6 +123,10 @@ impl Remote {
 
     /// Stores the contents of the file at `path` as the object `name`, replacing what is there.
     /// Holds at most 48 MiB of it in memory, or all of it if the remote is a plain HTTP server.
+    ///
+    /// A large file goes to a bucket in parts. Those of an upload that fails are taken back; a process
+    /// that is killed leaves them, unseen and paid for, until a rule of the bucket (S3:
+    /// `AbortIncompleteMultipartUpload`) removes them.
     ///
     /// # Errors
     /// As [`put`](Self::put), and as the file system fails if the file cannot be read.
@@ -127,8 +143,11 @@ impl Remote {
                 self.refuse_hub(connection)?;
                 let (store, to) = (Arc::clone(&connection.store), connection.path(name));
                 let (options, file) = (self.options.clone(), path.to_path_buf());
-                let work = async move { put_contents(&store, &to, &file, &options).await };
-                self.wait(work, stop)?.map_err(|failure| match failure {
+                let stop = stop.clone();
+                let work = async move { put_contents(&store, &to, &file, &options, &stop).await };
+                // The work itself heeds `stop`: it has something to take back.
+                self.wait(work, &Stop::new())?.map_err(|failure| match failure {
+                    Failure::Stopped => Stop::error(),
                     Failure::Remote(error) => self.refused(name, &error),
                     Failure::File(error) => {
                         Error::io(error, format!("cannot read {}", path.display()))
@@ -145,6 +164,27 @@ impl Remote {
     /// object that is not there, if the credentials do not allow to list the folder),
     /// [`Download`](ErrorKind::Download) after the last attempt.
     pub fn size(&self, name: &str) -> Result<Option<u64>> {
+        self.size_until(name, &Stop::new())
+    }
+
+    /// [`size`](Self::size) for who is about to write: `None` also if the remote denies the answer, as
+    /// S3 does for an object that is not there to who may not list.
+    ///
+    /// # Errors
+    /// [`Download`](ErrorKind::Download) after the last attempt.
+    pub fn known_size(&self, name: &str) -> Result<Option<u64>> {
+        self.known_size_until(name, &Stop::new())
+    }
+
+    /// [`known_size`](Self::known_size) that gives up when `stop` goes up.
+    pub(crate) fn known_size_until(&self, name: &str, stop: &Stop) -> Result<Option<u64>> {
+        match self.size_until(name, stop) {
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => Ok(None),
+            size => size,
+        }
+    }
+
+    fn size_until(&self, name: &str, stop: &Stop) -> Result<Option<u64>> {
         match &self.root {
             Root::Folder(folder) => {
                 let path = path_in(folder, name);
@@ -158,7 +198,7 @@ impl Remote {
                 let (store, path) = (Arc::clone(&connection.store), connection.path(name));
                 let limit = connect::request_limit(&self.options);
                 let work = async move { timely(limit, store.head(&path)).await };
-                match self.wait(work, &Stop::new())? {
+                match self.wait(work, stop)? {
                     Ok(found) => Ok(Some(found.size)),
                     Err(object_store::Error::NotFound { .. }) => Ok(None),
                     Err(error) => Err(self.failed(&self.object(name), &error)),
@@ -241,6 +281,8 @@ enum Failure {
     File(io::Error),
     /// The remote did not take it.
     Remote(object_store::Error),
+    /// The upload was stopped.
+    Stopped,
 }
 
 impl From<object_store::Error> for Failure {
@@ -303,21 +345,20 @@ fn has_no_condition(error: &object_store::Error) -> bool {
         || has_status(error, &["400", "501"])
 }
 
+/// Puts a file. When `stop` goes up, takes back the parts that it sent and ends.
 async fn put_contents(
     store: &Arc<dyn ObjectStore>,
     path: &ObjectPath,
     file: &Path,
     options: &RemoteOptions,
+    stop: &Stop,
 ) -> Result<(), Failure> {
     let mut source = tokio::fs::File::open(file).await.map_err(Failure::File)?;
     let size = source.metadata().await.map_err(Failure::File)?.len();
     if size > WHOLE {
-        match timely(connect::request_limit(options), store.put_multipart(path)).await {
-            Ok(upload) => {
-                let upload = WriteMultipart::new_with_chunk_size(upload, PART);
-                let limit = connect::upload_limit(options, PART as u64);
-                return put_parts(upload, &mut source, limit).await;
-            }
+        let limit = connect::request_limit(options);
+        match unless_raised(stop, timely(limit, store.put_multipart(path))).await? {
+            Ok(upload) => return put_parts(upload, &mut source, options, stop).await,
             // Plain HTTP has no parts.
             Err(object_store::Error::NotImplemented { .. }) => {}
             Err(error) => return Err(error.into()),
@@ -325,32 +366,68 @@ async fn put_contents(
     }
     let mut bytes = Vec::new();
     source.read_to_end(&mut bytes).await.map_err(Failure::File)?;
-    Ok(put_whole(store, path, bytes.into(), options).await?)
+    Ok(unless_raised(stop, put_whole(store, path, bytes.into(), options)).await??)
 }
 
-/// Sends the parts of a file, each within `limit`. What was sent of an upload that fails is taken
-/// back, if it can be.
+/// Puts a file in parts. What was sent of an upload that fails or is stopped is taken back, if it can
+/// be: else it would stay in the bucket, unseen and paid for.
 async fn put_parts(
-    mut upload: WriteMultipart,
+    mut upload: Box<dyn MultipartUpload>,
+    source: &mut tokio::fs::File,
+    options: &RemoteOptions,
+    stop: &Stop,
+) -> Result<(), Failure> {
+    let limit = connect::upload_limit(options, PART as u64);
+    let mut parts = JoinSet::new();
+    let sending = send_parts(upload.as_mut(), &mut parts, source, limit);
+    let sent = unless_raised(stop, sending).await.flatten();
+    if sent.is_err() {
+        let take_back = async {
+            // A part that arrives later would stay.
+            parts.shutdown().await;
+            upload.abort().await
+        };
+        let _ = timely(ABORT, take_back).await;
+    }
+    sent
+}
+
+/// Sends the parts of a file, then the request that makes the object of them; the next of them to be
+/// done takes `limit` at most.
+async fn send_parts(
+    upload: &mut dyn MultipartUpload,
+    parts: &mut JoinSet<object_store::Result<()>>,
     source: &mut tokio::fs::File,
     limit: Duration,
 ) -> Result<(), Failure> {
-    let failure = loop {
+    loop {
         let mut part = Vec::with_capacity(PART);
-        match source.take(PART as u64).read_to_end(&mut part).await {
-            Ok(0) => {
-                // The last parts, then the request that makes the object of them.
-                return Ok(timely(limit.saturating_mul(2), upload.finish()).await.map(drop)?);
-            }
-            Ok(_) => upload.put(part.into()),
-            Err(error) => break Failure::File(error),
+        let length = source.take(PART as u64).read_to_end(&mut part).await;
+        if length.map_err(Failure::File)? == 0 {
+            break;
         }
-        if let Err(error) = timely(limit, upload.wait_for_capacity(PARTS_AT_A_TIME)).await {
-            break error.into();
+        parts.spawn(upload.put_part(part.into()));
+        while parts.len() >= PARTS_AT_A_TIME {
+            timely(limit, one_arrived(parts)).await?;
         }
-    };
-    let _ = timely(limit, upload.abort()).await;
-    Err(failure)
+    }
+    while !parts.is_empty() {
+        timely(limit, one_arrived(parts)).await?;
+    }
+    timely(limit, upload.complete()).await?;
+    Ok(())
+}
+
+async fn one_arrived(parts: &mut JoinSet<object_store::Result<()>>) -> object_store::Result<()> {
+    parts.join_next().await.transpose()?.unwrap_or(Ok(()))
+}
+
+/// Does `work`, or gives it up when `stop` goes up.
+async fn unless_raised<T>(stop: &Stop, work: impl Future<Output = T>) -> Result<T, Failure> {
+    match select(pin!(work), pin!(stop.raised())).await {
+        Either::Left((done, _)) => Ok(done),
+        Either::Right(_) => Err(Failure::Stopped),
+    }
 }
 
 /// Ends a wait that `object_store` itself would not end.

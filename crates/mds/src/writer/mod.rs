@@ -99,7 +99,8 @@ impl WriterOptions {
 /// [`finish`](Self::finish) completes the dataset. A writer that is dropped before removes what it
 /// wrote on this machine (objects at a remote stay, without an index); [`abandon`](Self::abandon)
 /// keeps the complete shards instead, for [`resume`](Self::resume). A writer that resumed keeps
-/// them when dropped, since they hold the work of an earlier run.
+/// them when dropped, since they hold the work of an earlier run. The parts of a large shard that was on
+/// its way to a bucket are taken back, as [`put_file`](crate::storage::Remote::put_file) says.
 ///
 /// Only one writer at a time may use a folder or an address. At an address nothing locks the second
 /// one out, but of two that write different datasets one at most succeeds, and the other fails with
@@ -367,13 +368,21 @@ impl Writer {
         }
         let shards = self.pool.finish().inspect_err(|_| self.failed = true)?;
         let index = Index { shards };
-        let published = self.place.publish_index(&index);
+        let published = self.place.publish_index(&index, &self.pool.publisher.stop);
         published.inspect_err(|_| {
             self.place.remove_index();
             // The remote may have all of it: then the folder lacks no more than the index.
             self.keep |= self.place.is_both();
         })?;
         Ok(index)
+    }
+
+    /// A function that stops this writer from another thread: an upload that is on its way is then given
+    /// up, and [`write`](Self::write) (from the next shard on) and [`finish`](Self::finish) return an
+    /// error soon.
+    pub fn stopper(&self) -> impl Fn() + Send + Sync + use<> {
+        let stop = self.pool.publisher.stop.clone();
+        move || stop.raise()
     }
 
     /// Stops without an index and leaves the complete shards for [`resume`](Self::resume), as an

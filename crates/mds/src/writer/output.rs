@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::durable;
 use crate::format::{Index, ShardInfo};
 use crate::scratch::ScratchFolder;
-use crate::storage::{Remote, RemoteOptions, is_address, redacted};
+use crate::storage::{Remote, RemoteOptions, Stop, is_address, redacted};
 use crate::{Error, ErrorKind, Result};
 
 /// Where a [`Writer`](super::Writer) puts its dataset.
@@ -92,7 +92,7 @@ impl Place {
     pub(super) fn create(output: Output, options: &RemoteOptions) -> Result<Self> {
         let (local, remote) = split(output, options)?;
         if let Some(remote) = &remote
-            && remote.size(Index::FILE_NAME)?.is_some()
+            && remote.known_size(Index::FILE_NAME)?.is_some()
         {
             return Err(holds_a_dataset(remote));
         }
@@ -146,11 +146,11 @@ impl Place {
 
     /// Puts the index in place, which makes the shards a dataset: at the remote first, so that a
     /// folder with an index says that all is done.
-    pub(super) fn publish_index(&self, index: &Index) -> Result<()> {
+    pub(super) fn publish_index(&self, index: &Index, stop: &Stop) -> Result<()> {
         let text = index.to_json();
         if let Some(remote) = &self.remote {
             check_uploads(remote, index)?;
-            let put = remote.put_new(Index::FILE_NAME, text.clone());
+            let put = remote.put_new_until(Index::FILE_NAME, text.clone().into(), stop);
             let is_there = put.map_err(|error| {
                 self.with_what_is_where(error, "all shards and perhaps the index")
             })?;
@@ -217,19 +217,26 @@ pub(super) fn holds_a_dataset(remote: &Remote) -> Error {
     )
 }
 
-/// Compares the sizes of the shards at a remote with the index, where the remote can list them:
+/// Compares the sizes of the shards at a remote with the index, where the remote can tell them:
 /// another program may have written over them.
 fn check_uploads(remote: &Remote, index: &Index) -> Result<()> {
-    let there = match remote.can_list().then(|| remote.sizes()).transpose() {
-        Ok(Some(there)) => there,
-        Ok(None) => return Ok(()),
-        // Who may write need not be allowed to list.
-        Err(error) if error.kind() == ErrorKind::PermissionDenied => return Ok(()),
-        Err(error) => return Err(error),
+    let listed = match remote.folder() {
+        // What else lies in the folder does not matter.
+        Some(_) => None,
+        None if !remote.can_list() => return Ok(()),
+        None => match remote.sizes() {
+            // Who may write need not be allowed to list.
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => return Ok(()),
+            sizes => Some(sizes?),
+        },
     };
     for file in index.shards.iter().flat_map(ShardInfo::files).map(|file| file.stored()) {
-        let (name, found) = (&file.basename, there.get(file.basename.as_str()));
-        if found != Some(&file.bytes) {
+        let name = &file.basename;
+        let found = match &listed {
+            Some(sizes) => sizes.get(name.as_str()).copied(),
+            None => remote.size(name.as_str())?,
+        };
+        if found != Some(file.bytes) {
             let found = found.map_or("nothing".to_owned(), |bytes| format!("{bytes} bytes"));
             return Err(Error::new(
                 ErrorKind::AlreadyExists,

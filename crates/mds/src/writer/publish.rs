@@ -127,7 +127,8 @@ impl Publisher {
     /// Uploads a file that is in place, unless the remote has become another program's dataset.
     pub(super) fn upload(&self, file: &FileInfo) -> Result<()> {
         let Some(remote) = &self.remote else { return Ok(()) };
-        if remote.size(Index::FILE_NAME)?.is_some() && !self.is_published(file) {
+        let there = remote.known_size_until(Index::FILE_NAME, &self.stop)?;
+        if there.is_some() && !self.is_published(file) {
             return Err(holds_a_dataset(remote));
         }
         let path = file.basename.join_to(&self.folder);

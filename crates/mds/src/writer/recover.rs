@@ -185,7 +185,7 @@ fn difference(found: &[u8], expected: &str) -> Error {
 /// Whether a remote has the index of these shards: then only the local one is missing. A remote
 /// whose index lists other shards holds another dataset and is refused.
 pub(super) fn is_published(remote: &Remote, entries: &[ShardInfo]) -> Result<bool> {
-    if remote.size(Index::FILE_NAME)?.is_none() {
+    if remote.known_size(Index::FILE_NAME)?.is_none() {
         return Ok(false);
     }
     let text = remote.get(Index::FILE_NAME, Index::MAX_BYTES)?;
@@ -208,7 +208,7 @@ pub(super) fn upload_missing(publisher: &Publisher, entries: &[ShardInfo]) -> Re
     let Some(remote) = &publisher.remote else { return Ok(()) };
     for entry in entries {
         for file in entry.files().map(|file| file.stored()) {
-            if remote.size(file.basename.as_str())? != Some(file.bytes) {
+            if remote.known_size(file.basename.as_str())? != Some(file.bytes) {
                 publisher.upload(file).map_err(|error| error.in_shard(&file.basename))?;
             }
         }
