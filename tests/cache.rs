@@ -8,7 +8,7 @@ mod support;
 mod tool;
 
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
 use std::thread;
@@ -342,17 +342,23 @@ fn the_caches_of_a_user_are_listed_checked_and_removed() {
     );
 }
 
-#[test]
-fn a_cache_that_cannot_be_removed_does_not_keep_the_others() {
-    let dir = tempfile::tempdir().unwrap();
-    let (root, caches) = (dir.path().join("remote"), dir.path().join("caches"));
+/// Datasets `a` and `b` at a server, both read into the caches of a user; their folder is the last.
+fn two_caches(dir: &Path) -> (Server, PathBuf, PathBuf) {
+    let (root, caches) = (dir.join("remote"), dir.join("caches"));
     write(&root.join("a"), 20, &HASHED);
     write(&root.join("b"), 20, &HASHED);
     let server = Server::start(&root);
-    let of_user = |args: &[&str]| inspect(args).env("MDS_CACHE_DIR", path(&caches));
     for split in ["a", "b"] {
-        of_user(&[&server.url(split)]).succeeds();
+        inspect(&[&server.url(split)]).env("MDS_CACHE_DIR", path(&caches)).succeeds();
     }
+    (server, root, caches)
+}
+
+#[test]
+fn a_cache_that_cannot_be_removed_does_not_keep_the_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_server, _, caches) = two_caches(dir.path());
+    let of_user = |args: &[&str]| inspect(args).env("MDS_CACHE_DIR", path(&caches));
     let listed = of_user(&["cache", "list"]).succeeds();
     let first = listed.split("  ").next().unwrap();
     // A folder is not removed like a file, whoever tries.
@@ -366,8 +372,16 @@ fn a_cache_that_cannot_be_removed_does_not_keep_the_others() {
     let listed = of_user(&["cache", "list"]).succeeds();
     assert!(listed.starts_with(first) && listed.contains("\n1 cache in "), "{listed}");
     std::fs::remove_dir(&shard).unwrap();
+
+    // What a process left that was killed before it had the index goes as well, and nothing else.
+    let unfinished = caches.join("http-127.0.0.1-x-0123456789abcdef");
+    for folder in [&unfinished, &caches.join("notes")] {
+        std::fs::create_dir(folder).unwrap();
+        std::fs::write(folder.join(".index.json.lock"), "").unwrap();
+    }
     of_user(&["cache", "clean", "--all"]).succeeds();
-    assert!(files(&caches).is_empty());
+    assert!(!unfinished.exists());
+    assert_eq!(files(&caches).keys().collect::<Vec<_>>(), ["notes/.index.json.lock"]);
 }
 
 #[test]
@@ -398,14 +412,8 @@ fn kept_compressed_shards_are_checked_as_well() {
 #[test]
 fn a_damaged_cache_of_a_user_is_listed_and_removed_beside_the_others() {
     let dir = tempfile::tempdir().unwrap();
-    let (root, caches) = (dir.path().join("remote"), dir.path().join("caches"));
-    write(&root.join("a"), 20, &HASHED);
-    write(&root.join("b"), 20, &HASHED);
-    let server = Server::start(&root);
+    let (server, root, caches) = two_caches(dir.path());
     let of_user = |args: &[&str]| inspect(args).env("MDS_CACHE_DIR", path(&caches));
-    for split in ["a", "b"] {
-        of_user(&[&server.url(split)]).succeeds();
-    }
     // What no cache is called is none, whatever lies in it.
     std::fs::create_dir(caches.join("notes")).unwrap();
     std::fs::write(caches.join("notes/index.json"), "mine").unwrap();

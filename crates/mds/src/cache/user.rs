@@ -115,6 +115,33 @@ impl UserCache {
         found.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(found)
     }
+
+    /// Removes the folders of caches that never got an index: processes that are killed leave them.
+    ///
+    /// # Errors
+    /// As the file system fails.
+    pub fn remove_unfinished(&self) -> Result<()> {
+        let unreadable = |e| Error::io(e, format!("cannot list {}", self.root.display()));
+        for entry in fs::read_dir(&self.root).map_err(unreadable)? {
+            let entry = entry.map_err(unreadable)?;
+            let (folder, name) = (entry.path(), entry.file_name());
+            let index_path = folder.join(Index::FILE_NAME);
+            let is_cache = name.to_str().is_some_and(is_name) && !folder.is_symlink();
+            if !is_cache || index_path.exists() {
+                continue;
+            }
+            // Else somebody is fetching the index.
+            let Some(lock) = FileLock::try_acquire(&lock_path(&index_path))? else { continue };
+            if !index_path.exists() {
+                index::own_files(&folder).iter().try_for_each(|path| remove(path))?;
+                sweep(&folder);
+            }
+            drop(lock);
+            // Not if something else is in it.
+            let _ = fs::remove_dir(&folder);
+        }
+        Ok(())
+    }
 }
 
 impl CachedDataset {

@@ -111,6 +111,9 @@ fn clean(cache: &UserCache, names: &[String], out: &mut dyn Write) -> Result<Exi
             }
         }
     }
+    if names.is_empty() {
+        cache.remove_unfinished()?;
+    }
     writeln!(out, "{} freed", show::size(freed))?;
     out.flush()?;
     if failed > 0 {
