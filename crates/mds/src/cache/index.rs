@@ -7,10 +7,10 @@
 //! again, and is refused if the remote has changed, as all who share a cache read the same dataset.
 //! A second lock lets one process at a time find out which.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::lock::{FileLock, is_still_at};
 use super::publish::publish;
@@ -69,7 +69,7 @@ fn join(dir: &Path, remote: &Remote, options: &CacheOptions) -> Result<(Index, I
     if is_compared {
         compare(dir, remote, options.index)?;
     }
-    let in_use = hold(use_path)?;
+    let in_use = hold(use_path, lock_limit(options))?;
     if is_compared {
         // If it fails, the next one compares again.
         let _ = in_use.file.set_modified(SystemTime::now());
@@ -200,17 +200,32 @@ fn is_recent(path: &Path) -> bool {
     modified.is_ok_and(|at| at.elapsed().is_ok_and(|age| age < TOGETHER))
 }
 
-fn hold(path: PathBuf) -> Result<InUse> {
+fn hold(path: PathBuf, limit: Duration) -> Result<InUse> {
     let failed = |e| Error::io(e, format!("cannot lock {}", path.display()));
+    let started = Instant::now();
     loop {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false);
         let file = regular::open_own(&mut options, &path).map_err(failed)?;
-        // Waits only for those who look whether it is held.
-        file.lock_shared().map_err(failed)?;
-        // Whoever was the last before may have removed it meanwhile.
-        if is_still_at(&file, &path) {
-            return Ok(InUse { path, file });
+        match file.try_lock_shared() {
+            // Whoever was the last before may have removed it meanwhile.
+            Ok(()) if is_still_at(&file, &path) => return Ok(InUse { path, file }),
+            Ok(()) => {}
+            // Somebody looks whether it is held.
+            Err(TryLockError::WouldBlock) if started.elapsed() < limit => {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            Err(TryLockError::WouldBlock) => {
+                return Err(Error::new(
+                    ErrorKind::Timeout,
+                    format!(
+                        "waited {limit:?} for another process, which holds the lock {}",
+                        path.display()
+                    ),
+                    "end the process that hangs, and try again",
+                ));
+            }
+            Err(TryLockError::Error(e)) => return Err(failed(e)),
         }
     }
 }
@@ -300,4 +315,31 @@ pub(super) fn not_in(dir: &Path) -> Error {
         splits => format!("choose one of its splits: {}", splits.join(", ")),
     };
     Error::new(ErrorKind::NotFound, what, remedy)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_for_one_who_looks_ends() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(".used-x.lock");
+        let looking = File::create(&path).unwrap();
+        looking.lock().unwrap();
+        let limit = Duration::from_millis(20);
+        let error = hold(path.clone(), limit).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Timeout);
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "waited 20ms for another process, which holds the lock {}; end the process that \
+                 hangs, and try again",
+                path.display()
+            )
+        );
+        drop(looking);
+        drop(hold(path.clone(), limit).unwrap());
+        assert!(!path.exists());
+    }
 }

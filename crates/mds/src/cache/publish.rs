@@ -1,7 +1,7 @@
 //! Files that appear whole or not at all: written under a unique name beside their final one,
 //! synced, renamed, and the directory synced.
 
-use std::fs::{self, File, OpenOptions, Permissions};
+use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -43,9 +43,12 @@ impl PartFile {
         options.permissions(Permissions::from_mode(0o666));
         loop {
             let file = options.tempfile_in(folder).map_err(failed)?;
-            file.as_file().lock().map_err(failed)?;
-            // A sweep that came between the two lines above has taken it for abandoned.
-            if is_still_at(file.as_file(), file.path()) {
+            // A sweep may take it for abandoned before it is locked.
+            let is_locked = match file.as_file().try_lock() {
+                Err(TryLockError::Error(e)) => return Err(failed(e)),
+                locked => locked.is_ok(),
+            };
+            if is_locked && is_still_at(file.as_file(), file.path()) {
                 return Ok(Self { file, target: target.to_path_buf(), appended: 0, begun: 0 });
             }
         }
