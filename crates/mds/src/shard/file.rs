@@ -1,9 +1,10 @@
 //! The bytes of one file of a shard, mapped or owned, compared with the index.
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use memmap2::Mmap;
 
@@ -74,9 +75,7 @@ impl FileBytes {
             Err(e) => return Err(unreadable(e)),
         };
         if hold {
-            // Waits only while another process looks whether the file is in use. Where there are
-            // no locks, an evicted file still lives until it is unmapped.
-            let _ = file.lock_shared();
+            hold_in_use(&file);
         }
         let bytes = if options.copy {
             Self::Owned(regular::contents(file, info.bytes).map_err(unreadable)?)
@@ -88,6 +87,18 @@ impl FileBytes {
             Ok(()) => Ok(Some(bytes)),
             Err(damage) => Err(damaged(path, damage).in_shard(&info.basename)),
         }
+    }
+}
+
+/// Locks a file so that no other process evicts it. Waits only while one looks whether it is in use. Where
+/// there are no locks, or that process hangs, an evicted file still lives until it is unmapped.
+fn hold_in_use(file: &File) {
+    const LIMIT: Duration = Duration::from_secs(1);
+    let started = Instant::now();
+    while matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock))
+        && started.elapsed() < LIMIT
+    {
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 
@@ -153,4 +164,22 @@ pub(crate) fn map(file: &File) -> io::Result<Mmap> {
     // owner of a dataset that is read in place does not truncate or rewrite it meanwhile is a
     // documented condition of mapping it, as with every program that maps files.
     unsafe { Mmap::map(file) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_holds_a_file_for_ever_is_not_waited_for() {
+        let path = tempfile::NamedTempFile::new().unwrap().into_temp_path();
+        let [hung, file] = [(); 2].map(|()| File::open(&path).unwrap());
+        hung.lock().unwrap();
+        let started = Instant::now();
+        hold_in_use(&file);
+        assert!(started.elapsed() >= Duration::from_secs(1));
+        drop(hung);
+        hold_in_use(&file);
+        assert!(File::open(&path).unwrap().try_lock().is_err());
+    }
 }
