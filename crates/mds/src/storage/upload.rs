@@ -58,7 +58,8 @@ impl Remote {
                 self.refuse_hub(connection)?;
                 let (store, path) = (Arc::clone(&connection.store), connection.path(name));
                 let options = self.options.clone();
-                let work = async move { put_whole(&store, &path, bytes, &options).await };
+                let mode = PutMode::Overwrite;
+                let work = async move { put_whole(&store, &path, bytes, mode, &options).await };
                 self.wait(work, stop)?.map_err(|e| self.refused(name, &e))
             }
         }
@@ -306,10 +307,11 @@ async fn put_whole(
     store: &Arc<dyn ObjectStore>,
     path: &ObjectPath,
     bytes: Bytes,
+    mode: PutMode,
     options: &RemoteOptions,
 ) -> object_store::Result<()> {
     let limit = connect::upload_limit(options, bytes.len() as u64);
-    timely(limit, store.put(path, bytes.into())).await.map(drop)
+    timely(limit, store.put_opts(path, bytes.into(), mode.into())).await.map(drop)
 }
 
 /// Puts an object where there is none. `object_store` does not repeat such a request when its answer
@@ -320,15 +322,13 @@ async fn create(
     bytes: Bytes,
     options: &RemoteOptions,
 ) -> object_store::Result<()> {
-    let limit = connect::upload_limit(options, bytes.len() as u64);
     let mut attempt = 1;
     loop {
-        let put = store.put_opts(path, bytes.clone().into(), PutMode::Create.into());
-        match timely(limit, put).await {
+        match put_whole(store, path, bytes.clone(), PutMode::Create, options).await {
             Err(error) if attempt < options.attempts && is_lost(&error) => {
                 tokio::time::sleep(pause_after(attempt)).await;
             }
-            done => return done.map(drop),
+            done => return done,
         }
         attempt += 1;
     }
@@ -366,7 +366,8 @@ async fn put_contents(
     }
     let mut bytes = Vec::new();
     source.read_to_end(&mut bytes).await.map_err(Failure::File)?;
-    Ok(unless_raised(stop, put_whole(store, path, bytes.into(), options)).await??)
+    let put = put_whole(store, path, bytes.into(), PutMode::Overwrite, options);
+    Ok(unless_raised(stop, put).await??)
 }
 
 /// Puts a file in parts. What was sent of an upload that fails or is stopped is taken back, if it can
