@@ -141,18 +141,14 @@ impl Error {
     /// The error behind a failed read of the source `name`: the reader's own if it was one of this
     /// crate or of the dataset library, else a damaged or unreadable file.
     pub(crate) fn from_read(error: io::Error, name: &str, bytes_read: u64) -> Self {
-        if error.get_ref().is_some_and(|inner| inner.is::<mds::Error>()) {
-            return match error.into_inner().map(|inner| inner.downcast::<mds::Error>()) {
-                Some(Ok(remote)) => Self::of_remote(*remote),
-                _ => Self::internal("an error changed its type"),
-            };
-        }
-        if error.get_ref().is_some_and(|inner| inner.is::<Self>()) {
-            return match error.into_inner().map(|inner| inner.downcast::<Self>()) {
-                Some(Ok(own)) => *own,
-                _ => Self::internal("an error changed its type"),
-            };
-        }
+        let error = match error.downcast::<mds::Error>() {
+            Ok(remote) => return Self::of_remote(remote),
+            Err(error) => error,
+        };
+        let error = match error.downcast::<Self>() {
+            Ok(own) => return own,
+            Err(error) => error,
+        };
         let damaged = matches!(
             error.kind(),
             io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData

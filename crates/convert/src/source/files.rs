@@ -49,7 +49,7 @@ fn here(source: &str) -> Result<Vec<SourceFile>> {
 }
 
 fn paths(source: &str) -> Result<Vec<PathBuf>> {
-    let (path, shown) = (Path::new(source), source);
+    let path = Path::new(source);
     if path.is_dir() {
         return in_folder(path);
     }
@@ -57,11 +57,11 @@ fn paths(source: &str) -> Result<Vec<PathBuf>> {
         return Ok(vec![path.to_owned()]);
     }
     if !source.contains(['*', '?', '[']) {
-        let what = format!("source {shown} not found");
+        let what = format!("source {source} not found");
         return Err(Error::new(ErrorKind::NotFound, what, "check the path"));
     }
     let pattern = glob::glob(source).map_err(|e| {
-        Error::invalid(format!("--source {shown}: not a pattern: {e}"), "correct or quote it")
+        Error::invalid(format!("--source {source}: not a pattern: {e}"), "correct or quote it")
     })?;
     let mut paths = Vec::new();
     for entry in pattern {
@@ -71,7 +71,7 @@ fn paths(source: &str) -> Result<Vec<PathBuf>> {
         }
     }
     if paths.is_empty() {
-        let what = format!("no file matches {shown} and ends in {KINDS}");
+        let what = format!("no file matches {source} and ends in {KINDS}");
         return Err(Error::new(ErrorKind::NotFound, what, "check the pattern"));
     }
     paths.sort();
