@@ -79,7 +79,8 @@ fn the_unigram_entropy_is_that_of_the_training_counts() {
     let data = EvalData::open(&config, &tokenizer).unwrap().unwrap();
     let unigram = Unigram::of_training_split(&config, &tokenizer, &Interrupt::default());
     let unigram = unigram.unwrap().unwrap();
-    let evaluation = unigram.evaluate(&data, &tokenizer).unwrap();
+    let evaluation = unigram.evaluate(&data, &tokenizer, &Interrupt::default());
+    let evaluation = evaluation.unwrap().unwrap();
 
     // Targets in training: the , the | the the the. One is added to the count of each of 4,096 entries.
     let total = 6.0 + VOCAB_SIZE;

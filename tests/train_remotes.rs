@@ -673,16 +673,15 @@ fn ctrl_c_saves_to_the_bucket_and_uploads_the_metrics() {
     assert_eq!(steps, lines + 1);
 }
 
-#[test]
-fn ctrl_c_does_not_wait_for_data_that_does_not_come() {
-    let scene = Scene::new();
-    let local = scene.local();
-    scene.upload_data();
-    // Each machine has a cache of its own.
-    let (data, own) = (&format!("data_remote={}", scene.bucket.address("c4")), "data_local=null");
-    let rule = Rule { method: "GET", key: "c4/train/shard.", after: 0, fault: Fault::Silence };
+/// A run on data in the bucket, none of whose shards below `silent` comes; Ctrl-C; and what it says until then.
+fn interrupted_while_waiting_for(scene: &Scene, silent: &'static str, data: &[&str]) -> String {
+    let rule = Rule { method: "GET", key: silent, after: 0, fault: Fault::Silence };
     scene.bucket.fail(Some(rule));
-    let mut run = scene.run("here", &[data, own, "train_loader.dataset.download_timeout=30"]);
+    let mut run = scene.run("here", data);
+    run.args([
+        "train_loader.dataset.download_timeout=30",
+        "eval_loader.dataset.download_timeout=30",
+    ]);
     let child = run.stderr(Stdio::piped()).spawn().unwrap();
     scene.bucket.wait_for_silence();
     wait_until("the run's mark", || scene.bucket.keys().contains(&"run/.run".to_owned()));
@@ -691,17 +690,43 @@ fn ctrl_c_does_not_wait_for_data_that_does_not_come() {
     let pressed = Instant::now();
     press_ctrl_c(&child);
     let output = child.wait_with_output().unwrap();
-    let text = String::from_utf8_lossy(&output.stderr);
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(130), "{text}");
     assert!(pressed.elapsed() < Duration::from_secs(10), "{:?}: {text}", pressed.elapsed());
+    scene.bucket.fail(None);
+    text
+}
+
+#[test]
+fn ctrl_c_does_not_wait_for_data_that_does_not_come() {
+    let scene = Scene::new();
+    let local = scene.local();
+    scene.upload_data();
+    // Each machine has a cache of its own.
+    let data = &[&*format!("data_remote={}", scene.bucket.address("c4")), "data_local=null"];
+    let text = interrupted_while_waiting_for(&scene, "c4/train/shard.", data);
     let stopped = "stopped at batch 0; autoresume=true continues";
     assert_eq!(text.lines().last(), Some(stopped), "{text}");
     assert_eq!(scene.bucket.objects()["run/latest"], b"ep0-ba0\n");
 
-    scene.bucket.fail(None);
-    let text = said(&mut scene.run("there", &[data, own]));
+    let text = said(&mut scene.run("there", data));
     assert!(text.contains("\ncontinuing from s3://bucket/run/ep0-ba0 (batch 0)\n"), "{text}");
     scene.assert_same(&local, "ep0-ba4");
+}
+
+#[test]
+fn ctrl_c_does_not_wait_for_evaluation_data_that_does_not_come() {
+    let scene = Scene::new();
+    scene.upload_data();
+    let remote = scene.bucket.address("c4");
+    let data = &[&*format!("data_remote={remote}"), "data_local=null", "eval_interval=3ba"];
+    let text = interrupted_while_waiting_for(&scene, "c4/val/shard.", data);
+    let stopped = "stopped at batch 3; autoresume=true continues";
+    assert_eq!(text.lines().last(), Some(stopped), "{text}");
+    // What was broken off is made up for.
+    let text = said(&mut scene.run("there", data));
+    assert!(text.contains("\ncontinuing from s3://bucket/run/ep0-ba3 (batch 3)\n"), "{text}");
+    assert!(text.contains("[batch=3/4]: metrics/eval/LanguageCrossEntropy"), "{text}");
 }
 
 /// Recipe, tokenizer, data, checkpoints and metrics in a bucket, whose keys nobody sees again at any level of logging.

@@ -1,5 +1,6 @@
 //! What the model has learned: its loss on held-out documents, and what knowing only word counts would give.
 
+use std::ops::ControlFlow;
 use std::time::Instant;
 
 use burn::module::Module;
@@ -7,7 +8,7 @@ use convert::tokenizer::Tokenizer;
 
 use crate::checkpoint::State;
 use crate::config::Config;
-use crate::data::{EvalData, IGNORED, TokenBatch};
+use crate::data::{EvalData, EvalPass, IGNORED, TokenBatch};
 use crate::error::{Error, Result};
 use crate::interrupt::Interrupt;
 use crate::logging::{Metric, MetricLogger};
@@ -139,13 +140,12 @@ impl Examiner<'_> {
         if !at_end {
             return Ok(Some(Findings { model, unigram: None }));
         }
-        match Unigram::of_training_split(self.config, self.tokenizer, self.interrupt)? {
-            Some(unigram) => {
-                let unigram = Some(unigram.evaluate(data, self.tokenizer)?);
-                Ok(Some(Findings { model, unigram }))
-            }
-            None => Ok(None),
-        }
+        let (tokenizer, interrupt) = (self.tokenizer, self.interrupt);
+        let Some(unigram) = Unigram::of_training_split(self.config, tokenizer, interrupt)? else {
+            return Ok(None);
+        };
+        let unigram = unigram.evaluate(data, tokenizer, interrupt)?;
+        Ok(unigram.map(|unigram| Findings { model, unigram: Some(unigram) }))
     }
 }
 
@@ -162,17 +162,35 @@ pub fn evaluate(
 ) -> Result<Option<Evaluation>> {
     let model = model.valid();
     let mut sum = Evaluation::default();
-    for batch in data.pass()? {
-        if interrupt.is_asked() {
-            return Ok(None);
-        }
-        let batch = batch?;
+    let whole = for_each_batch(data.pass()?, interrupt, |batch| {
         let (nats, tokens) = summed_loss(&model, &batch);
         sum.nats += nats;
         sum.tokens += tokens;
         sum.bytes += target_bytes(&batch, tokenizer)?;
-    }
-    not_empty(sum).map(Some)
+        Ok(ControlFlow::Continue(()))
+    })?;
+    if whole { not_empty(sum).map(Some) } else { Ok(None) }
+}
+
+/// Does `each` with the batches of `pass` until it breaks off. `false` if `interrupt` was asked before, also while a
+/// batch is waited for: that may come from a server which is silent.
+fn for_each_batch(
+    pass: EvalPass,
+    interrupt: &Interrupt,
+    mut each: impl FnMut(TokenBatch) -> Result<ControlFlow<()>>,
+) -> Result<bool> {
+    interrupt.stopping(pass.stopper(), || {
+        for batch in pass {
+            // Then a failure is that of the batch that nobody waits for any more.
+            if interrupt.is_asked() {
+                return Ok(false);
+            }
+            if each(batch?)?.is_break() {
+                break;
+            }
+        }
+        Ok(true)
+    })
 }
 
 /// The token distribution of the training split, regardless of order.
@@ -201,16 +219,14 @@ impl Unigram {
         counting.eval_subset_num_batches = None;
         let mut unigram = Self { counts: vec![0; config.model.vocab_size], total: 0 };
         let Some(data) = EvalData::open(&counting, tokenizer)? else { return Ok(Some(unigram)) };
-        for batch in data.pass()? {
-            if interrupt.is_asked() {
-                return Ok(None);
-            }
-            unigram.count(&batch?);
-            if unigram.total >= COUNTED_TOKENS {
-                break;
-            }
-        }
-        Ok(Some(unigram))
+        let whole = for_each_batch(data.pass()?, interrupt, |batch| {
+            unigram.count(&batch);
+            Ok(match unigram.total >= COUNTED_TOKENS {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            })
+        })?;
+        Ok(whole.then_some(unigram))
     }
 
     fn count(&mut self, batch: &TokenBatch) {
@@ -234,17 +250,22 @@ impl Unigram {
     /// anything about context stays below.
     ///
     /// # Errors
-    /// As [`evaluate`].
-    pub fn evaluate(&self, data: &EvalData, tokenizer: &Tokenizer) -> Result<Evaluation> {
+    /// As [`evaluate`], and `None` as there.
+    pub fn evaluate(
+        &self,
+        data: &EvalData,
+        tokenizer: &Tokenizer,
+        interrupt: &Interrupt,
+    ) -> Result<Option<Evaluation>> {
         let mut sum = Evaluation::default();
-        for batch in data.pass()? {
-            let batch = batch?;
+        let whole = for_each_batch(data.pass()?, interrupt, |batch| {
             let targets = batch.labels.iter().filter(|&&label| label != IGNORED);
             sum.nats += targets.map(|&label| self.nats(label)).sum::<f64>();
             sum.tokens += batch.labelled() as u64;
             sum.bytes += target_bytes(&batch, tokenizer)?;
-        }
-        not_empty(sum)
+            Ok(ControlFlow::Continue(()))
+        })?;
+        if whole { not_empty(sum).map(Some) } else { Ok(None) }
     }
 }
 

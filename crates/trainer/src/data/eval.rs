@@ -76,6 +76,12 @@ pub struct EvalPass {
 }
 
 impl EvalPass {
+    /// A function that ends the pass from another thread: the batch that is waited for is then an error.
+    pub fn stopper(&self) -> impl Fn() + Send + use<> {
+        let stop = self.loader.as_ref().map(mds::Loader::stopper);
+        move || stop.iter().for_each(|stop| stop())
+    }
+
     fn make(&mut self) -> Result<Option<TokenBatch>> {
         let asked = Instant::now();
         let full = self.source.rows;
