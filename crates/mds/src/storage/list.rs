@@ -37,7 +37,8 @@ impl Remote {
             Root::Folder(folder) if !folder.exists() => {}
             Root::Folder(folder) => files(folder, "", 0, &mut found)?,
             Root::Store(connection) => {
-                found.extend(self.list(connection)?.into_iter().map(|(path, _)| path));
+                found
+                    .extend(self.list(connection, &Stop::new())?.into_iter().map(|(path, _)| path));
             }
         }
         found.sort();
@@ -49,8 +50,13 @@ impl Remote {
     /// # Errors
     /// As [`folders_with`](Self::folders_with).
     pub fn sizes(&self) -> Result<HashMap<String, u64>> {
+        self.sizes_until(&Stop::new())
+    }
+
+    /// [`sizes`](Self::sizes) that gives up when `stop` goes up.
+    pub(crate) fn sizes_until(&self, stop: &Stop) -> Result<HashMap<String, u64>> {
         match &self.root {
-            Root::Store(connection) => Ok(self.list(connection)?.into_iter().collect()),
+            Root::Store(connection) => Ok(self.list(connection, stop)?.into_iter().collect()),
             Root::Folder(_) => {
                 let sized = |path: String| Ok(self.size(&path)?.map(|bytes| (path, bytes)));
                 self.objects()?.into_iter().filter_map(|path| sized(path).transpose()).collect()
@@ -75,7 +81,7 @@ impl Remote {
             }
             Root::Store(connection) => {
                 let suffix = format!("/{name}");
-                let objects = self.list(connection)?;
+                let objects = self.list(connection, &Stop::new())?;
                 let folders = objects.iter().filter_map(|(path, _)| path.strip_suffix(&suffix));
                 folders.map(str::to_owned).collect()
             }
@@ -95,7 +101,7 @@ impl Remote {
     }
 
     /// The objects and their sizes in bytes.
-    fn list(&self, connection: &Connection) -> Result<Vec<(String, u64)>> {
+    fn list(&self, connection: &Connection, stop: &Stop) -> Result<Vec<(String, u64)>> {
         if connection.service != Service::Cloud {
             return Err(Error::unsupported(
                 format!("{} cannot list its folders", self.shown),
@@ -121,7 +127,7 @@ impl Remote {
             }
             Ok(found)
         };
-        let listed = self.wait(list, &Stop::new())?;
+        let listed = self.wait(list, stop)?;
         listed.map_err(|error: object_store::Error| self.failed(&self.shown, &error))
     }
 }

@@ -95,6 +95,7 @@ const HARMLESS: &[&str] = &[
     "region",
     "request_payer",
     "skip_signature",
+    "user_project",
     "virtual_hosted_style_request",
 ];
 

@@ -149,7 +149,7 @@ impl Place {
     pub(super) fn publish_index(&self, index: &Index, stop: &Stop) -> Result<()> {
         let text = index.to_json();
         if let Some(remote) = &self.remote {
-            check_uploads(remote, index)?;
+            check_uploads(remote, index, stop)?;
             let put = remote.put_new_until(Index::FILE_NAME, text.clone().into(), stop);
             let is_there = put.map_err(|error| {
                 self.with_what_is_where(error, "all shards and perhaps the index")
@@ -219,12 +219,12 @@ pub(super) fn holds_a_dataset(remote: &Remote) -> Error {
 
 /// Compares the sizes of the shards at a remote with the index, where the remote can tell them:
 /// another program may have written over them.
-fn check_uploads(remote: &Remote, index: &Index) -> Result<()> {
+fn check_uploads(remote: &Remote, index: &Index, stop: &Stop) -> Result<()> {
     let listed = match remote.folder() {
         // What else lies in the folder does not matter.
         Some(_) => None,
         None if !remote.can_list() => return Ok(()),
-        None => match remote.sizes() {
+        None => match remote.sizes_until(stop) {
             // Who may write need not be allowed to list.
             Err(error) if error.kind() == ErrorKind::PermissionDenied => return Ok(()),
             sizes => Some(sizes?),

@@ -3,17 +3,23 @@
 use std::sync::Arc;
 
 use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
-use object_store::{ClientConfigKey, ClientOptions, ObjectStore};
+use object_store::{ClientConfigKey, ClientOptions, HeaderValue, ObjectStore};
 use serde::Deserialize;
 use url::Url;
 
 use super::environment::Environment;
-use super::{allow_http_of, client, patient, retries, s3, set, settings, unusable};
+use super::{
+    allow_http_of, client, invalid, patient, retries, s3, set, settings, unusable, with_header,
+};
 use crate::error::{Error, Result};
 use crate::storage::RemoteOptions;
 use crate::storage::access::is_loopback;
 use crate::storage::location::{Address, redact};
 use crate::storage::options::Names;
+
+/// The project that pays for requests to a bucket whose owner does not: an option of ours, since
+/// `object_store` has none.
+const USER_PROJECT: &str = "user_project";
 
 /// The options of a GCS address, unless it carries HMAC keys: then they are those of S3.
 pub(super) const NAMES: Names = Names {
@@ -28,6 +34,7 @@ pub(super) const NAMES: Names = Names {
         "base_url",
         "allow_http",
         "service_account_path",
+        USER_PROJECT,
     ],
     credentials: &[
         "service_account",
@@ -61,6 +68,9 @@ pub(super) fn connect(
     }
     let mut builder = GoogleCloudStorageBuilder::new().with_url(address.url.as_str());
     let mut client = client(options);
+    if let Some(project) = given.get(USER_PROJECT) {
+        client = paid_by(client, project, address)?;
+    }
     for (name, value) in settings(environment, "GOOGLE_", &given, &NAMES) {
         match name.parse() {
             Ok(GoogleConfigKey::Client(key)) => client = set(client, key, value),
@@ -79,6 +89,13 @@ pub(super) fn connect(
         .with_retry(retries(options))
         .build();
     Ok(Arc::new(built.map_err(|e| unusable(address, &e))?))
+}
+
+/// The same client, with the header that names who pays.
+fn paid_by(client: ClientOptions, project: &str, address: &Address) -> Result<ClientOptions> {
+    let value = HeaderValue::from_str(project)
+        .map_err(|_| invalid(address, format!("{USER_PROJECT} is not the name of a project")))?;
+    Ok(with_header(client, "x-goog-user-project", value))
 }
 
 /// Allows plain HTTP to an emulator that the service account names: one on this machine. Elsewhere
@@ -131,7 +148,7 @@ mod tests {
 
     #[test]
     fn every_name_is_one_of_object_store() {
-        for name in NAMES.all.iter().chain(OF_CLIENTS) {
+        for name in NAMES.all.iter().chain(OF_CLIENTS).filter(|&&name| name != USER_PROJECT) {
             assert!(name.parse::<GoogleConfigKey>().is_ok(), "{name}");
             let long = format!("google_{name}");
             assert!(long.parse::<GoogleConfigKey>().is_ok(), "{long}");
@@ -182,6 +199,18 @@ mod tests {
              be read on the way, or the server's https address"
         );
         assert!(described(&format!("{far}&allow_http=yes"), &[]).contains("Deferred(\"yes\")"));
+    }
+
+    #[test]
+    fn who_pays_is_named_in_a_header() {
+        let store = described("gs://b/c4?user_project=my-project-1", &[]);
+        assert!(store.contains("\"x-goog-user-project\": \"my-project-1\""), "{store}");
+        assert!(!described("gs://b/c4", &[]).contains("user-project"));
+        assert_eq!(
+            refusal("gs://b/c4?user_project=a%0Ab", &[]),
+            "cannot use the remote gs://b/c4 (user_project is not the name of a project); check \
+             the address, its options and the cloud settings in the environment"
+        );
     }
 
     #[test]

@@ -173,9 +173,14 @@ fn patient(options: &RemoteOptions) -> PatientConnector {
 fn authorized(client: ClientOptions, credentials: &str) -> Option<ClientOptions> {
     let mut value = HeaderValue::from_str(credentials).ok()?;
     value.set_sensitive(true);
+    Some(with_header(client, "authorization", value))
+}
+
+/// The same client with this header on every request, and no other.
+fn with_header(client: ClientOptions, name: &'static str, value: HeaderValue) -> ClientOptions {
     let mut headers = HeaderMap::new();
-    headers.insert("authorization", value);
-    Some(client.with_default_headers(headers))
+    headers.insert(name, value);
+    client.with_default_headers(headers)
 }
 
 /// Only what decides whether a server can be talked to at all comes from the environment: the
