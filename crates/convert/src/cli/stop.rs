@@ -22,6 +22,7 @@ impl StopSignal {
             if again || !converting.load(Ordering::SeqCst) {
                 std::process::exit(EXIT_INTERRUPTED.into());
             }
+            eprintln!("\nstopping and cleaning up; once more to stop at once");
         })
         .map_err(|e| {
             Error::new(ErrorKind::Internal, format!("cannot catch Ctrl-C: {e}"), "report it")
