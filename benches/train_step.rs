@@ -24,19 +24,8 @@ fn main() {
         _ => (128, 4, 4, 4096),
     };
     let config = ModelConfig {
-        name: "mosaic_gpt".into(),
-        d_model,
-        n_heads,
-        n_layers,
-        mlp_ratio: 4,
-        max_seq_len: seq_len,
-        vocab_size,
-        init_std: 0.02,
-        attn_pdrop: 0.0,
-        resid_pdrop: 0.0,
-        emb_pdrop: 0.0,
         attn_impl: arg(4, "flash"),
-        embedding_fraction: 1.0,
+        ..ModelConfig::mosaic_gpt(d_model, n_heads, n_layers, seq_len, vocab_size)
     };
     let hyperparameters = OptimizerConfig {
         name: "decoupled_adamw".into(),

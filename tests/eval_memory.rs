@@ -58,7 +58,7 @@ fn generation_leaves_memory_flat() {
     let config = Config::load(&recipe, &overrides.map(str::to_owned)).unwrap();
     let tokenizer = Tokenizer::load(&config.tokenizer_name).unwrap();
     let model = Gpt::init(&config.model, 17, &Device::flex().autodiff());
-    let write = |seed| generate(&model, &tokenizer, "The", &config.generate, seed).unwrap();
+    let write = |seed| generate(&model, &tokenizer, "The", &config.generate, seed, |_| {}).unwrap();
     write(1);
     let before = resident_mb();
     let text: String = (2..5).map(write).collect();

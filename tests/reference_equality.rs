@@ -3,42 +3,28 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
-use std::collections::HashMap;
-use std::path::PathBuf;
+#[path = "support/fixture.rs"]
+mod fixture;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use safetensors::{Dtype, SafeTensors};
+use fixture::{TOLERANCE, Tensors, assert_gradient, assert_logits, host};
 use trainer::config::{ModelConfig, OptimizerConfig};
 use trainer::data::TokenBatch;
 use trainer::loss::loss_and_gradients;
-use trainer::model::{Dropout, Gpt, NamedTensor};
+use trainer::model::{Dropout, Gpt};
 use trainer::optim::DecoupledAdamW;
 
-const TOLERANCE: f64 = 1e-5;
-
 struct Fixture {
-    tensors: HashMap<String, (Vec<usize>, Vec<f64>)>,
+    tensors: Tensors,
     reference: serde_json::Value,
 }
 
 impl Fixture {
     fn load() -> Self {
-        let folder =
-            PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/gpt_tiny");
-        let bytes = std::fs::read(folder.join("tensors.safetensors")).unwrap();
-        let tensors = SafeTensors::deserialize(&bytes)
-            .unwrap()
-            .iter()
-            .map(|(name, view)| {
-                (name.to_owned(), (view.shape().to_vec(), numbers(view.dtype(), view.data())))
-            })
-            .collect();
-        let json = std::fs::read(folder.join("reference.json")).unwrap();
-        Self { tensors, reference: serde_json::from_slice(&json).unwrap() }
-    }
-
-    fn values(&self, name: &str) -> &[f64] {
-        &self.tensors.get(name).unwrap_or_else(|| panic!("{name} is not in the fixture")).1
+        Self {
+            tensors: Tensors::read("gpt_tiny/tensors.safetensors"),
+            reference: serde_json::from_slice(&fixture::read("gpt_tiny/reference.json")).unwrap(),
+        }
     }
 
     fn number(&self, pointer: &str) -> f64 {
@@ -51,66 +37,22 @@ impl Fixture {
 
     fn model(&self, attn_impl: &str, device: &Device) -> Gpt {
         let size = |key: &str| self.number(&format!("/model/{key}")) as usize;
+        let shape = ["d_model", "n_heads", "n_layers", "max_seq_len", "vocab_size"].map(size);
+        let [d_model, n_heads, n_layers, max_seq_len, vocab_size] = shape;
         let config = ModelConfig {
-            name: "mosaic_gpt".into(),
-            d_model: size("d_model"),
-            n_heads: size("n_heads"),
-            n_layers: size("n_layers"),
-            mlp_ratio: 4,
-            max_seq_len: size("max_seq_len"),
-            vocab_size: size("vocab_size"),
-            init_std: 0.02,
-            attn_pdrop: 0.0,
-            resid_pdrop: 0.0,
-            emb_pdrop: 0.0,
             attn_impl: attn_impl.into(),
-            embedding_fraction: 1.0,
+            ..ModelConfig::mosaic_gpt(d_model, n_heads, n_layers, max_seq_len, vocab_size)
         };
-        let weights = self.tensors.iter().filter_map(|(name, (shape, values))| {
-            let name = name.strip_prefix("weight.")?.to_owned();
-            let values = values.iter().map(|&x| x as f32).collect();
-            Some(NamedTensor { name, shape: shape.clone(), values })
-        });
-        Gpt::init(&config, 0, device).with_named_tensors(weights.collect()).unwrap()
+        Gpt::init(&config, 0, device).with_named_tensors(self.tensors.weights()).unwrap()
     }
 
     /// The batch of step `step`.
     fn batch(&self, step: usize) -> TokenBatch {
-        let [_, rows, seq] = self.tensors["tokens"].0[..] else {
+        let [_, rows, _] = self.tensors.0["tokens"].0[..] else {
             panic!("tokens are [step, row, position]")
         };
-        let mut batch = TokenBatch::new(seq);
-        for row in self.values("tokens").chunks(seq).skip(step * rows).take(rows) {
-            batch.push(&row.iter().map(|&t| t as i32).collect::<Vec<_>>(), 0);
-        }
-        batch
+        self.tensors.batch(step * rows, rows)
     }
-}
-
-fn numbers(dtype: Dtype, bytes: &[u8]) -> Vec<f64> {
-    match dtype {
-        Dtype::F64 => bytes.as_chunks().0.iter().map(|&b| f64::from_le_bytes(b)).collect(),
-        Dtype::F32 => {
-            bytes.as_chunks().0.iter().map(|&b| f64::from(f32::from_le_bytes(b))).collect()
-        }
-        Dtype::I32 => {
-            bytes.as_chunks().0.iter().map(|&b| f64::from(i32::from_le_bytes(b))).collect()
-        }
-        other => panic!("unexpected {other:?} in the fixture"),
-    }
-}
-
-fn host(tensor: Tensor<1>) -> Vec<f64> {
-    tensor.into_data().try_to_vec::<f32>().unwrap().into_iter().map(f64::from).collect()
-}
-
-fn norm(values: impl IntoIterator<Item = f64>) -> f64 {
-    values.into_iter().map(|x| x * x).sum::<f64>().sqrt()
-}
-
-fn distance(a: &[f64], b: &[f64]) -> f64 {
-    assert_eq!(a.len(), b.len());
-    norm(a.iter().zip(b).map(|(a, b)| a - b))
 }
 
 fn logits_agree(attn_impl: &str) {
@@ -124,16 +66,7 @@ fn logits_agree(attn_impl: &str) {
     let elements = logits.shape().num_elements();
     let logits = host(logits.reshape([elements]));
 
-    let expected = fixture.values("logits");
-    let largest = expected.iter().fold(0.0f64, |max, x| max.max(x.abs()));
-    let worst = logits.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
-    let relative = distance(&logits, expected) / norm(expected.iter().copied());
-    println!(
-        "{attn_impl}: logits differ by {relative:.1e} in norm, {:.1e} at most",
-        worst / largest
-    );
-    assert!(worst <= TOLERANCE * largest);
-    assert!(relative <= TOLERANCE);
+    assert_logits(attn_impl, &logits, fixture.tensors.values("logits"));
 }
 
 #[test]
@@ -172,22 +105,13 @@ fn loss_and_gradients_agree(attn_impl: &str) {
     assert!((loss - expected).abs() <= TOLERANCE * expected);
 
     let names = model.parameters().into_iter().map(|spec| spec.name);
-    let global = norm(
-        fixture
-            .tensors
-            .iter()
-            .filter(|(n, _)| n.starts_with("grad."))
-            .flat_map(|(_, t)| t.1.iter().copied()),
-    );
+    let global = fixture.tensors.gradient_norm();
     let mut compared = 0;
     for (name, gradient) in names.zip(gradients.into_flat()) {
         let ours = parts(&name, &host(gradient));
-        let theirs = parts(&name, fixture.values(&format!("grad.{name}")));
+        let theirs = parts(&name, fixture.tensors.values(&format!("grad.{name}")));
         for ((name, ours), (_, theirs)) in ours.iter().zip(&theirs) {
-            let scale = norm(theirs.iter().copied()).max(1e-3 * global);
-            let relative = distance(ours, theirs) / scale;
-            println!("{attn_impl}: {name}: norm {scale:.2e}, off by {relative:.1e}");
-            assert!(relative <= TOLERANCE, "{name} is off by {relative:.1e} of its norm");
+            assert_gradient(&format!("{attn_impl}: {name}"), ours, theirs, global);
             compared += 1;
         }
     }

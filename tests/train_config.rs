@@ -381,8 +381,8 @@ fn wrong_types_and_values_name_the_key() {
         ),
         (&["seed=4294967296"], "`seed` is 4294967296; it must be below 4294967296, for example 17"),
         (
-            &["model.alibi=true"],
-            "`model.alibi` is refused: ALiBi is not supported yet; remove the key or set it to \
+            &["model.prefix_lm=true"],
+            "`model.prefix_lm` is refused: no token attends to a later one; remove the key or set it to \
              false",
         ),
         (

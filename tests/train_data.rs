@@ -126,6 +126,59 @@ fn texts_around_documents_are_inserted_where_configured() {
     assert_eq!(tokens(&take(&mut open(&config), 5)), expected);
 }
 
+/// Two datasets whose rows tell them apart, mixed as `streams` say; how many rows of an epoch come from each.
+fn mixed(streams: &str, batching: &str) -> Vec<[usize; 2]> {
+    let dir = tempfile::tempdir().unwrap();
+    let tokens = Encoding::NdArray { dtype: Some(DType::I32), shape: None };
+    for (name, id, rows) in [("a", 1, 40), ("b", 2, 8)] {
+        let row = vec![Value::NdArray(NdArray::from_i32(&[id; 16])).into_owned()];
+        write(
+            &dir.path().join(name),
+            &[("tokens", tokens.clone())],
+            std::iter::repeat_n(row, rows),
+        );
+    }
+    let streams = streams.replace("ROOT", dir.path().to_str().unwrap());
+    let config = config(
+        dir.path(),
+        &[
+            "train_loader.dataset.split=null",
+            &format!("train_loader.dataset.streams={streams}"),
+            &format!("train_loader.dataset.batching_method={batching}"),
+        ],
+    );
+    let mut data = open(&config);
+    let batches = data.batches_per_epoch().unwrap() as usize;
+    let of =
+        |batch: &TokenBatch, id: i32| batch.tokens.chunks(16).filter(|row| row[0] == id).count();
+    take(&mut data, batches).iter().map(|batch| [of(batch, 1), of(batch, 2)]).collect()
+}
+
+#[test]
+fn streams_are_mixed_by_proportion_repetition_or_choice() {
+    let rows = |streams: &str| {
+        let batches = mixed(streams, "random");
+        let sum = |i: usize| batches.iter().map(|batch| batch[i]).sum::<usize>();
+        [sum(0), sum(1)]
+    };
+    assert_eq!(rows("{a: {remote: ROOT/a}, b: {remote: ROOT, split: b}}"), [40, 8]);
+    assert_eq!(
+        rows("{a: {remote: ROOT/a, repeat: 0.5}, b: {remote: ROOT/b, repeat: 2}}"),
+        [20, 16]
+    );
+    assert_eq!(rows("{a: {remote: ROOT/a, choose: 4}, b: {remote: ROOT/b, choose: 12}}"), [4, 12]);
+    let half = rows("{a: {remote: ROOT/a, proportion: 1}, b: {remote: ROOT/b, proportion: 1}}");
+    assert_eq!((half[0] + half[1], half[0].abs_diff(half[1]) <= 2), (48, true), "{half:?}");
+}
+
+#[test]
+fn batches_may_be_made_of_streams_in_turn() {
+    let streams = "{a: {remote: ROOT/a, choose: 12}, b: {remote: ROOT/b, choose: 4}}";
+    assert_eq!(mixed(streams, "stratified"), [[3, 1]; 4]);
+    let of_one = mixed(streams, "per_stream");
+    assert!(of_one.iter().all(|batch| batch[0] == 0 || batch[1] == 0), "{of_one:?}");
+}
+
 #[test]
 fn rows_do_not_depend_on_the_number_of_threads() {
     let dir = tempfile::tempdir().unwrap();

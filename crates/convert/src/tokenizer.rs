@@ -40,6 +40,9 @@ struct Inner {
     pipeline: PipelineTokenizer,
     vocab_size: usize,
     eos_id: Option<u32>,
+    /// The files that it was read from.
+    json: String,
+    config: Option<String>,
 }
 
 impl Tokenizer {
@@ -129,7 +132,15 @@ impl Tokenizer {
         let id_of = |token: &str| special.iter().find(|(t, _)| t == token).map(|(_, id)| *id);
         let named = config.and_then(eos_token_of_config).and_then(|token| id_of(&token));
         let eos_id = named.or_else(|| END_OF_TEXT.iter().find_map(|token| id_of(token)));
-        Ok(Self { inner: Arc::new(Inner { name: name.to_owned(), pipeline, vocab_size, eos_id }) })
+        let inner = Inner {
+            name: name.to_owned(),
+            pipeline,
+            vocab_size,
+            eos_id,
+            json: json.to_owned(),
+            config: config.map(str::to_owned),
+        };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// The ids of `text`, with whatever tokens the tokenizer itself puts around a text (GPT-2's
@@ -192,6 +203,16 @@ impl Tokenizer {
     /// The name or path that it was loaded by.
     pub fn name(&self) -> &str {
         &self.inner.name
+    }
+
+    /// The text of its `tokenizer.json`.
+    pub fn json(&self) -> &str {
+        &self.inner.json
+    }
+
+    /// The text of the `tokenizer_config.json` beside that, if there was one.
+    pub fn config_json(&self) -> Option<&str> {
+        self.inner.config.as_deref()
     }
 
     /// Whether [`Tokenizer::encode`] puts a token before or after each text.

@@ -13,6 +13,8 @@
 //! * [`mod@train`] the run itself: the loop, read from top to bottom
 //! * [`eval`] the loss on held-out documents, and the unigram entropy beside it
 //! * [`generate`] text from a model
+//! * [`hf`] models as folders of Hugging Face's `transformers`, both ways
+//! * [`pretrained`] a trained model with its tokenizer, from either
 //! * [`checkpoint`] a run's whole state, complete or not there
 //! * [`interrupt`] Ctrl-C saves, then stops
 //! * [`logging`] metrics to the console, `metrics.jsonl`, TensorBoard and the loss curve
@@ -56,11 +58,13 @@ pub mod device;
 pub mod error;
 pub mod eval;
 pub mod generate;
+pub mod hf;
 pub mod interrupt;
 pub mod logging;
 pub mod loss;
 pub mod model;
 pub mod optim;
+pub mod pretrained;
 pub mod schedule;
 pub mod time;
 pub mod train;

@@ -3,20 +3,21 @@
 //! The logits of a batch are by far its largest activation (`batch·seq × vocab`, 400 MB for 2,048 tokens of GPT-2's
 //! vocabulary), and the usual log-softmax and gather keep several copies of them until the backward. So the head is
 //! taken out of the graph: for a few hundred tokens at a time it computes the logits, their loss, and at once the
-//! gradients with respect to the hidden states and to the tied embedding,
+//! gradients with respect to the hidden states and to the output projection (the tied embedding, or one of its own),
 //!
 //! ```text
-//! dlogits = (softmax(logits) − onehot(label)) · weight / tokens,   dhidden = dlogits · wte,   dwte = dlogitsᵀ · hidden
+//! dlogits = (softmax(logits) − onehot(label)) · weight / tokens,   dhidden = dlogits · W,   dW = dlogitsᵀ · hidden
 //! ```
 //!
 //! and throws the logits away. The rest of the model is then differentiated by Burn from `dhidden`: the gradient of
 //! `sum(hidden · constant)` with respect to `hidden` is that constant.
 
 use burn::tensor::activation::softmax;
-use burn::tensor::{Device, IndexingUpdateOp, Int, Tensor, TensorData};
+use burn::tensor::{Device, FloatDType, IndexingUpdateOp, Int, Tensor, TensorData};
 
+use crate::config::ModelConfig;
 use crate::data::{IGNORED, TokenBatch};
-use crate::model::{Dropout, Gpt, collect_gradients};
+use crate::model::{Dropout, Gpt, Head, collect_gradients};
 use crate::optim::Gradients;
 
 /// Tokens whose logits exist at the same time.
@@ -40,40 +41,34 @@ pub fn loss_and_gradients(
     weight: f64,
     dropout: &mut Dropout,
 ) -> (Tensor<1>, Gradients) {
-    let wte = model.wte.weight.val(); // [V, C]
-    let hidden = model.hidden(ids(batch, &wte.device()), dropout); // [B, T, C], on the graph
+    let head = model.head();
+    let hidden = model.hidden(ids(batch, &head.weight.device()), dropout); // [B, T, C], on the graph
     let scale = weight / batch.labelled().max(1) as f64;
     let [rows, seq_len, d_model] = hidden.dims();
 
     let flat = hidden.clone().inner().reshape([rows * seq_len, d_model]); // [B·T, C]
-    let head = Head { wte: wte.inner() };
-    let (loss, hidden_grad, wte_grad) = head.loss_and_gradients(flat, &batch.labels, scale);
+    let (loss, hidden_grad, head_grad) =
+        head.inner().loss_and_gradients(flat, &batch.labels, scale);
 
     let hidden_grad = hidden_grad.reshape([rows, seq_len, d_model]); // [B, T, C]
     let mut gradients = (hidden * Tensor::from_inner(hidden_grad)).sum().backward();
     let mut gradients = Gradients::new(collect_gradients(model, &mut gradients));
-    gradients.add_to_first(wte_grad); // wte is the first parameter; its gradient as embedding is there already
+    // Where the head is the embedding, the gradient of that is there already.
+    gradients.add_to(model.head_index(), head_grad);
     (loss, gradients)
 }
 
 /// Sum of the losses of all targets, in nats, and their number; on a model without autodiff
 /// ([`Module::valid`](burn::module::Module::valid)), so that no graph is recorded.
 pub fn summed_loss(model: &Gpt, batch: &TokenBatch) -> (f64, u64) {
-    let wte = model.wte.weight.val();
-    let hidden = model.hidden(ids(batch, &wte.device()), &mut Dropout::off()); // [B, T, C]
+    let head = model.head();
+    let hidden = model.hidden(ids(batch, &head.weight.device()), &mut Dropout::off()); // [B, T, C]
     let [rows, seq_len, d_model] = hidden.dims();
-    let head = Head { wte };
     let loss = head.loss(hidden.reshape([rows * seq_len, d_model]), &batch.labels);
     (f64::from(loss.into_scalar::<f32>()), batch.labelled() as u64)
 }
 
-/// The output projection, off the graph.
-struct Head {
-    /// `[V, C]`
-    wte: Tensor<2>,
-}
-
-impl Head {
+impl Head<'_> {
     /// # Shapes
     ///
     /// - hidden: `[tokens, d_model]`
@@ -86,27 +81,29 @@ impl Head {
     ) -> (Tensor<1>, Tensor<2>, Tensor<2>) {
         let mut loss = Tensor::zeros([1], &hidden.device());
         let mut hidden_grads = Vec::new();
-        let mut wte_grad: Option<Tensor<2>> = None;
+        let mut weight_grad: Option<Tensor<2>> = None;
         for (start, labels) in chunks(labels) {
             let hidden = hidden.clone().narrow(0, start, labels.len()); // [N, C]
             let targets = Targets::new(labels, scale, &hidden.device());
-            let (chunk_loss, probabilities) = self.chunk(hidden.clone(), &targets);
+            let (chunk_loss, probabilities, slope) = self.chunk(hidden.clone(), &targets);
             loss = loss + chunk_loss;
 
             // (softmax − onehot) · weight
             let minus_one = targets.weight.ones_like().neg(); // [N, 1]
             let logit_grad =
                 probabilities.scatter(1, targets.label, minus_one, IndexingUpdateOp::Add); // [N, V]
-            let logit_grad = logit_grad * targets.weight; // [N, V]
-            hidden_grads.push(logit_grad.clone().matmul(self.wte.clone())); // [N, C]
-            let grad = logit_grad.transpose().matmul(hidden); // [V, C]
-            wte_grad = Some(match wte_grad {
+            let logit_grad = slope.through(logit_grad * targets.weight).cast(self.dtype); // [N, V]
+            let weight = self.weight.clone().cast(self.dtype); // [V, C]
+            hidden_grads.push(logit_grad.clone().matmul(weight).cast(FloatDType::F32)); // [N, C]
+            let grad = logit_grad.transpose().matmul(hidden.cast(self.dtype)); // [V, C]
+            let grad = grad.cast(FloatDType::F32);
+            weight_grad = Some(match weight_grad {
                 Some(sum) => sum + grad,
                 None => grad,
             });
         }
-        let wte_grad = wte_grad.unwrap_or_else(|| self.wte.zeros_like());
-        (loss, Tensor::cat(hidden_grads, 0), wte_grad)
+        let weight_grad = weight_grad.unwrap_or_else(|| self.weight.zeros_like());
+        (loss, Tensor::cat(hidden_grads, 0), weight_grad)
     }
 
     /// Unscaled sum of the losses, `[1]`.
@@ -119,8 +116,9 @@ impl Head {
     }
 
     /// Weighted sum of the losses `[1]` and the probabilities `[N, V]` of one chunk's tokens `[N, C]`.
-    fn chunk(&self, hidden: Tensor<2>, targets: &Targets) -> (Tensor<1>, Tensor<2>) {
-        let logits = hidden.matmul(self.wte.clone().transpose()); // [N, V]
+    fn chunk(&self, hidden: Tensor<2>, targets: &Targets) -> (Tensor<1>, Tensor<2>, Slope) {
+        let logits = self.logits(hidden); // [N, V]
+        let slope = Slope::at(&logits, self.config);
         let largest = logits.clone().max_dim(1); // [N, 1]
         let of_label = logits.clone().gather(1, targets.label.clone()); // [N, 1]
         let probabilities = softmax(logits, 1); // [N, V]
@@ -128,7 +126,34 @@ impl Head {
         // exponentials, and unlike ln(probability of the label) it never underflows.
         let logsumexp = largest - probabilities.clone().max_dim(1).log(); // [N, 1]
         let loss = (logsumexp - of_label) * targets.weight.clone(); // [N, 1]
-        (loss.sum(), probabilities)
+        (loss.sum(), probabilities, slope)
+    }
+}
+
+/// How much a logit grows with the product that it is made of.
+struct Slope {
+    scale: Option<f64>,
+    /// `1 − tanh²` of what was squashed, `[N, V]`.
+    capped: Option<Tensor<2>>,
+}
+
+impl Slope {
+    fn at(logits: &Tensor<2>, config: &ModelConfig) -> Self {
+        let tanh = |cap: f64| logits.clone().div_scalar(cap);
+        let capped = config.final_logit_softcapping.map(|cap| -tanh(cap).square() + 1.0);
+        Self { scale: config.logit_scale, capped }
+    }
+
+    /// The gradient at the products from that at the logits, `[N, V]`.
+    fn through(self, gradient: Tensor<2>) -> Tensor<2> {
+        let gradient = match self.capped {
+            Some(slope) => gradient * slope,
+            None => gradient,
+        };
+        match self.scale {
+            Some(scale) => gradient.mul_scalar(scale),
+            None => gradient,
+        }
     }
 }
 
@@ -161,7 +186,6 @@ impl Targets {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::ModelConfig;
     use crate::model::tiny_config;
     use burn::tensor::activation::log_softmax;
 
@@ -253,7 +277,8 @@ mod tests {
 
     #[test]
     fn the_loss_stays_finite_where_a_probability_underflows() {
-        let head = Head { wte: Tensor::from_floats([[100.0], [-100.0]], &Device::flex()) };
+        let weight = Tensor::from_floats([[100.0], [-100.0]], &Device::flex());
+        let head = Head { weight, config: &tiny_config(), dtype: FloatDType::F32 };
         let hidden = Tensor::from_floats([[3.0]], &Device::flex());
         let loss = head.loss(hidden, &[1]).into_scalar::<f32>();
         assert_eq!(loss, 600.0);

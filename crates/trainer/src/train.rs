@@ -159,7 +159,7 @@ pub fn train(config: &Config, interrupt: &Interrupt) -> Result<Outcome> {
     if !interrupted {
         evaluation = examiner.report(&model, findings, &logger)?;
         if let Some(prompt) = &config.generate.prompt {
-            let text = generate(&model, &tokenizer, prompt, &config.generate, config.seed)?;
+            let text = generate(&model, &tokenizer, prompt, &config.generate, config.seed, |_| {})?;
             logger.print(&format!("generated: {prompt}{text}"));
         }
     }

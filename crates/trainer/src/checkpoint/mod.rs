@@ -3,7 +3,7 @@
 //! ```text
 //! save_folder/
 //!   ep0-ba20/
-//!     model.safetensors      the parameters, by Hugging Face's GPT-2 names
+//!     model.safetensors      the parameters, by the names of [`crate::model`]
 //!     optimizer.safetensors  `first.NAME` and `second.NAME`: the moments of each parameter
 //!     state.json             position, data position, seed, resolved configuration, sizes and hashes of the above
 //!   latest                   the name of the newest checkpoint
@@ -36,6 +36,7 @@ mod tensors;
 pub(crate) use mark::Mark;
 pub use place::{Found, Place};
 pub use state::State;
+pub(crate) use tensors::{decode as decode_tensors, write as write_tensors};
 
 use std::path::Path;
 

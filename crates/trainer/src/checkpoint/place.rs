@@ -142,7 +142,18 @@ impl Place {
         }
     }
 
-    fn has(&self, name: &str) -> Result<bool> {
+    /// The contents of the file `name`, which must be there.
+    ///
+    /// # Errors
+    /// When it is not, or cannot be read.
+    pub(crate) fn file(&self, name: &str) -> Result<Vec<u8>> {
+        let missing =
+            || Error::Checkpoint(format!("there is no {name} in `{self}`; check the path"));
+        self.read(name)?.ok_or_else(missing)
+    }
+
+    /// Whether there is a file of that name.
+    pub(crate) fn has(&self, name: &str) -> Result<bool> {
         match self {
             Self::Folder(folder) => Ok(folder.join(name).exists()),
             Self::Remote(remote) => Ok(remote.size(name)?.is_some()),

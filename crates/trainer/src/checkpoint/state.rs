@@ -16,6 +16,25 @@ use crate::time::Timestamp;
 /// The layout that this version writes and reads.
 const FORMAT: u32 = 1;
 
+/// The keys of `model` that decide which function the parameters are of.
+const DECIDE_THE_MODEL: &[&str] = &[
+    "d_model",
+    "n_heads",
+    "n_layers",
+    "mlp_ratio",
+    "max_seq_len",
+    "vocab_size",
+    "learned_pos_emb",
+    "no_bias",
+    "tie_word_embeddings",
+    "norm_type",
+    "norm_eps",
+    "logit_scale",
+    "final_logit_softcapping",
+    "attn_config",
+    "ffn_config",
+];
+
 /// Everything in a checkpoint that is not a tensor.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct State {
@@ -117,17 +136,23 @@ impl State {
     /// The first key that differs, with both values.
     pub fn check_model(&self, place: &Place, model: &ModelConfig) -> Result<()> {
         let here = serde_json::to_value(model).unwrap_or_default();
-        for key in ["d_model", "n_heads", "n_layers", "mlp_ratio", "max_seq_len", "vocab_size"] {
-            let saved = &self.config["model"][key];
-            if *saved != here[key] {
-                return Err(Error::Checkpoint(format!(
-                    "the checkpoint `{place}` is of another model: model.{key} is {saved} there and {} here; \
-                     set model.{key}={saved}, or use another save_folder",
-                    here[key]
-                )));
-            }
+        let mut found = Vec::new();
+        for key in DECIDE_THE_MODEL {
+            differences(
+                &format!("model.{key}"),
+                &self.config["model"][key],
+                &here[key],
+                &mut found,
+            );
         }
-        Ok(())
+        // A checkpoint of before there was a variant says nothing of it.
+        match found.into_iter().find(|(_, saved, _)| !saved.is_null()) {
+            None => Ok(()),
+            Some((key, saved, here)) => Err(Error::Checkpoint(format!(
+                "the checkpoint `{place}` is of another model: {key} is {saved} there and {here} here; set \
+                 {key}={saved}, or use another save_folder"
+            ))),
+        }
     }
 
     pub(super) fn read(place: &Place) -> Result<Self> {

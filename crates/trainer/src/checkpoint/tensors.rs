@@ -34,7 +34,7 @@ impl View for &NamedTensor {
 }
 
 /// Writes `tensors` to `path` and syncs the file.
-pub(super) fn write(path: &Path, tensors: &[NamedTensor]) -> Result<()> {
+pub(crate) fn write(path: &Path, tensors: &[NamedTensor]) -> Result<()> {
     // What other readers of this model family look for.
     let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
     let named = tensors.iter().map(|tensor| (tensor.name.as_str(), tensor));
@@ -46,7 +46,7 @@ pub(super) fn write(path: &Path, tensors: &[NamedTensor]) -> Result<()> {
 }
 
 /// The tensors of a safetensors file; all must be 32-bit floats.
-pub(super) fn decode(bytes: &[u8]) -> Result<Vec<NamedTensor>, String> {
+pub(crate) fn decode(bytes: &[u8]) -> Result<Vec<NamedTensor>, String> {
     let file =
         SafeTensors::deserialize(bytes).map_err(|e| format!("is no safetensors file ({e})"))?;
     file.iter()

@@ -9,7 +9,8 @@
 //!
 //! * `yaml.rs` text to a tree of values: overrides and references
 //! * `schema.rs` every key there is, and what becomes of it
-//! * `read.rs` the tree to [`Config`], with defaults
+//! * `read.rs` the tree to [`Config`], with defaults; `read_model.rs` its section `model`
+//! * `model.rs` [`ModelConfig`], and what follows from it: counts of parameters and operations
 //! * `address.rs` paths and addresses, which may hold keys
 //! * `batch.rs` how a global batch is split over ranks and microbatches
 //!
@@ -46,13 +47,19 @@ use crate::time::Time;
 
 mod address;
 mod batch;
+mod model;
 mod read;
+mod read_model;
 mod schema;
 mod section;
 mod yaml;
 
 pub use address::Address;
 pub use batch::BatchPlan;
+pub use model::{
+    Activation, AttentionConfig, FanMode, FfnConfig, FfnType, GeluKind, InitConfig, InitScheme,
+    ModelConfig, ModelName, Nonlinearity, NormType, ResidualDivisor, RopeScaling, Separator,
+};
 
 /// A fully resolved configuration: every reference replaced, every default filled in.
 ///
@@ -140,37 +147,6 @@ pub struct Config {
     pub notices: Vec<String>,
 }
 
-/// A decoder-only GPT: pre-LN blocks, learned positions, an output projection tied to the embedding.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct ModelConfig {
-    /// Always `mosaic_gpt`.
-    pub name: String,
-    /// The width of the residual stream.
-    pub d_model: usize,
-    /// Attention heads; each is `d_model / n_heads` wide.
-    pub n_heads: usize,
-    /// Transformer blocks.
-    pub n_layers: usize,
-    /// The width of the MLP's hidden layer, as a multiple of `d_model`.
-    pub mlp_ratio: usize,
-    /// Rows of the position table: the longest sequence there can be.
-    pub max_seq_len: usize,
-    /// Rows of the token embedding: the highest token id plus one, or more.
-    pub vocab_size: usize,
-    /// The standard deviation of initial weights.
-    pub init_std: f64,
-    /// Dropout probability on attention weights.
-    pub attn_pdrop: f64,
-    /// Dropout probability on both residual branches.
-    pub resid_pdrop: f64,
-    /// Dropout probability on the summed embeddings.
-    pub emb_pdrop: f64,
-    /// `flash` or `torch`: which attention kernel; the result is the same.
-    pub attn_impl: String,
-    /// The fraction of the gradient that reaches the embeddings, in (0, 1].
-    pub embedding_fraction: f64,
-}
-
 /// One loader: a dataset and how it is batched.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct LoaderConfig {
@@ -186,7 +162,7 @@ pub struct LoaderConfig {
     pub prefetch_factor: usize,
 }
 
-/// One split of an MDS dataset, and how its samples become rows of `max_seq_len` tokens.
+/// One split of an MDS dataset or several mixed, and how samples become rows of `max_seq_len` tokens.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct DatasetConfig {
     /// The folder or URI that holds the split; `None` where it is all in `local`.
@@ -195,6 +171,19 @@ pub struct DatasetConfig {
     pub local: Option<Address>,
     /// The split: a folder under both.
     pub split: Option<String>,
+    /// Several datasets in place of the one above, by names that are only for the reader.
+    #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "as_map")]
+    pub streams: Vec<(String, StreamConfig)>,
+    /// Samples in an epoch; by default as many as there are, or as `streams` ask for.
+    pub epoch_size: Option<u64>,
+    /// How batches are made of streams: `random`, `stratified`, `per_stream` or `device_per_stream`.
+    pub batching_method: String,
+    /// How an epoch chooses among a stream's samples: `balanced` or `fixed`.
+    pub sampling_method: String,
+    /// How many neighbouring samples are chosen together.
+    pub sampling_granularity: u64,
+    /// How samples are split over nodes and ranks: `relaxed` or `orig`.
+    pub partition_algo: String,
     /// Shuffle samples.
     pub shuffle: bool,
     /// The shuffling algorithm's name: `py1e` and its like.
@@ -225,8 +214,32 @@ pub struct DatasetConfig {
     pub bos_text: String,
     /// Text put after every document, where its tokens are wanted.
     pub eos_text: String,
+    /// The last token of each document, where attention keeps to documents.
+    pub eos_token_id: Option<i32>,
+    /// The first token of each document, where attention keeps to documents.
+    pub bos_token_id: Option<i32>,
     /// The integers of a `tokens` column of bytes.
     pub token_encoding_type: TokenEncoding,
+}
+
+/// One of the datasets that are mixed.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct StreamConfig {
+    /// The folder or URI that holds the split; `None` where it is all in `local`.
+    pub remote: Option<Address>,
+    /// The cache folder; `None`: the remote itself where that is a folder.
+    pub local: Option<Address>,
+    /// The split: a folder under both.
+    pub split: Option<String>,
+    /// The part of an epoch that it gives, relative to the other streams' `proportion`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub proportion: Option<f64>,
+    /// How often an epoch has each of its samples.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub repeat: Option<f64>,
+    /// How many of its samples an epoch has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub choose: Option<u64>,
 }
 
 /// How texts become rows of `max_seq_len` tokens.
@@ -404,6 +417,17 @@ pub struct GenerateConfig {
     pub temperature: f64,
     /// Sample among the likeliest `top_k` tokens only.
     pub top_k: Option<usize>,
+    /// Sample among the fewest tokens whose probabilities sum to this.
+    pub top_p: Option<f64>,
+    /// Lowers the scores of tokens that are in the text already; 1 does nothing.
+    pub repetition_penalty: f64,
+}
+
+fn as_map<T: Serialize, S: serde::Serializer>(
+    entries: &[(String, T)],
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(entries.iter().map(|(name, value)| (name, value)))
 }
 
 fn minus_one_for_none<S: serde::Serializer>(
@@ -428,76 +452,6 @@ impl Config {
             timeout: Duration::try_from_secs_f64(data.download_timeout)
                 .unwrap_or(Duration::from_secs(60)),
             attempts: data.download_retry.max(ATTEMPTS_TO_SAVE),
-        }
-    }
-}
-
-impl ModelConfig {
-    /// The number of parameters, the tied embedding counted once:
-    /// `L (12 d² + 13 d) + 2 d + V d + S d` at an `mlp_ratio` of 4.
-    pub fn n_params(&self) -> u64 {
-        let [d, layers, vocab, positions] =
-            [self.d_model, self.n_layers, self.vocab_size, self.max_seq_len].map(|n| n as u64);
-        let hidden = d * self.mlp_ratio as u64;
-        // Attention: d → 3d and d → d with biases; MLP: d → hidden → d with biases; two LayerNorms.
-        let block = (3 * d * d + 3 * d) + (d * d + d) + (2 * d * hidden + hidden + d) + 4 * d;
-        layers * block + 2 * d + (vocab + positions) * d
-    }
-
-    /// Floating-point operations of one training step (forward and backward) on one sequence of
-    /// `seq_len` tokens: `3 (2 N S + 4 L d S²)`, the attention matrix counted in full.
-    pub fn train_flops_per_sequence(&self, seq_len: usize) -> f64 {
-        let [params, layers, d, s] =
-            [self.n_params() as f64, self.n_layers as f64, self.d_model as f64, seq_len as f64];
-        3.0 * (2.0 * params * s + layers * 4.0 * d * s * s)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn model(d_model: usize, n_heads: usize, n_layers: usize, vocab_size: usize) -> ModelConfig {
-        ModelConfig {
-            name: "mosaic_gpt".into(),
-            d_model,
-            n_heads,
-            n_layers,
-            mlp_ratio: 4,
-            max_seq_len: 2048,
-            vocab_size,
-            init_std: 0.02,
-            attn_pdrop: 0.0,
-            resid_pdrop: 0.0,
-            emb_pdrop: 0.0,
-            attn_impl: "flash".into(),
-            embedding_fraction: 1.0,
-        }
-    }
-
-    #[test]
-    fn parameter_counts_are_the_published_ones() {
-        for (d, heads, layers, params) in [
-            (768, 12, 12, 125_226_240),
-            (1024, 16, 24, 355_871_744),
-            (1536, 12, 24, 760_300_032),
-            (2048, 16, 24, 1_315_723_264),
-            (2560, 20, 32, 2_651_553_280),
-            (4096, 32, 32, 6_658_404_352),
-            (8192, 64, 80, 64_861_528_064),
-        ] {
-            assert_eq!(model(d, heads, layers, 50_257).n_params(), params);
-        }
-        assert_eq!(model(768, 12, 12, 50_368).n_params(), 125_311_488);
-    }
-
-    #[test]
-    fn training_flops_per_token_are_the_published_ones() {
-        for (d, heads, layers, giga) in
-            [(768, 12, 12, 0.978), (1024, 16, 24, 2.739), (4096, 32, 32, 43.17)]
-        {
-            let per_token = model(d, heads, layers, 50_257).train_flops_per_sequence(2048) / 2048.0;
-            assert!((per_token / 1e9 / giga - 1.0).abs() < 1e-3, "{d}: {per_token}");
         }
     }
 }

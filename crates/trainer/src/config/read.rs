@@ -1,15 +1,17 @@
 //! The tree of values to [`Config`]: types, defaults, older names, and what must fit together.
 
 use std::path::Path;
+use std::str::FromStr;
 
 use mds::storage::Remote;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::section::Section;
 use super::{
     Address, Callbacks, Config, DatasetConfig, DeviceChoice, GenerateConfig, GroupMethod,
-    LoaderConfig, Loggers, Microbatch, ModelConfig, OptimizerConfig, Precision, SchedulerConfig,
-    SchedulerName, SpeedMonitorConfig, Switch, TokenEncoding, schema, yaml,
+    LoaderConfig, Loggers, Microbatch, OptimizerConfig, Precision, SchedulerConfig, SchedulerName,
+    Separator, SpeedMonitorConfig, StreamConfig, Switch, TokenEncoding, read_model::read_model,
+    schema, yaml,
 };
 use crate::error::{Error, Result};
 use crate::time::{Time, Unit};
@@ -29,6 +31,14 @@ impl Config {
     /// As [`Config::load`].
     pub fn from_yaml_str(text: &str, overrides: &[String]) -> Result<Self> {
         Self::from_tree(yaml::parse(text, "configuration")?, overrides)
+    }
+
+    /// The configuration that a checkpoint says it was saved with.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub(crate) fn from_checkpoint(saved: &Value) -> Result<Self> {
+        Self::from_tree(saved.clone(), &[])
     }
 
     /// The whole configuration as YAML: what was given and every default. It loads to an equal
@@ -53,13 +63,6 @@ impl Config {
     /// What must fit together across sections.
     fn check(&self) -> Result<()> {
         let model = &self.model;
-        if !model.d_model.is_multiple_of(model.n_heads) {
-            return Err(Error::Config(format!(
-                "model.d_model {} does not divide into {} heads; make it a multiple of \
-                 model.n_heads",
-                model.d_model, model.n_heads
-            )));
-        }
         let loaders = [
             ("train_loader", Some(&self.train_loader)),
             ("eval_loader", self.eval_loader.as_ref()),
@@ -73,7 +76,7 @@ impl Config {
                     dataset.max_seq_len, model.max_seq_len
                 )));
             }
-            if dataset.remote.is_none() && dataset.local.is_none() {
+            if dataset.streams.is_empty() && dataset.remote.is_none() && dataset.local.is_none() {
                 return Err(Error::Config(format!(
                     "{name}.dataset has neither a remote nor a local; set data_remote to the \
                      folder or URI that holds the splits"
@@ -159,6 +162,8 @@ fn read_config(root: &Section<'_>, mut notices: Vec<String>) -> Result<Config> {
         true => Some(read_loader(&root.section("eval_loader")?, &defaults, false)?),
         false => None,
     };
+    let separator = read_separator(&train_loader.dataset, eval_loader.as_ref())?;
+    let model = read_model(&root.section("model")?, max_seq_len, separator, &mut notices)?;
     let microbatch = match root.text("device_train_microbatch_size")?.as_deref() {
         None | Some("auto") => Microbatch::Auto,
         Some(_) => Microbatch::Rows(root.size("device_train_microbatch_size", 1)?.unwrap_or(1)),
@@ -184,7 +189,7 @@ fn read_config(root: &Section<'_>, mut notices: Vec<String>) -> Result<Config> {
         seed: read_seed(root)?,
         max_seq_len,
         tokenizer_name: read_tokenizer_name(root)?.into(),
-        model: read_model(&root.section("model")?, max_seq_len)?,
+        model,
         train_loader,
         eval_loader,
         scheduler: read_scheduler(&root.section("scheduler")?)?,
@@ -304,50 +309,48 @@ fn read_tokenizer_name(root: &Section<'_>) -> Result<String> {
         .ok_or_else(|| root.missing("tokenizer_name", "tokenizer_name: gpt2"))
 }
 
-fn read_model(model: &Section<'_>, max_seq_len: usize) -> Result<ModelConfig> {
-    let name = model.text("name")?.unwrap_or_else(|| "mosaic_gpt".to_owned());
-    if name != "mosaic_gpt" {
-        return Err(Error::Config(format!(
-            "`model.name` is `{name}`; only mosaic_gpt is supported: set model.name to mosaic_gpt"
-        )));
+/// What tells the documents of the training data apart; the evaluation's must be the same.
+fn read_separator(train: &DatasetConfig, eval: Option<&LoaderConfig>) -> Result<Option<Separator>> {
+    let given = |dataset: &DatasetConfig, loader: &str| match (
+        dataset.eos_token_id,
+        dataset.bos_token_id,
+    ) {
+        (Some(_), Some(_)) => Err(Error::Config(format!(
+            "`{loader}.dataset.eos_token_id` and `{loader}.dataset.bos_token_id` are both given; documents are told \
+             apart by one of them: remove the other"
+        ))),
+        (Some(eos), None) => Ok(Some(Separator::Eos(eos))),
+        (None, bos) => Ok(bos.map(Separator::Bos)),
+    };
+    let separator = given(train, "train_loader")?;
+    if let Some(eval) = eval
+        && given(&eval.dataset, "eval_loader")?.is_some_and(|other| Some(other) != separator)
+    {
+        return Err(Error::Config(
+            "`eval_loader.dataset` tells documents apart by another token than `train_loader.dataset`; give both the \
+             same eos_token_id or bos_token_id"
+                .into(),
+        ));
     }
-    let attention = model.section("attn_config")?;
-    let probability = |section: &Section<'_>, key| {
-        section.number(key, 0.0..1.0, "a probability from 0 up to 1, for example 0.1")
-    };
-    let kernels = [("flash", "flash"), ("torch", "torch"), ("triton", "triton")];
-    let kernel = match model.choice("attn_impl", &kernels)? {
-        Some(kernel) => kernel,
-        None => attention.choice("attn_impl", &kernels)?.unwrap_or("flash"),
-    };
-    let dropout = match probability(model, "attn_pdrop")? {
-        Some(dropout) => dropout,
-        None => probability(&attention, "attn_pdrop")?.unwrap_or(0.0),
-    };
-    let mlp_ratio = match model.size("mlp_ratio", 1)? {
-        Some(ratio) => ratio,
-        None => model.size("expansion_ratio", 1)?.unwrap_or(4),
-    };
-    let fraction = "a number above 0 and at most 1";
-    let fraction = model.number("embedding_fraction", f64::MIN_POSITIVE..=1.0, fraction)?;
-    let size = |key, example| required(model, key, example, model.size(key, 1)?);
-    Ok(ModelConfig {
-        d_model: size("d_model", "d_model: 768")?,
-        n_heads: size("n_heads", "n_heads: 12")?,
-        n_layers: size("n_layers", "n_layers: 12")?,
-        mlp_ratio,
-        max_seq_len: model.size("max_seq_len", 2)?.unwrap_or(max_seq_len),
-        vocab_size: size("vocab_size", "vocab_size: 50257")?,
-        init_std: model
-            .number("init_std", 0.0.., "a number of at least 0, for example 0.02")?
-            .unwrap_or(0.02),
-        attn_pdrop: dropout,
-        resid_pdrop: probability(model, "resid_pdrop")?.unwrap_or(0.0),
-        emb_pdrop: probability(model, "emb_pdrop")?.unwrap_or(0.0),
-        attn_impl: kernel.to_owned(),
-        embedding_fraction: fraction.unwrap_or(1.0),
-        name,
-    })
+    Ok(separator)
+}
+
+impl LoaderConfig {
+    /// Evaluation rows of at most `max_seq_len` tokens of the dataset at `remote`, with the defaults of an `eval_loader`.
+    pub fn for_evaluation(remote: &str, split: Option<&str>, max_seq_len: usize) -> Result<Self> {
+        let dataset = json!({ "remote": remote, "split": split });
+        let defaults = DataDefaults { remote: &None, local: &None, max_seq_len };
+        read_loader(&Section::root(&json!({ "dataset": dataset })), &defaults, false)
+    }
+}
+
+impl FromStr for DeviceChoice {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let known = DEVICES.iter().find(|(known, _)| *known == name);
+        known.map(|(_, choice)| *choice).ok_or_else(|| "it must be auto, cpu or cuda".to_owned())
+    }
 }
 
 /// What a dataset section falls back to.
@@ -386,11 +389,23 @@ fn read_dataset(
     ];
     // `a` is today's name of the option, `b` its name in older recipes.
     let either = |a, b| Ok::<_, Error>(dataset.whole(a, 0)?.or(dataset.whole(b, 0)?));
+    let name = |key, default: &str| {
+        Ok::<_, Error>(dataset.text(key)?.unwrap_or_else(|| default.to_owned()))
+    };
+    let streams = read_streams(dataset)?;
+    // What is said of all datasets is meant for one alone.
+    let default = |address: &Option<Address>| address.clone().filter(|_| streams.is_empty());
+    let token = |key| Ok::<_, Error>(dataset.whole(key, 0)?.and_then(|id| i32::try_from(id).ok()));
     let seconds = |key| dataset.number(key, 0.0.., "a number of seconds, for example 60");
     Ok(DatasetConfig {
-        remote: dataset.text("remote")?.map(Address::from).or_else(|| defaults.remote.clone()),
-        local: dataset.text("local")?.map(Address::from).or_else(|| defaults.local.clone()),
+        remote: dataset.text("remote")?.map(Address::from).or_else(|| default(defaults.remote)),
+        local: dataset.text("local")?.map(Address::from).or_else(|| default(defaults.local)),
         split: dataset.text("split")?,
+        epoch_size: dataset.whole("epoch_size", 1)?,
+        batching_method: name("batching_method", "random")?,
+        sampling_method: name("sampling_method", "balanced")?,
+        sampling_granularity: dataset.whole("sampling_granularity", 1)?.unwrap_or(1),
+        partition_algo: name("partition_algo", "relaxed")?,
         shuffle: dataset.flag("shuffle")?.unwrap_or(training),
         shuffle_algo: dataset.text("shuffle_algo")?.unwrap_or_else(|| "py1e".to_owned()),
         shuffle_seed: dataset.whole("shuffle_seed", 0)?.unwrap_or(9176),
@@ -406,10 +421,58 @@ fn read_dataset(
         group_method: dataset.choice("group_method", &methods)?.unwrap_or(GroupMethod::Truncate),
         bos_text: dataset.text("bos_text")?.unwrap_or_default(),
         eos_text: dataset.text("eos_text")?.unwrap_or_default(),
+        eos_token_id: token("eos_token_id")?,
+        bos_token_id: token("bos_token_id")?,
         token_encoding_type: dataset
             .choice("token_encoding_type", &encodings)?
             .unwrap_or(TokenEncoding::Int64),
+        streams,
     })
+}
+
+/// The section `streams`, in its order, which decides the numbers of samples.
+fn read_streams(dataset: &Section<'_>) -> Result<Vec<(String, StreamConfig)>> {
+    let section = dataset.section("streams")?;
+    let split = dataset.text("split")?;
+    let mut streams = Vec::new();
+    for name in section.keys() {
+        let stream = section.section(name)?;
+        let number = |key| stream.number(key, 0.0.., "a number of at least 0, for example 0.5");
+        let config = StreamConfig {
+            remote: stream.text("remote")?.map(Address::from),
+            local: stream.text("local")?.map(Address::from),
+            split: stream.text("split")?.or_else(|| split.clone()),
+            proportion: number("proportion")?,
+            repeat: number("repeat")?,
+            choose: stream.whole("choose", 0)?,
+        };
+        let weights = [
+            ("proportion", config.proportion.is_some()),
+            ("repeat", config.repeat.is_some()),
+            ("choose", config.choose.is_some()),
+        ];
+        let mut given = weights.iter().filter(|(_, given)| *given);
+        if let (Some((first, _)), Some((second, _))) = (given.next(), given.next()) {
+            return Err(Error::Config(format!(
+                "`{}` and `{}` are both given; keep one of the two",
+                stream.path(first),
+                stream.path(second)
+            )));
+        }
+        if config.remote.is_none() && config.local.is_none() {
+            return Err(stream.missing("remote", "remote: s3://bucket/c4"));
+        }
+        streams.push((name.to_owned(), config));
+    }
+    let own = ["remote", "local"].into_iter().find(|key| dataset.has(key));
+    match own.filter(|_| !streams.is_empty()) {
+        None => Ok(streams),
+        Some(key) => Err(Error::Config(format!(
+            "`{}` is given, but `{}` name their own; remove one of the two",
+            dataset.path(key),
+            dataset.path("streams")
+        ))),
+    }
 }
 
 fn read_scheduler(scheduler: &Section<'_>) -> Result<SchedulerConfig> {
@@ -551,5 +614,13 @@ fn read_generate(generate: &Section<'_>) -> Result<GenerateConfig> {
         max_new_tokens: generate.size("max_new_tokens", 1)?.unwrap_or(100),
         temperature: generate.number("temperature", 0.0.., least)?.unwrap_or(1.0),
         top_k: generate.size("top_k", 1)?,
+        top_p: generate.number(
+            "top_p",
+            f64::MIN_POSITIVE..=1.0,
+            "a number above 0 and at most 1, for example 0.9",
+        )?,
+        repetition_penalty: generate
+            .number("repetition_penalty", f64::MIN_POSITIVE.., "a number above 0, for example 1.1")?
+            .unwrap_or(1.0),
     })
 }

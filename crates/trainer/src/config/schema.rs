@@ -19,6 +19,8 @@ enum Rule {
     Read,
     /// A section with these keys.
     Section(&'static [Key]),
+    /// A section of sections with these keys, which have names of the user's own.
+    Named(&'static [Key]),
     /// A section with any keys.
     Open,
     /// Accepted and of no consequence, not worth a notice: values that recipes carry as a record,
@@ -51,7 +53,8 @@ const ONE_DEVICE: &str = "this run has one device";
 const NO_TRACKER: &str = "only tensorboard, metrics.jsonl and the loss curve are written";
 const NO_CALLBACK: &str = "this callback is not supported; it does not change what is trained";
 const SAME_RESULT: &str = "it chooses a faster kernel, not another result";
-const NOT_MOSAIC_GPT: &str = "the model is mosaic_gpt without it";
+const NOT_CAUSAL: &str = "no token attends to a later one";
+const FOR_ALL_STREAMS: &str = "it is set for all streams together, beside `streams`";
 const NOT_YET: &str = "it is not supported yet";
 
 /// The top level.
@@ -150,40 +153,82 @@ const MODEL: &[Key] = &[
     read("embedding_fraction"),
     section("attn_config", ATTENTION),
     silent("loss_fn"),
-    refused("alibi", OFF, "ALiBi is not supported yet"),
-    silent("alibi_bias_max"),
-    refused("attn_qk_ln", OFF, NOT_MOSAIC_GPT),
-    refused("attn_clip_qkv", &[], NOT_MOSAIC_GPT),
-    refused("softmax_scale", &[], NOT_MOSAIC_GPT),
-    refused("prefix_lm", OFF, NOT_MOSAIC_GPT),
-    refused("attn_uses_sequence_id", OFF, NOT_MOSAIC_GPT),
-    refused("no_bias", OFF, NOT_MOSAIC_GPT),
-    refused("logit_scale", &[], NOT_MOSAIC_GPT),
-    refused("learned_pos_emb", &["true"], NOT_MOSAIC_GPT),
-    refused("tie_word_embeddings", &["true"], NOT_MOSAIC_GPT),
-    refused("param_init_fn", &["baseline_"], "weights start as N(0, init_std)"),
-    refused("init_config", &[], "weights start as N(0, init_std); set model.init_std"),
-    refused("norm_type", &["layernorm", "low_precision_layernorm"], NOT_MOSAIC_GPT),
+    read("alibi"),
+    read("alibi_bias_max"),
+    read("attn_qk_ln"),
+    read("attn_clip_qkv"),
+    read("softmax_scale"),
+    refused("prefix_lm", OFF, NOT_CAUSAL),
+    read("attn_uses_sequence_id"),
+    read("no_bias"),
+    read("logit_scale"),
+    read("learned_pos_emb"),
+    read("tie_word_embeddings"),
+    read("param_init_fn"),
+    section("init_config", INIT),
+    read("norm_type"),
+    read("norm_eps"),
+    read("final_logit_softcapping"),
     silent("low_precision_layernorm"),
-    refused("ffn_config", &[], NOT_MOSAIC_GPT),
+    section("ffn_config", FFN),
+    refused("attention_bias", &["true"], "biases are left out all together; set no_bias"),
+    refused("block_overrides", &[], "all blocks are alike"),
+    silent("fc_type"),
     silent("use_cache"),
 ];
 
 const ATTENTION: &[Key] = &[
-    refused("attn_type", &["multihead_attention"], NOT_MOSAIC_GPT),
+    read("attn_type"),
+    read("kv_n_heads"),
     read("attn_impl"),
     read("attn_pdrop"),
-    refused("alibi", OFF, "ALiBi is not supported yet"),
-    silent("alibi_bias_max"),
-    refused("rope", OFF, NOT_MOSAIC_GPT),
-    refused("qk_ln", OFF, NOT_MOSAIC_GPT),
-    refused("qk_gn", OFF, NOT_MOSAIC_GPT),
+    read("alibi"),
+    read("alibi_bias_max"),
+    read("rope"),
+    read("rope_theta"),
+    silent("rope_impl"),
+    section(
+        "rope_dail_config",
+        &[read("type"), silent("pos_idx_in_fp32"), silent("xpos_scale_base")],
+    ),
+    section(
+        "rope_hf_config",
+        &[
+            read("type"),
+            read("factor"),
+            read("low_freq_factor"),
+            read("high_freq_factor"),
+            read("original_max_position_embeddings"),
+        ],
+    ),
+    read("qk_ln"),
+    read("qk_gn"),
     silent("fused_qkv"),
-    refused("clip_qkv", &[], NOT_MOSAIC_GPT),
-    refused("softmax_scale", &[], NOT_MOSAIC_GPT),
-    refused("prefix_lm", OFF, NOT_MOSAIC_GPT),
-    refused("attn_uses_sequence_id", OFF, NOT_MOSAIC_GPT),
-    refused("sliding_window_size", &["-1"], NOT_MOSAIC_GPT),
+    read("clip_qkv"),
+    read("softmax_scale"),
+    read("attn_logit_softcapping"),
+    refused("prefix_lm", OFF, NOT_CAUSAL),
+    read("attn_uses_sequence_id"),
+    read("sliding_window_size"),
+];
+
+const FFN: &[Key] = &[
+    read("ffn_type"),
+    read("ffn_hidden_size"),
+    section("ffn_act_fn", &[read("name"), read("approximate")]),
+    silent("fc_type"),
+];
+
+const INIT: &[Key] = &[
+    read("name"),
+    read("init_std"),
+    read("init_div_is_residual"),
+    read("emb_init_std"),
+    read("emb_init_uniform_lim"),
+    read("init_gain"),
+    read("fan_mode"),
+    read("init_nonlinearity"),
+    silent("verbose"),
 ];
 
 const TOKENIZER: &[Key] = &[
@@ -231,16 +276,29 @@ const DATASET: &[Key] = &[
     read("eos_text"),
     read("token_encoding_type"),
     silent("batch_size"),
-    refused("streams", &[], "mixing several datasets is not supported yet; give remote and local"),
-    refused("epoch_size", &[], NOT_YET),
-    refused("partition_algo", &["relaxed"], NOT_YET),
-    refused("sampling_method", &["balanced"], NOT_YET),
-    silent("sampling_granularity"),
-    refused("batching_method", &["random"], NOT_YET),
+    Key { name: "streams", rule: Rule::Named(STREAM) },
+    read("epoch_size"),
+    read("partition_algo"),
+    read("sampling_method"),
+    read("sampling_granularity"),
+    read("batching_method"),
     refused("replication", &[], NOT_YET),
-    refused("eos_token_id", &[], "attention across joined documents cannot be masked yet"),
-    refused("bos_token_id", &[], "attention across joined documents cannot be masked yet"),
+    read("eos_token_id"),
+    read("bos_token_id"),
     silent("allow_unsafe_types"),
+];
+
+const STREAM: &[Key] = &[
+    read("remote"),
+    read("local"),
+    read("split"),
+    read("proportion"),
+    read("repeat"),
+    read("choose"),
+    refused("download_retry", &[], FOR_ALL_STREAMS),
+    refused("download_timeout", &[], FOR_ALL_STREAMS),
+    refused("validate_hash", &[], FOR_ALL_STREAMS),
+    refused("keep_zip", &[], FOR_ALL_STREAMS),
 ];
 
 const SCHEDULER: &[Key] = &[
@@ -262,10 +320,14 @@ const OPTIMIZER: &[Key] = &[
 
 const ALGORITHMS: &[Key] = &[
     section("gradient_clipping", &[read("clipping_type"), read("clipping_threshold")]),
-    refused("alibi", &[], "ALiBi is not supported yet"),
+    refused("alibi", &[], "it is part of the model; set model.attn_config.alibi=true"),
     no_effect("fused_layernorm", SAME_RESULT),
     no_effect("low_precision_layernorm", "normalisation is always done in fp32"),
-    refused("gated_linear_units", &[], NOT_MOSAIC_GPT),
+    refused(
+        "gated_linear_units",
+        &[],
+        "they are part of the model; set model.ffn_config.ffn_type=mptglu",
+    ),
 ];
 
 const CALLBACKS: &[Key] = &[
@@ -299,8 +361,14 @@ const LOGGERS: &[Key] = &[
     no_effect("slack", NO_TRACKER),
 ];
 
-const GENERATE: &[Key] =
-    &[read("prompt"), read("max_new_tokens"), read("temperature"), read("top_k")];
+const GENERATE: &[Key] = &[
+    read("prompt"),
+    read("max_new_tokens"),
+    read("temperature"),
+    read("top_k"),
+    read("top_p"),
+    read("repetition_penalty"),
+];
 
 /// Checks every key of `tree` against the tables above, and returns the notices.
 ///
@@ -326,6 +394,12 @@ fn check_section(
         };
         match &key.rule {
             Rule::Section(keys) => check_section(value, keys, &full, notices)?,
+            Rule::Named(keys) => {
+                let Value::Object(named) = value else { continue };
+                for (name, value) in named {
+                    check_section(value, keys, &join(&full, name), notices)?;
+                }
+            }
             Rule::NoEffect(why) if !is_harmless(value, OFF) => {
                 notices.push(format!("`{full}` has no effect here: {why}"));
             }
@@ -375,7 +449,7 @@ fn unknown_key(full: &str, name: &str, keys: &'static [Key]) -> Error {
 
 impl Key {
     fn is_offered(&self) -> bool {
-        matches!(self.rule, Rule::Read | Rule::Section(_) | Rule::Open)
+        matches!(self.rule, Rule::Read | Rule::Section(_) | Rule::Named(_) | Rule::Open)
     }
 }
 
@@ -448,7 +522,7 @@ mod tests {
             (
                 json!({"generate": {"xyz": 1}}),
                 "unknown key `generate.xyz`; `generate` takes prompt, max_new_tokens, \
-                 temperature, top_k",
+                 temperature, top_k, top_p, repetition_penalty",
             ),
             (
                 json!({"callbacks": {"lr_monitor": {"xyz": 1}}}),
@@ -463,13 +537,13 @@ mod tests {
     #[test]
     fn what_would_change_the_result_is_refused_by_name() {
         assert_eq!(
-            message(json!({"model": {"alibi": true}})),
-            "`model.alibi` is refused: ALiBi is not supported yet; remove the key or set it to false"
+            message(json!({"model": {"prefix_lm": true}})),
+            "`model.prefix_lm` is refused: no token attends to a later one; remove the key or set it to false"
         );
         assert_eq!(
             message(json!({"algorithms": {"gated_linear_units": {}}})),
-            "`algorithms.gated_linear_units` is refused: the model is mosaic_gpt without it; \
-             remove the key"
+            "`algorithms.gated_linear_units` is refused: they are part of the model; set \
+             model.ffn_config.ffn_type=mptglu; remove the key"
         );
         let harmless = json!({"model": {"alibi": false, "softmax_scale": null,
             "attn_config": {"attn_type": "multihead_attention"}}, "train_subset_num_batches": -1});

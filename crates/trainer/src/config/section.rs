@@ -29,6 +29,12 @@ impl<'a> Section<'a> {
         self.map?.get(key).filter(|value| !value.is_null())
     }
 
+    /// The keys that have a value, in their order.
+    pub(super) fn keys(&self) -> impl Iterator<Item = &'a str> {
+        let all = self.map.into_iter().flatten();
+        all.filter(|(_, value)| !value.is_null()).map(|(key, _)| key.as_str())
+    }
+
     /// Whether the key has a value.
     pub(super) fn has(&self, key: &str) -> bool {
         self.get(key).is_some()
@@ -113,6 +119,17 @@ impl<'a> Section<'a> {
         self.typed(key, "two numbers from 0 up to 1, for example [0.9, 0.95]", |value| {
             let numbers: Vec<f64> = value.as_array()?.iter().filter_map(Value::as_f64).collect();
             <[f64; 2]>::try_from(numbers).ok().filter(|b| b.iter().all(|b| (0.0..1.0).contains(b)))
+        })
+    }
+
+    /// Two numbers, the lower first; one number stands for the interval around 0.
+    pub(super) fn interval(&self, key: &str) -> Result<Option<[f64; 2]>> {
+        self.typed(key, "two numbers, the lower first, for example [-0.1, 0.1]", |value| {
+            if let Some(limit) = value.as_f64() {
+                return Some([-limit.abs(), limit.abs()]);
+            }
+            let numbers: Vec<f64> = value.as_array()?.iter().filter_map(Value::as_f64).collect();
+            <[f64; 2]>::try_from(numbers).ok().filter(|[low, high]| low <= high)
         })
     }
 

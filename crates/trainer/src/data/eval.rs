@@ -8,7 +8,7 @@ use super::Replica;
 use super::batch::TokenBatch;
 use super::rows::RowBuilder;
 use super::source::Source;
-use crate::config::Config;
+use crate::config::{Config, LoaderConfig};
 use crate::error::Result;
 
 /// The evaluation split.
@@ -26,11 +26,25 @@ impl EvalData {
     /// As [`TrainData::open`](super::TrainData::open).
     pub fn open(config: &Config, tokenizer: &Tokenizer) -> Result<Option<Self>> {
         let Some(loader) = &config.eval_loader else { return Ok(None) };
-        let rows = config.device_eval_batch_size;
-        let vocab_size = config.model.vocab_size;
-        let source =
-            Source::open("eval_loader", loader, tokenizer, vocab_size, rows, Replica::single())?;
-        Ok(Some(Self { source, limit: config.eval_subset_num_batches }))
+        let (rows, limit) = (config.device_eval_batch_size, config.eval_subset_num_batches);
+        Self::of(loader, rows, limit, config.model.vocab_size, tokenizer).map(Some)
+    }
+
+    /// The split that `loader` names, in batches of `rows`, at most `limit` of them per pass, for a model that knows
+    /// `vocab_size` tokens.
+    ///
+    /// # Errors
+    /// As [`TrainData::open`](super::TrainData::open).
+    pub fn of(
+        loader: &LoaderConfig,
+        rows: usize,
+        limit: Option<u64>,
+        vocab_size: usize,
+        tokenizer: &Tokenizer,
+    ) -> Result<Self> {
+        let replica = Replica::single();
+        let source = Source::open("eval_loader", loader, tokenizer, vocab_size, rows, replica)?;
+        Ok(Self { source, limit })
     }
 
     /// One pass from the beginning, at most `eval_subset_num_batches` long.

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use convert::tokenizer::Tokenizer;
 use mds::format::{Encoding, Value};
-use mds::order::{OrderOptions, World};
+use mds::order::{OrderOptions, Weight, World};
 use mds::{DatasetOptions, ErrorKind, Loader, LoaderOptions, Sample, Stream, StreamingDataset};
 
 use super::Replica;
 use super::rows::RowBuilder;
-use crate::config::{DatasetConfig, GroupMethod, LoaderConfig, TokenEncoding};
+use crate::config::{Address, DatasetConfig, GroupMethod, LoaderConfig, TokenEncoding};
 use crate::error::{Error, Result};
 
 /// Where and how a split is read.
@@ -61,8 +61,8 @@ impl Source {
     ) -> Result<Self> {
         let dataset_config = &config.dataset;
         let dataset = StreamingDataset::open(
-            vec![stream(dataset_config)],
-            dataset_options(dataset_config, rows, replica)?,
+            streams(dataset_config),
+            dataset_options(section, dataset_config, rows, replica)?,
         )
         .map_err(|error| match error.kind() {
             ErrorKind::NotFound => Error::Data(format!(
@@ -139,22 +139,41 @@ impl Source {
     }
 }
 
-fn stream(config: &DatasetConfig) -> Stream {
-    Stream {
-        remote: config.remote.as_deref().map(str::to_owned),
-        local: config.local.as_deref().map(Into::into),
-        split: config.split.clone(),
-        ..Stream::default()
+/// The datasets that are mixed, or the only one.
+fn streams(config: &DatasetConfig) -> Vec<Stream> {
+    let stream =
+        |remote: &Option<Address>, local: &Option<Address>, split: &Option<String>| Stream {
+            remote: remote.as_deref().map(str::to_owned),
+            local: local.as_deref().map(Into::into),
+            split: split.clone(),
+            weight: Weight::Natural,
+        };
+    if config.streams.is_empty() {
+        return vec![stream(&config.remote, &config.local, &config.split)];
     }
+    let mixed = config.streams.iter().map(|(_, mixed)| Stream {
+        weight: match (mixed.proportion, mixed.repeat, mixed.choose) {
+            (Some(proportion), _, _) => Weight::Proportion(proportion),
+            (_, Some(repeat), _) => Weight::Repeat(repeat),
+            (_, _, Some(choose)) => Weight::Choose(choose),
+            _ => Weight::Natural,
+        },
+        ..stream(&mixed.remote, &mixed.local, &mixed.split)
+    });
+    mixed.collect()
 }
 
-/// `./c4/val`: how the split is called in messages.
+/// `./c4/val`, or several of them: how the data is called in messages.
 fn address(config: &DatasetConfig) -> String {
-    let root = config.remote.as_deref().or(config.local.as_deref()).unwrap_or_default();
-    match &config.split {
-        Some(split) => mds::redacted(&mds::storage::join(root, split)),
-        None => mds::redacted(root),
-    }
+    let shown = |stream: Stream| {
+        let local = stream.local.map(|local| local.display().to_string());
+        let root = stream.remote.or(local).unwrap_or_default();
+        match &stream.split {
+            Some(split) => mds::redacted(&mds::storage::join(&root, split)),
+            None => mds::redacted(&root),
+        }
+    };
+    streams(config).into_iter().map(shown).collect::<Vec<_>>().join(" and ")
 }
 
 /// `; there is val`: the splits beside the missing one, where they can be listed.
@@ -171,17 +190,23 @@ fn splits_beside(config: &DatasetConfig) -> String {
 }
 
 fn dataset_options(
+    section: &str,
     config: &DatasetConfig,
     rows: usize,
     replica: Replica,
 ) -> Result<DatasetOptions> {
+    let unknown = |key: &'static str| {
+        move |e: mds::order::Error| Error::Config(format!("`{section}.dataset.{key}`: {e}"))
+    };
     let order = OrderOptions {
+        epoch_size: config.epoch_size,
+        sampling_method: config.sampling_method.parse().map_err(unknown("sampling_method"))?,
+        sampling_granularity: config.sampling_granularity,
+        partition_algo: config.partition_algo.parse().map_err(unknown("partition_algo"))?,
+        batching_method: config.batching_method.parse().map_err(unknown("batching_method"))?,
         batch_size: Some(rows),
         shuffle: config.shuffle,
-        shuffle_algo: config
-            .shuffle_algo
-            .parse()
-            .map_err(|e: mds::order::Error| Error::Config(format!("shuffle_algo: {e}")))?,
+        shuffle_algo: config.shuffle_algo.parse().map_err(unknown("shuffle_algo"))?,
         shuffle_seed: config.shuffle_seed,
         shuffle_block_size: config.shuffle_block_size,
         num_canonical_nodes: config.num_canonical_nodes,

@@ -5,7 +5,7 @@
 //! the same on every device, and nothing of it has to be saved. The masks are drawn on the host, which costs time
 //! when dropout is on; the configurations of this family train with none.
 
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{FloatDType, Tensor, TensorData};
 use rand_core::{Rng, SeedableRng};
 use rand_pcg::Pcg64;
 
@@ -51,7 +51,8 @@ impl Dropout {
         let mask: Vec<f32> = (0..shape.iter().product())
             .map(|_| if generator.next_u64() >> 11 >= threshold { kept } else { 0.0 })
             .collect();
-        let mask = Tensor::from_data(TensorData::new(mask, shape), &x.device());
+        let mask = Tensor::<D>::from_data(TensorData::new(mask, shape), &x.device());
+        let mask = mask.cast(FloatDType::from(x.dtype()));
         x * mask
     }
 }

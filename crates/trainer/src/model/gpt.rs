@@ -1,44 +1,62 @@
-//! The model itself: its modules and their forwards.
+//! The model itself: embeddings, blocks, final norm, head.
 
-use burn::module::{Module, Param};
-use burn::nn::{Embedding, LayerNorm, LayerNormConfig, Linear};
-use burn::tensor::activation::gelu;
-use burn::tensor::{Device, Int, Tensor};
+use burn::module::Module;
+use burn::nn::Embedding;
+use burn::tensor::{Device, FloatDType, Int, Tensor};
 
-use super::init::{Normals, zeros};
-use super::{AttentionRoute, Dropout, causal_attention};
+use super::block::{Block, KeysAndValues};
+use super::init::Initializer;
+use super::norm::Norm;
+use super::{Dropout, Pass};
 use crate::config::ModelConfig;
+
+/// The keys and values of the tokens that a model has seen.
+#[derive(Clone, Debug, Default)]
+pub struct Cache {
+    blocks: Vec<KeysAndValues>,
+    /// How many tokens that are.
+    tokens: usize,
+}
 
 /// A decoder-only transformer.
 #[derive(Module, Debug)]
 pub struct Gpt {
-    /// Token embedding `[V, C]`; also the output projection.
+    /// Token embedding `[V, C]`; also the output projection where the head is tied.
     pub(crate) wte: Embedding,
     /// Position embedding `[S, C]`.
-    wpe: Embedding,
+    wpe: Option<Embedding>,
     h: Vec<Block>,
-    ln_f: LayerNorm,
+    ln_f: Norm,
+    /// The output projection `[V, C]` where it is not tied.
+    lm_head: Option<Embedding>,
     #[module(skip)]
     config: ModelConfig,
+    /// What matrix products are computed in; parameters are f32.
+    #[module(skip)]
+    dtype: FloatDType,
 }
 
 impl Gpt {
     /// A model with fresh parameters from `seed`; trainable where `device` has autodiff.
     pub fn init(config: &ModelConfig, seed: u64, device: &Device) -> Self {
-        let mut normals = Normals::new(seed);
-        let std = config.init_std;
+        let mut init = Initializer::new(config, seed, device);
         // The order of these draws is what a seed means: see init.rs.
         Self {
-            wte: Embedding {
-                weight: normals.matrix([config.vocab_size, config.d_model], std, device),
-            },
-            wpe: Embedding {
-                weight: normals.matrix([config.max_seq_len, config.d_model], std, device),
-            },
-            h: (0..config.n_layers).map(|_| Block::init(config, &mut normals, device)).collect(),
-            ln_f: layer_norm(config, device),
+            wte: init.embedding(config.vocab_size),
+            wpe: config.learned_pos_emb.then(|| init.embedding(config.max_seq_len)),
+            h: (0..config.n_layers).map(|_| Block::init(config, &mut init, device)).collect(),
+            ln_f: Norm::init(config, config.d_model, device),
+            lm_head: (!config.tie_word_embeddings).then(|| init.head()),
             config: config.clone(),
+            dtype: FloatDType::F32,
         }
+    }
+
+    /// The same model, which computes its matrix products in `dtype`.
+    #[must_use]
+    pub fn computing_in(mut self, dtype: FloatDType) -> Self {
+        self.dtype = dtype;
+        self
     }
 
     /// The configuration the model was made from.
@@ -50,23 +68,63 @@ impl Gpt {
     ///
     /// # Shapes
     ///
-    /// - tokens: `[batch, seq]`, seq at most `max_seq_len`, ids below `vocab_size`
+    /// - tokens: `[batch, seq]`, ids below `vocab_size`; seq at most `max_seq_len` where positions are learned
     /// - output: `[batch, seq, d_model]`
     pub fn hidden(&self, tokens: Tensor<2, Int>, dropout: &mut Dropout) -> Tensor<3> {
-        let [_, seq] = tokens.dims();
-        let [max_seq_len, d_model] = self.wpe.weight.dims();
-        let positions = self.wpe.weight.val(); // [S, C]
-        let positions = if seq == max_seq_len { positions } else { positions.narrow(0, 0, seq) }; // [T, C]
-        let positions = positions.reshape([1, seq, d_model]); // [1, T, C]
-        let x = self.wte.forward(tokens) + positions; // [B, T, C]
+        let pass = Pass::of(&self.config, self.dtype, &tokens, 0);
+        let x = self.embed(tokens, 0);
         let x = shrink_gradient(x, self.config.embedding_fraction);
         let x = dropout.apply(x, self.config.emb_pdrop);
-        let x = self.h.iter().fold(x, |x, block| block.forward(x, &self.config, dropout)); // [B, T, C]
+        let block = |x, block: &Block| block.forward(x, &pass, None, dropout);
+        self.ln_f.forward(self.h.iter().fold(x, block))
+    }
+
+    /// What [`hidden`](Self::hidden) gives for the tokens that `cache` has not seen yet, which it has seen then: to
+    /// generate token by token.
+    ///
+    /// # Shapes
+    ///
+    /// - tokens: `[batch, seq]`, those that the cache has seen first
+    /// - output: `[batch, new, d_model]`
+    pub fn hidden_of_new(&self, tokens: Tensor<2, Int>, cache: &mut Cache) -> Tensor<3> {
+        let (past, [_, seq]) = (cache.tokens, tokens.dims());
+        cache.blocks.resize_with(self.h.len(), KeysAndValues::default);
+        let pass = Pass::of(&self.config, self.dtype, &tokens, past);
+        let mut x = self.embed(tokens.narrow(1, past, seq - past), past); // [B, T, C]
+        for (block, cache) in self.h.iter().zip(&mut cache.blocks) {
+            x = block.forward(x, &pass, Some(cache), &mut Dropout::off());
+        }
+        cache.tokens = seq;
         self.ln_f.forward(x)
     }
 
-    /// The scores of every vocabulary entry: `hidden · wteᵀ`. Training goes through
-    /// [`loss`](crate::loss) instead, which never holds the logits of a whole batch.
+    /// Tokens `[B, T]` with their positions from `past` on, `[B, T, C]`.
+    fn embed(&self, tokens: Tensor<2, Int>, past: usize) -> Tensor<3> {
+        let [_, seq] = tokens.dims();
+        let x = self.wte.forward(tokens); // [B, T, C]
+        let Some(wpe) = &self.wpe else { return x };
+        let positions = wpe.weight.val(); // [S, C]
+        let [max_seq_len, d_model] = positions.dims();
+        let positions = if seq == max_seq_len { positions } else { positions.narrow(0, past, seq) }; // [T, C]
+        x + positions.reshape([1, seq, d_model])
+    }
+
+    /// What makes logits of activations.
+    pub(crate) fn head(&self) -> Head<'_> {
+        let weight = self.lm_head.as_ref().unwrap_or(&self.wte).weight.val();
+        Head { weight, config: &self.config, dtype: self.dtype }
+    }
+
+    /// Where the head is in [`parameters`](Self::parameters).
+    pub(crate) fn head_index(&self) -> usize {
+        match self.lm_head {
+            Some(_) => self.parameters().len() - 1,
+            None => 0,
+        }
+    }
+
+    /// The scores of every vocabulary entry. Training goes through [`loss`](crate::loss) instead, which never holds the
+    /// logits of a whole batch.
     ///
     /// # Shapes
     ///
@@ -74,9 +132,43 @@ impl Gpt {
     /// - output: `[batch, seq, vocab_size]`
     pub fn logits(&self, hidden: Tensor<3>) -> Tensor<3> {
         let [batch, seq, d_model] = hidden.dims();
-        let logits =
-            hidden.reshape([batch * seq, d_model]).matmul(self.wte.weight.val().transpose()); // [B·T, V]
+        let hidden = hidden.reshape([batch * seq, d_model]); // [B·T, C]
+        let logits = self.head().logits(hidden); // [B·T, V]
         logits.reshape([batch, seq, self.config.vocab_size]) // [B, T, V]
+    }
+}
+
+/// The output projection.
+pub(crate) struct Head<'a> {
+    /// `[V, C]`, f32
+    pub(crate) weight: Tensor<2>,
+    pub(crate) config: &'a ModelConfig,
+    pub(crate) dtype: FloatDType,
+}
+
+impl Head<'_> {
+    /// The same, off the graph.
+    pub(crate) fn inner(self) -> Self {
+        Self { weight: self.weight.inner(), ..self }
+    }
+
+    /// `hidden · weightᵀ`, times `logit_scale`, squashed to `final_logit_softcapping`.
+    ///
+    /// # Shapes
+    ///
+    /// - hidden: `[tokens, d_model]`
+    /// - output: `[tokens, vocab_size]`, f32
+    pub(crate) fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
+        let weight = self.weight.clone().cast(self.dtype);
+        let logits = hidden.cast(self.dtype).matmul(weight.transpose()).cast(FloatDType::F32); // [N, V]
+        let logits = match self.config.logit_scale {
+            Some(scale) => logits.mul_scalar(scale),
+            None => logits,
+        };
+        match self.config.final_logit_softcapping {
+            Some(cap) => logits.div_scalar(cap).tanh().mul_scalar(cap),
+            None => logits,
+        }
     }
 }
 
@@ -86,111 +178,4 @@ fn shrink_gradient(x: Tensor<3>, fraction: f64) -> Tensor<3> {
         return x;
     }
     x.clone().mul_scalar(fraction) + x.detach().mul_scalar(1.0 - fraction)
-}
-
-/// One transformer block: x += attention(norm(x)); x += mlp(norm(x)).
-#[derive(Module, Debug)]
-struct Block {
-    ln_1: LayerNorm,
-    attn: Attention,
-    ln_2: LayerNorm,
-    mlp: Mlp,
-}
-
-impl Block {
-    fn init(config: &ModelConfig, normals: &mut Normals, device: &Device) -> Self {
-        Self {
-            ln_1: layer_norm(config, device),
-            attn: Attention::init(config, normals, device),
-            ln_2: layer_norm(config, device),
-            mlp: Mlp::init(config, normals, device),
-        }
-    }
-
-    /// # Shapes
-    ///
-    /// - x: `[batch, seq, d_model]`
-    /// - output: `[batch, seq, d_model]`
-    fn forward(&self, x: Tensor<3>, config: &ModelConfig, dropout: &mut Dropout) -> Tensor<3> {
-        let attended = self.attn.forward(self.ln_1.forward(x.clone()), config, dropout);
-        let x = x + dropout.apply(attended, config.resid_pdrop);
-        let transformed = self.mlp.forward(self.ln_2.forward(x.clone()));
-        x + dropout.apply(transformed, config.resid_pdrop)
-    }
-}
-
-/// Causal multi-head self-attention with one fused query-key-value projection.
-#[derive(Module, Debug)]
-struct Attention {
-    c_attn: Linear,
-    c_proj: Linear,
-}
-
-impl Attention {
-    fn init(config: &ModelConfig, normals: &mut Normals, device: &Device) -> Self {
-        let d = config.d_model;
-        Self {
-            c_attn: linear([d, 3 * d], config.init_std, normals, device),
-            c_proj: linear([d, d], residual_std(config), normals, device),
-        }
-    }
-
-    /// # Shapes
-    ///
-    /// - x: `[batch, seq, d_model]`
-    /// - output: `[batch, seq, d_model]`
-    fn forward(&self, x: Tensor<3>, config: &ModelConfig, dropout: &mut Dropout) -> Tensor<3> {
-        let [batch, seq, d_model] = x.dims();
-        let head_dim = d_model / config.n_heads;
-        let qkv = self.c_attn.forward(x); // [B, T, 3·C]
-        let [q, k, v] = [0, 1, 2].map(|part| {
-            let part = qkv.clone().narrow(2, part * d_model, d_model); // [B, T, C]
-            part.reshape([batch, seq, config.n_heads, head_dim]).swap_dims(1, 2) // [B, H, T, D]
-        });
-        let route = AttentionRoute::of(config);
-        let attended = causal_attention(q, k, v, route, config.attn_pdrop, dropout); // [B, H, T, D]
-        let attended = attended.swap_dims(1, 2).reshape([batch, seq, d_model]); // [B, T, C]
-        self.c_proj.forward(attended)
-    }
-}
-
-/// Two linear layers around the exact (erf) GELU.
-#[derive(Module, Debug)]
-struct Mlp {
-    c_fc: Linear,
-    c_proj: Linear,
-}
-
-impl Mlp {
-    fn init(config: &ModelConfig, normals: &mut Normals, device: &Device) -> Self {
-        let (d, hidden) = (config.d_model, config.mlp_ratio * config.d_model);
-        Self {
-            c_fc: linear([d, hidden], config.init_std, normals, device),
-            c_proj: linear([hidden, d], residual_std(config), normals, device),
-        }
-    }
-
-    /// # Shapes
-    ///
-    /// - x: `[batch, seq, d_model]`
-    /// - output: `[batch, seq, d_model]`
-    fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        let x = gelu(self.c_fc.forward(x)); // [B, T, mlp_ratio·C]
-        self.c_proj.forward(x) // [B, T, C]
-    }
-}
-
-/// Standard deviation of the weights whose output joins the residual stream: 2·L of them add up there.
-fn residual_std(config: &ModelConfig) -> f64 {
-    config.init_std / (2.0 * config.n_layers as f64).sqrt()
-}
-
-/// `[in, out]` weights from N(0, std²), zero bias.
-fn linear([d_in, d_out]: [usize; 2], std: f64, normals: &mut Normals, device: &Device) -> Linear {
-    let weight: Param<Tensor<2>> = normals.matrix([d_in, d_out], std, device);
-    Linear { weight, bias: Some(zeros(d_out, device)) }
-}
-
-fn layer_norm(config: &ModelConfig, device: &Device) -> LayerNorm {
-    LayerNormConfig::new(config.d_model).with_epsilon(1e-5).init(device)
 }

@@ -6,11 +6,12 @@ use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Gradients, Tensor, TensorData};
 
 use super::Gpt;
+use crate::config::ModelConfig;
 
 /// Name and shape of one parameter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParameterSpec {
-    /// Hugging Face's GPT-2 name, `h.0.attn.c_attn.weight`.
+    /// Hugging Face's name of it: see [`crate::model`].
     pub name: String,
     /// Rows and columns, or one length.
     pub shape: Vec<usize>,
@@ -61,10 +62,10 @@ impl ParameterSpec {
 
 impl Gpt {
     /// Every parameter's name and shape, in the one order used everywhere: `wte`, `wpe`, the blocks with `ln_1`,
-    /// `attn`, `ln_2`, `mlp`, then `ln_f`; weight before bias.
+    /// `attn`, `ln_2`, `mlp`, then `ln_f` and `lm_head`; weight before bias.
     pub fn parameters(&self) -> Vec<ParameterSpec> {
         let mut specs = Vec::new();
-        self.visit(&mut Walk::new(|name, tensor: AnyTensor| {
+        self.visit(&mut Walk::new(self.config(), |name, tensor: AnyTensor| {
             specs.push(ParameterSpec { name, shape: tensor.shape })
         }));
         specs
@@ -73,7 +74,7 @@ impl Gpt {
     /// Every parameter with its values copied to the host, in the order of [`parameters`](Self::parameters).
     pub fn to_named_tensors(&self) -> Vec<NamedTensor> {
         let mut tensors = Vec::new();
-        self.visit(&mut Walk::new(|name, tensor: AnyTensor| {
+        self.visit(&mut Walk::new(self.config(), |name, tensor: AnyTensor| {
             tensors.push(NamedTensor {
                 name,
                 shape: tensor.shape,
@@ -184,26 +185,46 @@ struct AnyTensor {
     flat: Tensor<1>,
 }
 
+/// The name that Hugging Face's MPT gives to a parameter of ours.
+fn mpt_name(path: &[String]) -> String {
+    let in_attention = path.iter().any(|part| part == "attn");
+    let part = |part: &String| {
+        match part.as_str() {
+            "h" => "blocks",
+            "ln_1" => "norm_1",
+            "ln_2" => "norm_2",
+            "ln_f" => "norm_f",
+            "c_attn" => "Wqkv",
+            "mlp" => "ffn",
+            "c_fc" => "up_proj",
+            "c_gate" => "gate_proj",
+            "c_proj" if in_attention => "out_proj",
+            "c_proj" => "down_proj",
+            same => same,
+        }
+        .to_owned()
+    };
+    let prefix =
+        (path.first().is_some_and(|first| first != "lm_head")).then(|| "transformer".to_owned());
+    prefix.into_iter().chain(path.iter().map(part)).collect::<Vec<_>>().join(".")
+}
+
 /// Visits the parameters in order with their dotted names.
 struct Walk<F> {
     path: Vec<String>,
+    is_gpt2: bool,
     on_parameter: F,
 }
 
 impl<F: FnMut(String, AnyTensor)> Walk<F> {
-    fn new(on_parameter: F) -> Self {
-        Self { path: Vec::new(), on_parameter }
+    fn new(config: &ModelConfig, on_parameter: F) -> Self {
+        Self { path: Vec::new(), is_gpt2: config.has_gpt2_parameters(), on_parameter }
     }
 }
 
 impl<F: FnMut(String, AnyTensor)> ModuleVisitor for Walk<F> {
     fn enter_module(&mut self, name: &str, _container_type: &str) {
-        // Burn calls a norm's scale and shift gamma and beta; checkpoints of this model family weight and bias.
-        self.path.push(match name {
-            "gamma" => "weight".to_owned(),
-            "beta" => "bias".to_owned(),
-            other => other.to_owned(),
-        });
+        self.path.push(name.to_owned());
     }
 
     fn exit_module(&mut self, _name: &str, _container_type: &str) {
@@ -213,14 +234,15 @@ impl<F: FnMut(String, AnyTensor)> ModuleVisitor for Walk<F> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         let tensor = param.val().inner();
         let shape = tensor.dims().to_vec();
-        (self.on_parameter)(self.path.join("."), AnyTensor { shape, flat: flatten(tensor) });
+        let name = if self.is_gpt2 { self.path.join(".") } else { mpt_name(&self.path) };
+        (self.on_parameter)(name, AnyTensor { shape, flat: flatten(tensor) });
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::ModelConfig;
+    use crate::config::{FfnType, NormType};
     use crate::model::tiny_config as tiny;
     use burn::tensor::Device;
 
@@ -253,6 +275,42 @@ mod tests {
         assert_eq!(listing[26..], ["ln_f.weight [8]", "ln_f.bias [8]"]);
         let elements: usize = specs.iter().map(|spec| spec.shape.iter().product::<usize>()).sum();
         assert_eq!(elements as u64, tiny().n_params());
+    }
+
+    #[test]
+    fn names_of_other_models_are_those_of_mpt() {
+        let mut config = ModelConfig {
+            learned_pos_emb: false,
+            no_bias: true,
+            tie_word_embeddings: false,
+            norm_type: NormType::RmsNorm,
+            ..tiny()
+        };
+        config.attn_config.kv_n_heads = 1;
+        config.attn_config.qk_ln = true;
+        config.ffn_config.ffn_type = FfnType::Glu;
+        config.ffn_config.ffn_hidden_size = Some(12);
+        let specs = Gpt::init(&config, 1, &Device::flex()).parameters();
+        let listing: Vec<String> =
+            specs.iter().map(|spec| format!("{} {:?}", spec.name, spec.shape)).collect();
+        assert_eq!(
+            listing[..10],
+            [
+                "transformer.wte.weight [11, 8]",
+                "transformer.blocks.0.norm_1.weight [8]",
+                "transformer.blocks.0.attn.Wqkv.weight [8, 16]",
+                "transformer.blocks.0.attn.q_ln.weight [8]",
+                "transformer.blocks.0.attn.k_ln.weight [4]",
+                "transformer.blocks.0.attn.out_proj.weight [8, 8]",
+                "transformer.blocks.0.norm_2.weight [8]",
+                "transformer.blocks.0.ffn.up_proj.weight [8, 12]",
+                "transformer.blocks.0.ffn.gate_proj.weight [8, 12]",
+                "transformer.blocks.0.ffn.down_proj.weight [12, 8]",
+            ]
+        );
+        assert_eq!(listing[19..], ["transformer.norm_f.weight [8]", "lm_head.weight [11, 8]"]);
+        let elements: usize = specs.iter().map(|spec| spec.shape.iter().product::<usize>()).sum();
+        assert_eq!(elements as u64, config.n_params());
     }
 
     #[test]

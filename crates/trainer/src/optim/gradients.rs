@@ -18,13 +18,13 @@ impl Gradients {
         self.flat
     }
 
-    /// Adds a further contribution to the first parameter, the tied embedding.
-    pub(crate) fn add_to_first<const D: usize>(&mut self, gradient: Tensor<D>) {
-        if let Some(first) = self.flat.first_mut() {
-            let elements = first.dims();
+    /// Adds a further contribution to the parameter at `index`.
+    pub(crate) fn add_to<const D: usize>(&mut self, index: usize, gradient: Tensor<D>) {
+        if let Some(sum) = self.flat.get_mut(index) {
+            let elements = sum.dims();
             // Taken out so that it is unshared and the sum can be written in place.
-            let taken = std::mem::replace(first, Tensor::empty([1], &gradient.device()));
-            *first = taken + gradient.reshape(elements);
+            let taken = std::mem::replace(sum, Tensor::empty([1], &gradient.device()));
+            *sum = taken + gradient.reshape(elements);
         }
     }
 
@@ -89,7 +89,7 @@ mod tests {
     #[test]
     fn contributions_add_up() {
         let mut sum = gradients().accumulate(gradients());
-        sum.add_to_first(Tensor::<2>::from_floats([[1.0], [2.0]], &Device::flex()));
+        sum.add_to(0, Tensor::<2>::from_floats([[1.0], [2.0]], &Device::flex()));
         assert_eq!(values(sum), [vec![7.0, 2.0], vec![0.0, -8.0, 0.0]]);
     }
 }

@@ -1,0 +1,114 @@
+//! Models as folders of Hugging Face's `transformers`: [`export`] writes one from a checkpoint, [`import`] reads a GPT-2.
+//!
+//! ```text
+//! OUT/
+//!   config.json             the architecture, of the family that computes the same
+//!   model.safetensors       the parameters, by that family's names and layout
+//!   generation_config.json  the ids of the special tokens
+//!   tokenizer.json          the run's tokenizer
+//!   tokenizer_config.json
+//! ```
+//!
+//! * `family.rs` which of the families a model is one of, and its `config.json`; refusals by key
+//! * `weights.rs` our parameters to theirs and back
+
+mod family;
+mod weights;
+
+use convert::tokenizer::Tokenizer;
+use mds::storage::{Remote, RemoteOptions};
+use serde_json::{Value, json};
+
+use crate::checkpoint::{Place, write_tensors};
+use crate::config::{Config, ModelConfig};
+use crate::error::{Error, Result};
+use crate::model::NamedTensor;
+
+const CONFIG: &str = "config.json";
+const WEIGHTS: &str = "model.safetensors";
+
+/// Writes the model of `checkpoint` (a checkpoint or a save folder, whose newest is taken) to `out`, a folder that is made.
+/// Both may be addresses.
+///
+/// # Errors
+/// When the checkpoint cannot be read, no family of `transformers` computes the same as its model, the tokenizer cannot
+/// be loaded, or `out` holds a model already or cannot be written.
+pub fn export(checkpoint: &str, out: &str) -> Result<()> {
+    let place = Place::open(checkpoint, RemoteOptions::default())?;
+    let checkpoint = place.load()?.checkpoint;
+    let config = Config::from_checkpoint(&checkpoint.state.config)?;
+    let family = family::of(&config.model)?;
+    let tokenizer = Tokenizer::load(&config.tokenizer_name)?;
+    let tensors = weights::to_family(checkpoint.model, family, &config.model);
+
+    let remote = Remote::open(out, config.remote_options())?;
+    let exists = match remote.folder() {
+        Some(folder) => folder.join(CONFIG).exists(),
+        None => remote.known_size(CONFIG)?.is_some(),
+    };
+    if exists {
+        return Err(Error::Checkpoint(format!(
+            "`{}` holds a model already; give another folder, or remove that one",
+            remote.address()
+        )));
+    }
+    let staging =
+        tempfile::tempdir().map_err(Error::io("create a folder in", std::env::temp_dir()))?;
+    write_tensors(&staging.path().join(WEIGHTS), &tensors)?;
+    remote.put_file(WEIGHTS, &staging.path().join(WEIGHTS))?;
+    for (name, text) in tokenizer_files(&tokenizer, &config.model) {
+        remote.put(name, text)?;
+    }
+    let eos = tokenizer.eos_id();
+    let generation = json!({ "bos_token_id": eos, "eos_token_id": eos });
+    remote.put("generation_config.json", pretty(&generation))?;
+    // Last: what has a config.json is complete.
+    remote.put(CONFIG, pretty(&family::config_json(family, &config.model, eos)))?;
+    Ok(())
+}
+
+/// The model in a folder (or at an address) that `transformers` wrote, as ours.
+///
+/// # Errors
+/// When it is no GPT-2, or its files are damaged.
+pub fn import(place: &Place) -> Result<(ModelConfig, Vec<NamedTensor>)> {
+    let config = place.file(CONFIG)?;
+    let config: Value = serde_json::from_slice(&config).map_err(|e| unusable(place, CONFIG, &e))?;
+    let config = family::gpt2_from_json(&config).map_err(|e| unusable(place, CONFIG, &e))?;
+    let tensors = crate::checkpoint::decode_tensors(&place.file(WEIGHTS)?);
+    let tensors = tensors.map_err(|e| unusable(place, WEIGHTS, &e))?;
+    Ok((config, weights::from_gpt2(tensors)))
+}
+
+/// Whether `place` holds a model of `transformers`.
+///
+/// # Errors
+/// When it cannot be read.
+pub(crate) fn is_model(place: &Place) -> Result<bool> {
+    place.has(CONFIG)
+}
+
+fn unusable(place: &Place, file: &str, problem: &dyn std::fmt::Display) -> Error {
+    Error::Checkpoint(format!(
+        "the model `{place}`: {file} {problem}; give a GPT-2 that transformers saved with save_pretrained"
+    ))
+}
+
+/// The files that make `AutoTokenizer` load the run's tokenizer.
+fn tokenizer_files(tokenizer: &Tokenizer, model: &ModelConfig) -> [(&'static str, String); 2] {
+    let config = tokenizer.config_json().map(str::to_owned).unwrap_or_else(|| {
+        let eos = tokenizer.eos_id().and_then(|id| tokenizer.decode(&[id]).ok());
+        let config = json!({
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "bos_token": eos, "eos_token": eos, "unk_token": eos,
+            "model_max_length": model.max_seq_len,
+            "clean_up_tokenization_spaces": false,
+        });
+        pretty(&config)
+    });
+    [("tokenizer.json", tokenizer.json().to_owned()), ("tokenizer_config.json", config)]
+}
+
+fn pretty(value: &Value) -> String {
+    format!("{value:#}\n")
+}
