@@ -29,11 +29,14 @@ struct Args {
     checkpoint: String,
     /// The folder to make, or its address
     out: String,
+    /// A tokenizer in place of the run's own: gpt2, a tokenizer.json or its folder, or a hub name
+    #[arg(long)]
+    tokenizer: Option<String>,
 }
 
 fn main() -> ExitCode {
-    let Args { checkpoint, out } = Args::parse();
-    match trainer::hf::export(&checkpoint, &out) {
+    let Args { checkpoint, out, tokenizer } = Args::parse();
+    match trainer::hf::export(&checkpoint, &out, tokenizer.as_deref()) {
         Ok(()) => {
             eprintln!("wrote {}", mds::redacted(&out));
             ExitCode::SUCCESS

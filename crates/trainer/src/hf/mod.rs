@@ -28,17 +28,17 @@ const CONFIG: &str = "config.json";
 const WEIGHTS: &str = "model.safetensors";
 
 /// Writes the model of `checkpoint` (a checkpoint or a save folder, whose newest is taken) to `out`, a folder that is made.
-/// Both may be addresses.
+/// Both may be addresses. `tokenizer` replaces the run's own.
 ///
 /// # Errors
 /// When the checkpoint cannot be read, no family of `transformers` computes the same as its model, the tokenizer cannot
 /// be loaded, or `out` holds a model already or cannot be written.
-pub fn export(checkpoint: &str, out: &str) -> Result<()> {
+pub fn export(checkpoint: &str, out: &str, tokenizer: Option<&str>) -> Result<()> {
     let place = Place::open(checkpoint, RemoteOptions::default())?;
     let checkpoint = place.load()?.checkpoint;
     let config = Config::from_checkpoint(&checkpoint.state.config)?;
     let family = family::of(&config.model)?;
-    let tokenizer = Tokenizer::load(&config.tokenizer_name)?;
+    let tokenizer = Tokenizer::load(tokenizer.unwrap_or(&config.tokenizer_name))?;
     let tensors = weights::to_family(checkpoint.model, family, &config.model);
 
     let remote = Remote::open(out, config.remote_options())?;
@@ -103,6 +103,8 @@ fn tokenizer_files(tokenizer: &Tokenizer, model: &ModelConfig) -> [(&'static str
             "bos_token": eos, "eos_token": eos, "unk_token": eos,
             "model_max_length": model.max_seq_len,
             "clean_up_tokenization_spaces": false,
+            // Without it some models are given token types, which they refuse.
+            "model_input_names": ["input_ids", "attention_mask"],
         });
         pretty(&config)
     });
