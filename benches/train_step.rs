@@ -1,7 +1,7 @@
 //! Speed of one optimizer step on the CPU, with random tokens: wall clock, and processor time, which a busy machine
 //! disturbs less.
 //!
-//!     cargo bench -p trainer --bench train_step -- [small|125m] [rows] [seq_len] [steps] [flash|torch]
+//!     cargo bench -p trainer --bench train_step -- [small|125m] [rows] [seq_len] [steps] [flash|torch] [kept|recomputed]
 
 use std::time::Instant;
 
@@ -11,6 +11,7 @@ use trainer::data::TokenBatch;
 use trainer::loss::loss_and_gradients;
 use trainer::model::{Dropout, Gpt};
 use trainer::optim::DecoupledAdamW;
+use trainer::recompute::Activations;
 
 fn main() {
     trainer::device::keep_freed_blocks();
@@ -34,6 +35,10 @@ fn main() {
         eps: 1e-8,
         weight_decay: 0.0,
     };
+    let activations = match arg(5, "kept").as_str() {
+        "recomputed" => Activations::Recomputed,
+        _ => Activations::Kept,
+    };
     let device = Device::flex();
     let mut model = Gpt::init(&config, 17, &device.clone().autodiff());
     let mut optimizer = DecoupledAdamW::new(hyperparameters, &model, &device);
@@ -42,7 +47,8 @@ fn main() {
     let mut timings = Vec::new();
     for step in 0..=steps {
         let (began, cpu) = (Instant::now(), processor_seconds());
-        let (loss, gradients) = loss_and_gradients(&model, &batch, 1.0, &mut Dropout::off());
+        let (loss, gradients) =
+            loss_and_gradients(&model, &batch, 1.0, &mut Dropout::off(), activations);
         let forward_backward = began.elapsed().as_secs_f64();
         let (gradients, _) = gradients.clip(1.0);
         model = optimizer.step(model, gradients, 1e-3);
@@ -63,6 +69,14 @@ fn main() {
         tokens / wall,
         tokens / cpu
     );
+    println!("peak memory {:.2} GiB", peak_memory() as f64 / f64::from(1 << 30));
+}
+
+/// The most memory that this process has had at a time, in bytes.
+fn peak_memory() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    line.and_then(|kib| kib.trim().split(' ').next()?.parse::<u64>().ok()).unwrap_or(0) * 1024
 }
 
 fn random_batch(rows: usize, seq_len: usize, vocab_size: usize) -> TokenBatch {

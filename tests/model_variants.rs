@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use trainer::config::{Config, ModelConfig};
 use trainer::loss::loss_and_gradients;
 use trainer::model::{Dropout, Gpt};
+use trainer::recompute::Activations;
 
 /// The recipe of a case, whose model is read as any recipe's.
 fn model_of(case: &Value, attn_impl: &str) -> ModelConfig {
@@ -47,7 +48,8 @@ fn agrees(name: &str, case: &Value, attn_impl: &str) {
     assert_logits(&what, &host(logits.reshape([elements])), fixture.values("logits"));
 
     let model = load(&Device::flex().autodiff());
-    let (loss, gradients) = loss_and_gradients(&model, &batch, 1.0, &mut Dropout::off());
+    let (loss, gradients) =
+        loss_and_gradients(&model, &batch, 1.0, &mut Dropout::off(), Activations::Kept);
     let (loss, expected) = (host(loss)[0], case["loss"].as_f64().unwrap());
     assert!((loss - expected).abs() <= TOLERANCE * expected, "{what}: {loss} is not {expected}");
     let global = fixture.gradient_norm();
@@ -89,7 +91,7 @@ fn no_variant_is_ignored() {
         let model = Gpt::init(config, 0, &Device::flex().autodiff());
         let model = model.with_named_tensors(fixture.weights()).unwrap();
         let batch = fixture.batch(0, usize::MAX);
-        host(loss_and_gradients(&model, &batch, 1.0, &mut Dropout::off()).0)[0]
+        host(loss_and_gradients(&model, &batch, 1.0, &mut Dropout::off(), Activations::Kept).0)[0]
     };
     // Those whose parameters are the same.
     let alike = [

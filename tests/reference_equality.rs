@@ -13,6 +13,7 @@ use trainer::data::TokenBatch;
 use trainer::loss::loss_and_gradients;
 use trainer::model::{Dropout, Gpt};
 use trainer::optim::DecoupledAdamW;
+use trainer::recompute::Activations;
 
 struct Fixture {
     tensors: Tensors,
@@ -98,7 +99,8 @@ fn parts(name: &str, values: &[f64]) -> Vec<(String, Vec<f64>)> {
 fn loss_and_gradients_agree(attn_impl: &str) {
     let fixture = Fixture::load();
     let model = fixture.model(attn_impl, &Device::flex().autodiff());
-    let (loss, gradients) = loss_and_gradients(&model, &fixture.batch(0), 1.0, &mut Dropout::off());
+    let (loss, gradients) =
+        loss_and_gradients(&model, &fixture.batch(0), 1.0, &mut Dropout::off(), Activations::Kept);
     let loss = host(loss)[0];
     let expected = fixture.number("/loss");
     println!("{attn_impl}: loss {loss}, expected {expected}");
@@ -147,8 +149,13 @@ fn ten_optimizer_steps_give_the_same_losses() {
     let losses = fixture.numbers("losses");
     assert_eq!(losses.len(), 10);
     for (step, (lr, expected)) in learning_rates.into_iter().zip(losses).enumerate() {
-        let (loss, gradients) =
-            loss_and_gradients(&model, &fixture.batch(step), 1.0, &mut Dropout::off());
+        let (loss, gradients) = loss_and_gradients(
+            &model,
+            &fixture.batch(step),
+            1.0,
+            &mut Dropout::off(),
+            Activations::Kept,
+        );
         let (gradients, norm) = gradients.clip(clip);
         model = optimizer.step(model, gradients, lr);
         let loss = host(loss)[0];

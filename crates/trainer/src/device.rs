@@ -2,9 +2,9 @@
 
 use std::fmt::Write as _;
 
-use burn::tensor::Device;
+use burn::tensor::{Device, FloatDType};
 
-use crate::config::DeviceChoice;
+use crate::config::{DeviceChoice, Precision};
 use crate::error::{Error, Result};
 
 const NOT_COMPILED: &str = "device: cuda was asked for, but this build has no CUDA support; \
@@ -44,6 +44,26 @@ pub fn name(device: &Device) -> String {
         return identity.name;
     }
     format!("{device:?}")
+}
+
+/// What matrix products are computed in, where the recipe asks for `precision`: parameters, moments, norms, softmax and
+/// loss are fp32 always. A CPU has no half-precision arithmetic that would be quicker, and computes in fp32.
+pub fn arithmetic(precision: Precision, device: &Device) -> FloatDType {
+    match precision {
+        Precision::AmpBf16 | Precision::AmpFp16 if !is_cpu(device) => FloatDType::BF16,
+        _ => FloatDType::F32,
+    }
+}
+
+/// What to say where [`arithmetic`] is not what the recipe asks for.
+pub fn other_arithmetic(precision: Precision, device: &Device) -> Option<String> {
+    match (precision, is_cpu(device)) {
+        (Precision::Fp32, _) | (Precision::AmpBf16, false) => None,
+        (_, true) => Some(format!("precision {precision}: the CPU computes in fp32")),
+        (Precision::AmpFp16, false) => Some(
+            "precision amp_fp16: bf16 is taken, which needs no scaling of the loss; amp_bf16 says so".to_owned(),
+        ),
+    }
 }
 
 fn threads() -> usize {

@@ -9,6 +9,7 @@
 //! * [`device`] the CPU or a GPU, chosen from what there is
 //! * [`model`] the GPT
 //! * [`loss`] cross-entropy over the vocabulary and its gradient
+//! * [`recompute`] the backward block by block, which keeps fewer activations
 //! * [`optim`] gradient clipping and decoupled AdamW
 //! * [`mod@train`] the run itself: the loop, read from top to bottom
 //! * [`eval`] the loss on held-out documents, and the unigram entropy beside it
@@ -65,6 +66,7 @@ pub mod loss;
 pub mod model;
 pub mod optim;
 pub mod pretrained;
+pub mod recompute;
 pub mod schedule;
 pub mod time;
 pub mod train;

@@ -19,6 +19,7 @@ use crate::config::ModelConfig;
 use crate::data::{IGNORED, TokenBatch};
 use crate::model::{Dropout, Gpt, Head, collect_gradients};
 use crate::optim::Gradients;
+use crate::recompute::{Activations, backward_from, recomputed_gradients};
 
 /// Tokens whose logits exist at the same time.
 const CHUNK_TOKENS: usize = 512;
@@ -40,19 +41,31 @@ pub fn loss_and_gradients(
     batch: &TokenBatch,
     weight: f64,
     dropout: &mut Dropout,
+    activations: Activations,
 ) -> (Tensor<1>, Gradients) {
     let head = model.head();
-    let hidden = model.hidden(ids(batch, &head.weight.device()), dropout); // [B, T, C], on the graph
+    let tokens = ids(batch, &head.weight.device());
     let scale = weight / batch.labelled().max(1) as f64;
-    let [rows, seq_len, d_model] = hidden.dims();
-
-    let flat = hidden.clone().inner().reshape([rows * seq_len, d_model]); // [B·T, C]
-    let (loss, hidden_grad, head_grad) =
-        head.inner().loss_and_gradients(flat, &batch.labels, scale);
-
-    let hidden_grad = hidden_grad.reshape([rows, seq_len, d_model]); // [B, T, C]
-    let mut gradients = (hidden * Tensor::from_inner(hidden_grad)).sum().backward();
-    let mut gradients = Gradients::new(collect_gradients(model, &mut gradients));
+    let head = head.inner();
+    let of_head = |hidden: Tensor<3>| head.gradients_at(hidden, &batch.labels, scale);
+    let (loss, head_grad, mut gradients) = match activations {
+        Activations::Kept => {
+            let hidden = model.hidden(tokens, dropout); // [B, T, C], on the graph
+            let (loss, hidden_grad, head_grad) = of_head(hidden.clone().inner());
+            let mut gradients = backward_from(hidden, hidden_grad);
+            (loss, head_grad, Gradients::new(collect_gradients(model, &mut gradients)))
+        }
+        Activations::Recomputed => {
+            let mut of_loss = None;
+            let gradients = recomputed_gradients(model, tokens, dropout, |hidden| {
+                let (loss, hidden_grad, head_grad) = of_head(hidden);
+                of_loss = Some((loss, head_grad));
+                hidden_grad
+            });
+            let (loss, head_grad) = of_loss.expect("the head is asked once in each pass");
+            (loss, head_grad, gradients)
+        }
+    };
     // Where the head is the embedding, the gradient of that is there already.
     gradients.add_to(model.head_index(), head_grad);
     (loss, gradients)
@@ -69,6 +82,19 @@ pub fn summed_loss(model: &Gpt, batch: &TokenBatch) -> (f64, u64) {
 }
 
 impl Head<'_> {
+    /// The scaled loss of hidden states `[batch, seq, d_model]`, its gradient there, and at the head's weight.
+    fn gradients_at(
+        &self,
+        hidden: Tensor<3>,
+        labels: &[i32],
+        scale: f64,
+    ) -> (Tensor<1>, Tensor<3>, Tensor<2>) {
+        let [rows, seq_len, d_model] = hidden.dims();
+        let flat = hidden.reshape([rows * seq_len, d_model]); // [B·T, C]
+        let (loss, hidden_grad, head_grad) = self.loss_and_gradients(flat, labels, scale);
+        (loss, hidden_grad.reshape([rows, seq_len, d_model]), head_grad)
+    }
+
     /// # Shapes
     ///
     /// - hidden: `[tokens, d_model]`
@@ -233,7 +259,8 @@ mod tests {
         let model = Gpt::init(&config(), 3, &Device::flex().autodiff());
         let batch = batch();
         let (expected_loss, expected) = on_the_graph(&model, &batch);
-        let (loss, gradients) = loss_and_gradients(&model, &batch, 1.0, &mut Dropout::off());
+        let (loss, gradients) =
+            loss_and_gradients(&model, &batch, 1.0, &mut Dropout::off(), Activations::Kept);
         assert!((loss.into_scalar::<f32>() - expected_loss).abs() < 1e-6 * expected_loss);
         for ((gradient, expected), spec) in
             gradients.into_flat().into_iter().zip(&expected).zip(model.parameters())
@@ -245,6 +272,30 @@ mod tests {
         }
     }
 
+    /// bf16 has 8 bits: each product is off by up to 0.4 %, sums of many by less.
+    #[test]
+    fn bf16_is_near_fp32_and_its_gradients_are_fp32() {
+        for attn_impl in ["flash", "torch"] {
+            let mut config = ModelConfig { attn_impl: attn_impl.into(), ..config() };
+            config.attn_config.rope = true;
+            config.attn_config.qk_ln = true;
+            let model = Gpt::init(&config, 3, &Device::flex().autodiff());
+            let compute = |model: &Gpt| {
+                let activations = Activations::Kept;
+                let (loss, gradients) =
+                    loss_and_gradients(model, &batch(), 1.0, &mut Dropout::off(), activations);
+                (loss.into_scalar::<f32>(), gradients)
+            };
+            let (loss, gradients) = compute(&model);
+            let (half_loss, half) = compute(&model.computing_in(FloatDType::BF16));
+            assert!(loss != half_loss && (loss - half_loss).abs() < 5e-3 * loss, "{half_loss}");
+            let distance = gradients.clone().accumulate(half.clone().scaled(-1.0)).global_norm();
+            assert!(distance < 0.03 * gradients.global_norm(), "gradients are off by {distance}");
+            let types = half.into_flat().into_iter().map(|gradient| gradient.dtype());
+            assert!(types.into_iter().all(|dtype| dtype == burn::tensor::DType::F32));
+        }
+    }
+
     #[test]
     fn two_weighted_microbatches_make_the_gradient_of_the_batch() {
         let model = Gpt::init(&config(), 3, &Device::flex().autodiff());
@@ -252,7 +303,13 @@ mod tests {
         batch.labels[4] = 0; // now each row has as many targets, so weights by rows are exact
         let rows = |from: usize, to: usize| {
             let weight = (to - from) as f64 / 3.0;
-            loss_and_gradients(&model, &batch.slice(from..to), weight, &mut Dropout::off())
+            loss_and_gradients(
+                &model,
+                &batch.slice(from..to),
+                weight,
+                &mut Dropout::off(),
+                Activations::Kept,
+            )
         };
         let (loss, whole) = rows(0, 3);
         let ((loss_a, a), (loss_b, b)) = (rows(0, 2), rows(2, 3));
@@ -271,7 +328,8 @@ mod tests {
         let (sum, count) = summed_loss(&model, &batch);
         assert_eq!(count, 896);
         let trained = Gpt::init(&config(), 3, &Device::flex().autodiff());
-        let (mean, _) = loss_and_gradients(&trained, &batch, 1.0, &mut Dropout::off());
+        let (mean, _) =
+            loss_and_gradients(&trained, &batch, 1.0, &mut Dropout::off(), Activations::Kept);
         assert!((sum / 896.0 - f64::from(mean.into_scalar::<f32>())).abs() < 1e-5);
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use burn::tensor::Device;
+use burn::tensor::{Device, FloatDType};
 use convert::tokenizer::Tokenizer;
 
 use crate::checkpoint::{Checkpoint, Found, Place, SaveFolder, State};
@@ -76,7 +76,8 @@ pub fn train(config: &Config, interrupt: &Interrupt) -> Result<Outcome> {
     }
 
     // The model: new, or from the checkpoint.
-    let mut model = Gpt::init(&config.model, config.seed, &device.clone().autodiff());
+    let mut model = Gpt::init(&config.model, config.seed, &device.clone().autodiff())
+        .computing_in(device::arithmetic(config.precision, &device));
     let mut optimizer = DecoupledAdamW::new(config.optimizer.clone(), &model, &device);
     if let Some(Found { place, checkpoint, .. }) = &found {
         let of_this_checkpoint = |e| Error::Checkpoint(format!("the checkpoint `{place}`: {e}"));
@@ -207,7 +208,8 @@ fn accumulate(
             false => rows as f64 / batch.rows as f64,
         };
         let mut dropout = Dropout::training(config.seed, step, index as u64);
-        let (loss, gradients) = loss_and_gradients(model, &microbatch, weight, &mut dropout);
+        let (loss, gradients) =
+            loss_and_gradients(model, &microbatch, weight, &mut dropout, config.activations());
         losses.push((loss, weight, microbatch.labelled()));
         sum = Some(match sum {
             Some(sum) => sum.accumulate(gradients),
@@ -298,11 +300,8 @@ fn announce(
     for notice in config.notices.iter().chain(&plan.notice) {
         logger.print(&format!("note: {notice}"));
     }
-    if config.precision != Precision::Fp32 {
-        logger.print(&format!(
-            "note: precision {} is not implemented yet; everything is computed in fp32",
-            config.precision
-        ));
+    if let Some(notice) = device::other_arithmetic(config.precision, device) {
+        logger.print(&format!("note: {notice}"));
     }
     logger.print(&format!(
         "n_params={} ({})",
@@ -348,8 +347,11 @@ impl Speedometer {
         let flops_per_sample = config.model.train_flops_per_sequence(config.max_seq_len);
         let monitor = config.callbacks.speed_monitor;
         let given = monitor.and_then(|monitor| monitor.gpu_flops_available);
-        // Everything is computed in fp32 so far, whatever the recipe says.
-        let peak = given.or_else(|| peak_flops(&device::name(device), Precision::Fp32));
+        let precision = match device::arithmetic(config.precision, device) {
+            FloatDType::F32 => Precision::Fp32,
+            _ => Precision::AmpBf16,
+        };
+        let peak = given.or_else(|| peak_flops(&device::name(device), precision));
         let window = monitor.map_or(10, |monitor| monitor.window_size);
         Self {
             monitor: SpeedMonitor::new(window, flops_per_sample, peak),

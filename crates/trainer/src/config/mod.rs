@@ -43,6 +43,7 @@ use std::time::Duration;
 use mds::storage::RemoteOptions;
 use serde::Serialize;
 
+use crate::recompute::Activations;
 use crate::time::Time;
 
 mod address;
@@ -111,6 +112,8 @@ pub struct Config {
     pub accumulate_train_batch_on_tokens: bool,
     /// The arithmetic of the forward and backward pass.
     pub precision: Precision,
+    /// What of the reference's sharding has a meaning on one device.
+    pub fsdp_config: FsdpConfig,
     /// Which device to train on.
     pub device: DeviceChoice,
     /// Show a progress bar (on a terminal only).
@@ -354,6 +357,13 @@ impl fmt::Display for Precision {
     }
 }
 
+/// `fsdp_config`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct FsdpConfig {
+    /// Keep the inputs of blocks alone, and compute the rest again in the backward.
+    pub activation_checkpointing: bool,
+}
+
 /// `device`: what to train on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -437,6 +447,16 @@ fn minus_one_for_none<S: serde::Serializer>(
     match value {
         None => serializer.serialize_i64(-1),
         Some(n) => serializer.serialize_u64(*n),
+    }
+}
+
+impl Config {
+    /// What becomes of activations until the backward.
+    pub fn activations(&self) -> Activations {
+        match self.fsdp_config.activation_checkpointing {
+            true => Activations::Recomputed,
+            false => Activations::Kept,
+        }
     }
 }
 

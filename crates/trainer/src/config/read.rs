@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 
 use super::section::Section;
 use super::{
-    Address, Callbacks, Config, DatasetConfig, DeviceChoice, GenerateConfig, GroupMethod,
-    LoaderConfig, Loggers, Microbatch, OptimizerConfig, Precision, SchedulerConfig, SchedulerName,
-    Separator, SpeedMonitorConfig, StreamConfig, Switch, TokenEncoding, read_model::read_model,
-    schema, yaml,
+    Address, Callbacks, Config, DatasetConfig, DeviceChoice, FsdpConfig, GenerateConfig,
+    GroupMethod, LoaderConfig, Loggers, Microbatch, OptimizerConfig, Precision, SchedulerConfig,
+    SchedulerName, Separator, SpeedMonitorConfig, StreamConfig, Switch, TokenEncoding,
+    read_model::read_model, schema, yaml,
 };
 use crate::error::{Error, Result};
 use crate::time::{Time, Unit};
@@ -211,6 +211,12 @@ fn read_config(root: &Section<'_>, mut notices: Vec<String>) -> Result<Config> {
             .flag("accumulate_train_batch_on_tokens")?
             .unwrap_or(false),
         precision: read_precision(root)?,
+        fsdp_config: FsdpConfig {
+            activation_checkpointing: root
+                .section("fsdp_config")?
+                .flag("activation_checkpointing")?
+                .unwrap_or(false),
+        },
         device: root.choice("device", DEVICES)?.unwrap_or(DeviceChoice::Auto),
         progress_bar: root.flag("progress_bar")?.unwrap_or(true),
         log_to_console: root.flag("log_to_console")?.unwrap_or(true),

@@ -86,7 +86,7 @@ pub(super) const ROOT: &[Key] = &[
     read("accumulate_train_batch_on_tokens"),
     read("precision"),
     read("device"),
-    no_effect("fsdp_config", ONE_DEVICE),
+    section("fsdp_config", FSDP),
     no_effect("tp_config", ONE_DEVICE),
     no_effect("dist_timeout", ONE_DEVICE),
     read("progress_bar"),
@@ -130,6 +130,31 @@ pub(super) const ROOT: &[Key] = &[
     silent("n_params"),
     silent("device_train_batch_size"),
     silent("device_train_grad_accum"),
+];
+
+const FSDP: &[Key] = &[
+    no_effect("sharding_strategy", ONE_DEVICE),
+    read("activation_checkpointing"),
+    silent("activation_checkpointing_reentrant"),
+    silent("activation_cpu_offload"),
+    silent("backward_prefetch"),
+    silent("backward_prefetch_limit"),
+    silent("cpu_offload"),
+    silent("flatten_parameters"),
+    silent("forward_prefetch"),
+    silent("forward_prefetch_limit"),
+    silent("keep_low_precision_grads"),
+    silent("limit_all_gathers"),
+    silent("load_monolith_rank0_only"),
+    silent("load_planner"),
+    silent("min_params"),
+    silent("mixed_precision"),
+    silent("save_planner"),
+    silent("sharded_ckpt_prefix_dir"),
+    silent("state_dict_type"),
+    silent("sync_module_states"),
+    silent("use_orig_params"),
+    silent("verbose"),
 ];
 
 const MODEL: &[Key] = &[
@@ -557,7 +582,7 @@ mod tests {
         assert_eq!(
             check(&tree).unwrap(),
             [
-                "`fsdp_config` has no effect here: this run has one device",
+                "`fsdp_config.sharding_strategy` has no effect here: this run has one device",
                 "`loggers.wandb` has no effect here: only tensorboard, metrics.jsonl and the loss \
                  curve are written"
             ]

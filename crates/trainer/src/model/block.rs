@@ -13,7 +13,7 @@ use crate::config::{Activation, FfnType, GeluKind, ModelConfig};
 
 /// x += attention(norm(x)); x += feed_forward(norm(x)).
 #[derive(Module, Debug)]
-pub(super) struct Block {
+pub(crate) struct Block {
     ln_1: Norm,
     attn: Attention,
     ln_2: Norm,
@@ -34,7 +34,7 @@ impl Block {
     ///
     /// - x: `[batch, seq, d_model]`
     /// - output: `[batch, seq, d_model]`
-    pub(super) fn forward(
+    pub(crate) fn forward(
         &self,
         x: Tensor<3>,
         pass: &Pass<'_>,
@@ -113,7 +113,7 @@ impl Attention {
 
 /// The keys and values of one block for the tokens so far, `[B, K/D, S, D]` each.
 #[derive(Clone, Debug, Default)]
-pub(super) struct KeysAndValues(Option<[Tensor<4>; 2]>);
+pub(crate) struct KeysAndValues(Option<[Tensor<4>; 2]>);
 
 impl KeysAndValues {
     /// Those so far and these.

@@ -9,8 +9,8 @@ use burn::tensor::{FloatDType, Tensor, TensorData};
 use rand_core::{Rng, SeedableRng};
 use rand_pcg::Pcg64;
 
-/// The source of the dropout masks of one forward.
-#[derive(Debug)]
+/// The source of the dropout masks of one forward. A clone draws the same masks.
+#[derive(Clone, Debug)]
 pub struct Dropout {
     generator: Option<Pcg64>,
 }

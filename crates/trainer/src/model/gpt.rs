@@ -2,12 +2,12 @@
 
 use burn::module::Module;
 use burn::nn::Embedding;
-use burn::tensor::{Device, FloatDType, Int, Tensor};
+use burn::tensor::{Device, FloatDType, Gradients, Int, Tensor};
 
 use super::block::{Block, KeysAndValues};
 use super::init::Initializer;
 use super::norm::Norm;
-use super::{Dropout, Pass};
+use super::{Dropout, Pass, collect_gradients};
 use crate::config::ModelConfig;
 
 /// The keys and values of the tokens that a model has seen.
@@ -72,11 +72,42 @@ impl Gpt {
     /// - output: `[batch, seq, d_model]`
     pub fn hidden(&self, tokens: Tensor<2, Int>, dropout: &mut Dropout) -> Tensor<3> {
         let pass = Pass::of(&self.config, self.dtype, &tokens, 0);
-        let x = self.embed(tokens, 0);
-        let x = shrink_gradient(x, self.config.embedding_fraction);
-        let x = dropout.apply(x, self.config.emb_pdrop);
+        let x = self.embedded(tokens, dropout);
         let block = |x, block: &Block| block.forward(x, &pass, None, dropout);
-        self.ln_f.forward(self.h.iter().fold(x, block))
+        self.normed(self.h.iter().fold(x, block))
+    }
+
+    /// What the first block reads: tokens `[B, T]` with their positions, `[B, T, C]`.
+    pub(crate) fn embedded(&self, tokens: Tensor<2, Int>, dropout: &mut Dropout) -> Tensor<3> {
+        let x = shrink_gradient(self.embed(tokens, 0), self.config.embedding_fraction);
+        dropout.apply(x, self.config.emb_pdrop)
+    }
+
+    /// What the head reads, of what the last block gives, `[B, T, C]`.
+    pub(crate) fn normed(&self, x: Tensor<3>) -> Tensor<3> {
+        self.ln_f.forward(x)
+    }
+
+    pub(crate) fn blocks(&self) -> &[Block] {
+        &self.h
+    }
+
+    pub(crate) fn dtype(&self) -> FloatDType {
+        self.dtype
+    }
+
+    /// The gradients of the parameters before the blocks, in order.
+    pub(crate) fn collect_of_embeddings(&self, gradients: &mut Gradients) -> Vec<Tensor<1>> {
+        let mut flat = collect_gradients(&self.wte, gradients);
+        flat.extend(collect_gradients(&self.wpe, gradients));
+        flat
+    }
+
+    /// The gradients of the parameters after the blocks, in order.
+    pub(crate) fn collect_of_end(&self, gradients: &mut Gradients) -> Vec<Tensor<1>> {
+        let mut flat = collect_gradients(&self.ln_f, gradients);
+        flat.extend(collect_gradients(&self.lm_head, gradients));
+        flat
     }
 
     /// What [`hidden`](Self::hidden) gives for the tokens that `cache` has not seen yet, which it has seen then: to
@@ -95,7 +126,7 @@ impl Gpt {
             x = block.forward(x, &pass, Some(cache), &mut Dropout::off());
         }
         cache.tokens = seq;
-        self.ln_f.forward(x)
+        self.normed(x)
     }
 
     /// Tokens `[B, T]` with their positions from `past` on, `[B, T, C]`.

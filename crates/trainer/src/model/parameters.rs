@@ -133,8 +133,9 @@ fn host_values(flat: Tensor<1>) -> Vec<f32> {
         .expect("parameters and moments are f32 on every device this crate selects")
 }
 
-/// Each parameter's gradient flattened, in parameter order; zeros for a parameter the loss does not depend on.
-pub(crate) fn collect_gradients(model: &Gpt, gradients: &mut Gradients) -> Vec<Tensor<1>> {
+/// Each parameter's gradient flattened, in the order of a model's or a part's parameters; zeros for one that the loss does
+/// not depend on.
+pub(crate) fn collect_gradients(module: &impl Module, gradients: &mut Gradients) -> Vec<Tensor<1>> {
     struct Collect<'a> {
         gradients: &'a mut Gradients,
         flat: Vec<Tensor<1>>,
@@ -150,7 +151,7 @@ pub(crate) fn collect_gradients(model: &Gpt, gradients: &mut Gradients) -> Vec<T
         }
     }
     let mut collect = Collect { gradients, flat: Vec::new() };
-    model.visit(&mut collect);
+    module.visit(&mut collect);
     collect.flat
 }
 

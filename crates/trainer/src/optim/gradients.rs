@@ -33,6 +33,12 @@ impl Gradients {
         Self { flat: self.flat.into_iter().zip(other.flat).map(|(a, b)| a + b).collect() }
     }
 
+    /// All gradients times `factor`.
+    #[must_use]
+    pub fn scaled(self, factor: f64) -> Self {
+        Self { flat: self.flat.into_iter().map(|g| g.mul_scalar(factor)).collect() }
+    }
+
     /// The L2 norm over all gradients together. Waits for them to be computed.
     pub fn global_norm(&self) -> f64 {
         let squares: Vec<Tensor<1>> = self.flat.iter().map(|g| g.clone().square().sum()).collect();
@@ -47,7 +53,7 @@ impl Gradients {
         if coefficient >= 1.0 {
             return (self, norm);
         }
-        (Self { flat: self.flat.into_iter().map(|g| g.mul_scalar(coefficient)).collect() }, norm)
+        (self.scaled(coefficient), norm)
     }
 }
 
