@@ -6,11 +6,11 @@
 use std::time::Instant;
 
 use burn::tensor::Device;
-use trainer::config::{ModelConfig, OptimizerConfig};
+use trainer::config::{ModelConfig, OptimizerConfig, OptimizerName};
 use trainer::data::TokenBatch;
 use trainer::loss::loss_and_gradients;
 use trainer::model::{Dropout, Gpt};
-use trainer::optim::DecoupledAdamW;
+use trainer::optim::Optimizer;
 use trainer::recompute::Activations;
 
 fn main() {
@@ -29,10 +29,10 @@ fn main() {
         ..ModelConfig::mosaic_gpt(d_model, n_heads, n_layers, seq_len, vocab_size)
     };
     let hyperparameters = OptimizerConfig {
-        name: "decoupled_adamw".into(),
+        name: OptimizerName::DecoupledAdamW,
         lr: 1e-3,
         betas: [0.9, 0.95],
-        eps: 1e-8,
+        eps: Some(1e-8),
         weight_decay: 0.0,
     };
     let activations = match arg(5, "kept").as_str() {
@@ -41,7 +41,7 @@ fn main() {
     };
     let device = Device::flex();
     let mut model = Gpt::init(&config, 17, &device.clone().autodiff());
-    let mut optimizer = DecoupledAdamW::new(hyperparameters, &model, &device);
+    let mut optimizer = Optimizer::new(hyperparameters, &model, &device);
     let batch = random_batch(rows, seq_len, vocab_size);
 
     let mut timings = Vec::new();

@@ -8,11 +8,11 @@ mod fixture;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use fixture::{TOLERANCE, Tensors, assert_gradient, assert_logits, host};
-use trainer::config::{ModelConfig, OptimizerConfig};
+use trainer::config::{ModelConfig, OptimizerConfig, OptimizerName};
 use trainer::data::TokenBatch;
 use trainer::loss::loss_and_gradients;
 use trainer::model::{Dropout, Gpt};
-use trainer::optim::DecoupledAdamW;
+use trainer::optim::Optimizer;
 use trainer::recompute::Activations;
 
 struct Fixture {
@@ -137,14 +137,14 @@ fn ten_optimizer_steps_give_the_same_losses() {
     let device = Device::flex();
     let mut model = fixture.model("flash", &device.clone().autodiff());
     let config = OptimizerConfig {
-        name: "decoupled_adamw".into(),
+        name: OptimizerName::DecoupledAdamW,
         lr: fixture.number("/optimizer/lr"),
         betas: [fixture.number("/optimizer/betas/0"), fixture.number("/optimizer/betas/1")],
-        eps: fixture.number("/optimizer/eps"),
+        eps: Some(fixture.number("/optimizer/eps")),
         weight_decay: fixture.number("/optimizer/weight_decay"),
     };
     let clip = fixture.number("/grad_clip_norm");
-    let mut optimizer = DecoupledAdamW::new(config, &model, &device);
+    let mut optimizer = Optimizer::new(config, &model, &device);
     let learning_rates = fixture.numbers("learning_rates");
     let losses = fixture.numbers("losses");
     assert_eq!(losses.len(), 10);

@@ -154,7 +154,7 @@ fn a_recipe_of_the_source_document_loads_unchanged() {
     assert_eq!(config.eval_subset_num_batches, None);
     assert_eq!(config.scheduler.name, SchedulerName::CosineWithWarmup);
     assert_eq!(config.optimizer.betas, [0.9, 0.95]);
-    assert_eq!((config.optimizer.lr, config.optimizer.eps), (6e-4, 1e-8));
+    assert_eq!((config.optimizer.lr, config.optimizer.eps), (6e-4, Some(1e-8)));
     assert_eq!(config.max_duration, Time::batches(4800));
     assert_eq!(config.device_train_microbatch_size, Microbatch::Rows(16));
     assert_eq!((config.precision, config.device), (Precision::AmpBf16, DeviceChoice::Auto));
@@ -252,7 +252,8 @@ fn overrides_take_lists_sections_and_null() {
 
 #[test]
 fn the_resolved_configuration_loads_to_itself() {
-    for overrides in [&[][..], NEWER] {
+    let others = &["optimizer={name: decoupled_lionw, lr: 1.0e-4}"];
+    for overrides in [&[][..], NEWER, others] {
         let config = load(overrides).unwrap();
         let text = config.to_yaml();
         let again = Config::from_yaml_str(&text, &[]).unwrap_or_else(|e| panic!("{e}\n{text}"));
@@ -349,7 +350,14 @@ fn wrong_types_and_values_name_the_key() {
             "`scheduler.name` is `cosine_with_warmups`; it must be one of cosine_with_warmup, \
              linear_decay_with_warmup, constant_with_warmup; did you mean `cosine_with_warmup`?",
         ),
-        (&["optimizer.name=sgd"], "`optimizer.name` is `sgd`; it must be one of decoupled_adamw"),
+        (
+            &["optimizer.name=sgd"],
+            "`optimizer.name` is `sgd`; it must be one of decoupled_adamw, decoupled_lionw, adamw",
+        ),
+        (
+            &["optimizer.name=decoupled_lionw"],
+            "`optimizer.eps` is 0.00000001, but decoupled_lionw has no eps; remove the key",
+        ),
         (&["optimizer.lr=null"], "`optimizer.lr` is missing; set it, for example `lr: 6.0e-4`"),
         (
             &["max_duration=null"],

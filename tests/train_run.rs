@@ -6,6 +6,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use safetensors::SafeTensors;
+
 #[path = "support/training.rs"]
 mod training;
 use training::{failure, logged, records, small_dataset, small_recipe, succeed, train};
@@ -300,6 +302,39 @@ fn a_checkpoint_of_another_model_is_refused_in_one_sentence() {
             path.display()
         )
     );
+}
+
+#[test]
+fn a_checkpoint_of_another_optimizer_is_refused_in_one_sentence() {
+    let (folder, recipe) = workshop();
+    let two_steps = "max_duration=2ba";
+    succeed(&mut train(&recipe, &[two_steps]));
+    let path = folder.path().join("checkpoints/ep0-ba2");
+    let lion = ["optimizer.name=decoupled_lionw", "optimizer.lr=1e-3", "max_duration=4ba"];
+    assert_eq!(
+        failure(&mut train(&recipe, &lion)),
+        format!(
+            "error: the checkpoint `{}` has the moments of decoupled_adamw, and optimizer.name is decoupled_lionw \
+             here; set optimizer.name=decoupled_adamw, or take only its weights with load_path, \
+             load_weights_only=true and another save_folder",
+            path.display()
+        )
+    );
+    // As it says. What comes of it has one moment, and goes on.
+    let load = format!("load_path={}", path.display());
+    let elsewhere = format!("save_folder={}/lion", folder.path().display());
+    let monitor = "callbacks={lr_monitor: {}}";
+    let weights = [&load, "load_weights_only=true", &elsewhere, monitor, two_steps];
+    succeed(train(&recipe, &lion).args(weights));
+    let moments = std::fs::read(folder.path().join("lion/ep0-ba2/optimizer.safetensors")).unwrap();
+    let moments = SafeTensors::deserialize(&moments).unwrap();
+    assert!(moments.names().iter().all(|name| name.starts_with("first.")), "{:?}", moments.names());
+    succeed(train(&recipe, &lion).args([&elsewhere, monitor]));
+    let rates: Vec<f64> = records(folder.path())
+        .iter()
+        .filter_map(|record| record["lr-DecoupledLionW/group0"].as_f64())
+        .collect();
+    assert_eq!(rates.len(), 4, "{rates:?}");
 }
 
 #[test]

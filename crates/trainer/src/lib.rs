@@ -10,7 +10,7 @@
 //! * [`model`] the GPT
 //! * [`loss`] cross-entropy over the vocabulary and its gradient
 //! * [`recompute`] the backward block by block, which keeps fewer activations
-//! * [`optim`] gradient clipping and decoupled AdamW
+//! * [`optim`] gradient clipping and the optimizers
 //! * [`mod@train`] the run itself: the loop, read from top to bottom
 //! * [`eval`] the loss on held-out documents, and the unigram entropy beside it
 //! * [`generate`] text from a model

@@ -17,7 +17,7 @@ use crate::logging::monitor::{Memory, SpeedMonitor, peak_flops, remaining_hours}
 use crate::logging::{Metric, MetricLogger};
 use crate::loss::loss_and_gradients;
 use crate::model::{Dropout, Gpt};
-use crate::optim::{DecoupledAdamW, Gradients};
+use crate::optim::{Gradients, Optimizer};
 use crate::schedule::Schedule;
 use crate::time::Timestamp;
 
@@ -65,6 +65,7 @@ pub fn train(config: &Config, interrupt: &Interrupt) -> Result<Outcome> {
     if let Some(Found { place, checkpoint, .. }) = &found {
         checkpoint.state.check_model(place, &config.model)?;
         if !config.load_weights_only {
+            checkpoint.state.check_optimizer(place, config.optimizer.name)?;
             train_data.restore(checkpoint.state.data.clone())?;
             state.continue_from(&checkpoint.state);
             saved_at = Some(state.timestamp);
@@ -78,7 +79,7 @@ pub fn train(config: &Config, interrupt: &Interrupt) -> Result<Outcome> {
     // The model: new, or from the checkpoint.
     let mut model = Gpt::init(&config.model, config.seed, &device.clone().autodiff())
         .computing_in(device::arithmetic(config.precision, &device));
-    let mut optimizer = DecoupledAdamW::new(config.optimizer.clone(), &model, &device);
+    let mut optimizer = Optimizer::new(config.optimizer.clone(), &model, &device);
     if let Some(Found { place, checkpoint, .. }) = &found {
         let of_this_checkpoint = |e| Error::Checkpoint(format!("the checkpoint `{place}`: {e}"));
         model = model.with_named_tensors(checkpoint.model.clone()).map_err(of_this_checkpoint)?;
@@ -269,7 +270,7 @@ fn save(
     checkpoints: &mut Option<SaveFolder>,
     state: &State,
     model: &Gpt,
-    optimizer: &DecoupledAdamW,
+    optimizer: &Optimizer,
     logger: &mut MetricLogger,
 ) -> Result<Option<Timestamp>> {
     // A resumed run takes back what was logged after the checkpoint, so what came before must not be lost. If it is, the
@@ -384,7 +385,7 @@ impl Speedometer {
         ];
         let callbacks = &config.callbacks;
         if callbacks.lr_monitor.is_some() {
-            at_end.push(("lr-DecoupledAdamW/group0", lr.into()));
+            at_end.push((config.optimizer.name.lr_key(), lr.into()));
         }
         let rows = plan.device_batch as u64;
         let speed =

@@ -8,7 +8,7 @@ use serde_json::Value as Json;
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::{Place, STATE_FILE, damaged};
-use crate::config::{Config, ModelConfig};
+use crate::config::{Config, ModelConfig, OptimizerName};
 use crate::data::DataState;
 use crate::error::{Error, Result};
 use crate::time::Timestamp;
@@ -153,6 +153,20 @@ impl State {
                  {key}={saved}, or use another save_folder"
             ))),
         }
+    }
+
+    /// Checks that the moments are those of the configured optimizer.
+    ///
+    /// # Errors
+    /// When they are another's.
+    pub fn check_optimizer(&self, place: &Place, name: OptimizerName) -> Result<()> {
+        let (saved, here) = (self.config["optimizer"]["name"].as_str(), name.as_str());
+        let Some(saved) = saved.filter(|saved| *saved != here) else { return Ok(()) };
+        Err(Error::Checkpoint(format!(
+            "the checkpoint `{place}` has the moments of {saved}, and optimizer.name is {here} here; set \
+             optimizer.name={saved}, or take only its weights with load_path, load_weights_only=true and another \
+             save_folder"
+        )))
     }
 
     pub(super) fn read(place: &Place) -> Result<Self> {

@@ -64,7 +64,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Vec<NamedTensor>, String> {
         .collect()
 }
 
-/// Both moments of every parameter as one list, under prefixed names.
+/// All moments of every parameter as one list, under prefixed names.
 pub(super) fn join_moments(moments: &Moments) -> Vec<NamedTensor> {
     let prefixed = |prefix: &'static str, tensors: &[NamedTensor]| {
         let rename = move |tensor: &NamedTensor| NamedTensor {

@@ -302,19 +302,69 @@ pub enum SchedulerName {
     ConstantWithWarmup,
 }
 
-/// DecoupledAdamW: weight decay follows the schedule's shape, not the learning rate.
+/// The optimizer; see [`crate::optim`] for the formulas.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct OptimizerConfig {
-    /// Always `decoupled_adamw`.
-    pub name: String,
+    /// Which one.
+    pub name: OptimizerName,
     /// The learning rate that the schedule multiplies.
     pub lr: f64,
-    /// The decay rates of the two moments.
+    /// The decay rates of the moments; Lion uses the first for its step and the second for its moment.
     pub betas: [f64; 2],
-    /// Added to the root of the second moment.
-    pub eps: f64,
-    /// The fraction of every weight taken away per step at the full learning rate.
+    /// Added to the root of the second moment; Lion has neither.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub eps: Option<f64>,
+    /// The fraction of every weight taken away per step at the full learning rate; of plain AdamW: that times the
+    /// learning rate.
     pub weight_decay: f64,
+}
+
+/// The update rules of [`crate::optim`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OptimizerName {
+    /// AdamW whose decay follows the schedule's shape and not the learning rate.
+    DecoupledAdamW,
+    /// Lion with such a decay.
+    DecoupledLionW,
+    /// AdamW as PyTorch has it.
+    AdamW,
+}
+
+impl Serialize for OptimizerName {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+impl OptimizerName {
+    /// All there are.
+    pub const ALL: [Self; 3] = [Self::DecoupledAdamW, Self::DecoupledLionW, Self::AdamW];
+
+    /// The name in a recipe.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::DecoupledAdamW => "decoupled_adamw",
+            Self::DecoupledLionW => "decoupled_lionw",
+            Self::AdamW => "adamw",
+        }
+    }
+
+    /// The key under which the learning rate is logged.
+    pub fn lr_key(self) -> &'static str {
+        match self {
+            Self::DecoupledAdamW => "lr-DecoupledAdamW/group0",
+            Self::DecoupledLionW => "lr-DecoupledLionW/group0",
+            Self::AdamW => "lr-AdamW/group0",
+        }
+    }
+
+    /// Moments that it keeps of every parameter.
+    pub fn moments(self) -> usize {
+        match self {
+            Self::DecoupledAdamW | Self::AdamW => 2,
+            Self::DecoupledLionW => 1,
+        }
+    }
 }
 
 /// `device_train_microbatch_size`.
@@ -382,7 +432,7 @@ pub struct Callbacks {
     /// `throughput/*`: speed and MFU.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub speed_monitor: Option<SpeedMonitorConfig>,
-    /// `lr-DecoupledAdamW/group0`.
+    /// `lr-DecoupledAdamW/group0`, or by the name of another optimizer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lr_monitor: Option<Switch>,
     /// `memory/*`: resident memory of the process.

@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 use super::section::Section;
 use super::{
     Address, Callbacks, Config, DatasetConfig, DeviceChoice, FsdpConfig, GenerateConfig,
-    GroupMethod, LoaderConfig, Loggers, Microbatch, OptimizerConfig, Precision, SchedulerConfig,
-    SchedulerName, Separator, SpeedMonitorConfig, StreamConfig, Switch, TokenEncoding,
-    read_model::read_model, schema, yaml,
+    GroupMethod, LoaderConfig, Loggers, Microbatch, OptimizerConfig, OptimizerName, Precision,
+    SchedulerConfig, SchedulerName, Separator, SpeedMonitorConfig, StreamConfig, Switch,
+    TokenEncoding, read_model::read_model, schema, yaml,
 };
 use crate::error::{Error, Result};
 use crate::time::{Time, Unit};
@@ -498,23 +498,36 @@ fn read_scheduler(scheduler: &Section<'_>) -> Result<SchedulerConfig> {
     })
 }
 
+/// With the defaults of the reference: those of Composer, of llm-foundry and of PyTorch, in this order.
 fn read_optimizer(optimizer: &Section<'_>, notices: &mut Vec<String>) -> Result<OptimizerConfig> {
-    let choices = [("decoupled_adamw", "decoupled_adamw")];
-    let name = optimizer.choice("name", &choices)?.unwrap_or("decoupled_adamw");
+    let choices = OptimizerName::ALL.map(|name| (name.as_str(), name));
+    let name = optimizer.choice("name", &choices)?.unwrap_or(OptimizerName::DecoupledAdamW);
+    let (betas, weight_decay, has_eps) = match name {
+        OptimizerName::DecoupledAdamW => ([0.9, 0.95], 1e-5, true),
+        OptimizerName::DecoupledLionW => ([0.9, 0.99], 0.0, false),
+        OptimizerName::AdamW => ([0.9, 0.999], 1e-2, true),
+    };
     let least = "a number of at least 0, for example 6.0e-4";
     let lr = required(optimizer, "lr", "lr: 6.0e-4", optimizer.number("lr", 0.0.., least)?)?;
-    let weight_decay = optimizer.number("weight_decay", 0.0.., least)?.unwrap_or(1e-5);
-    if weight_decay >= 1e-3 {
+    let weight_decay = optimizer.number("weight_decay", 0.0.., least)?.unwrap_or(weight_decay);
+    if weight_decay >= 1e-3 && name != OptimizerName::AdamW {
         notices.push(format!(
             "optimizer.weight_decay {weight_decay} takes that fraction of every weight per step, \
              whatever lr is: a value for plain AdamW must be multiplied by lr"
         ));
     }
+    let eps = optimizer.number("eps", 0.0.., least)?;
+    if let (Some(eps), false) = (eps, has_eps) {
+        return Err(Error::Config(format!(
+            "`optimizer.eps` is {eps}, but {} has no eps; remove the key",
+            name.as_str()
+        )));
+    }
     Ok(OptimizerConfig {
-        name: name.to_owned(),
+        name,
         lr,
-        betas: optimizer.betas("betas")?.unwrap_or([0.9, 0.95]),
-        eps: optimizer.number("eps", 0.0.., least)?.unwrap_or(1e-8),
+        betas: optimizer.betas("betas")?.unwrap_or(betas),
+        eps: has_eps.then(|| eps.unwrap_or(1e-8)),
         weight_decay,
     })
 }

@@ -1,0 +1,299 @@
+//! What all optimizers have in common: decay, the order of a step, and the moments, which checkpoints hold.
+
+use burn::tensor::{Device, Tensor, TensorData};
+
+use super::Gradients;
+use super::adamw::AdamW;
+use super::lion::Lion;
+use crate::config::{OptimizerConfig, OptimizerName};
+use crate::model::{
+    Gpt, NamedTensor, ParameterError, ParameterSpec, in_parameter_order, map_parameters,
+};
+
+/// The optimizer and its state.
+#[derive(Debug)]
+pub struct Optimizer {
+    config: OptimizerConfig,
+    steps: u64,
+    /// m of each parameter.
+    first: Vec<Average>,
+    /// v of each parameter; empty for Lion, which has none.
+    second: Vec<Average>,
+    specs: Vec<ParameterSpec>,
+}
+
+/// The optimizer's state on the host, for checkpoints.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Moments {
+    /// Steps taken.
+    pub steps: u64,
+    /// m of each parameter, under the parameter's name.
+    pub first: Vec<NamedTensor>,
+    /// v of each parameter, under the parameter's name; empty for Lion, which has none.
+    pub second: Vec<NamedTensor>,
+}
+
+/// The update rule of one step.
+enum Rule {
+    AdamW(AdamW),
+    Lion(Lion),
+}
+
+impl Optimizer {
+    /// An optimizer for `model` with zero moments on `device`.
+    pub fn new(config: OptimizerConfig, model: &Gpt, device: &Device) -> Self {
+        let specs = model.parameters();
+        let zeros = || -> Vec<Average> {
+            let elements = specs.iter().map(|spec| spec.shape.iter().product::<usize>());
+            elements.map(|elements| Average(Tensor::zeros([elements], device))).collect()
+        };
+        let first = zeros();
+        let second = if config.name.moments() == 2 { zeros() } else { Vec::new() };
+        Self { config, steps: 0, first, second, specs }
+    }
+
+    /// The hyperparameters.
+    pub fn config(&self) -> &OptimizerConfig {
+        &self.config
+    }
+
+    /// Steps taken so far.
+    pub fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    /// Takes one step with learning rate `lr` and returns the updated model.
+    pub fn step(&mut self, model: Gpt, gradients: Gradients, lr: f64) -> Gpt {
+        self.steps += 1;
+        let kept = 1.0 - self.decay(lr);
+        let rule = self.rule(lr);
+        let Self { first, second, .. } = self;
+        let mut gradients = gradients.into_flat().into_iter();
+        map_parameters(model, |index, parameter| {
+            let Some(gradient) = gradients.next() else { return parameter };
+            let parameter = if kept == 1.0 { parameter } else { parameter.mul_scalar(kept) };
+            parameter
+                - match &rule {
+                    Rule::AdamW(rule) => {
+                        rule.update(&mut first[index], &mut second[index], gradient)
+                    }
+                    Rule::Lion(rule) => rule.update(&mut first[index], gradient),
+                }
+        })
+    }
+
+    /// The share that a step with learning rate `lr` takes off every weight.
+    fn decay(&self, lr: f64) -> f64 {
+        let OptimizerConfig { name, lr: initial_lr, weight_decay, .. } = self.config;
+        match name {
+            OptimizerName::AdamW => lr * weight_decay,
+            OptimizerName::DecoupledAdamW | OptimizerName::DecoupledLionW => {
+                let relative_lr = if initial_lr == 0.0 { 1.0 } else { lr / initial_lr };
+                relative_lr * weight_decay
+            }
+        }
+    }
+
+    fn rule(&self, lr: f64) -> Rule {
+        match self.config.name {
+            OptimizerName::DecoupledAdamW | OptimizerName::AdamW => {
+                Rule::AdamW(AdamW::new(&self.config, self.steps, lr))
+            }
+            OptimizerName::DecoupledLionW => Rule::Lion(Lion::new(&self.config, lr)),
+        }
+    }
+
+    /// The state, copied to the host.
+    pub fn to_moments(&self) -> Moments {
+        let named = |averages: &[Average]| {
+            let averages = self.specs.iter().zip(averages);
+            averages.map(|(spec, average)| spec.with_values(average.value())).collect()
+        };
+        Moments { steps: self.steps, first: named(&self.first), second: named(&self.second) }
+    }
+
+    /// Replaces the state.
+    ///
+    /// # Errors
+    ///
+    /// The moments are not those of exactly this model's parameters; the state is unchanged then.
+    pub fn load_moments(
+        &mut self,
+        moments: Moments,
+        device: &Device,
+    ) -> Result<(), ParameterError> {
+        let first = in_parameter_order(&self.specs, moments.first)?;
+        let second = in_parameter_order(&self.specs[..self.second.len()], moments.second)?;
+        let on_device = |tensors: Vec<NamedTensor>| {
+            let flat = tensors.into_iter().map(|tensor| {
+                let len = tensor.values.len();
+                Average(Tensor::from_data(TensorData::new(tensor.values, [len]), device))
+            });
+            flat.collect()
+        };
+        self.first = on_device(first);
+        self.second = on_device(second);
+        self.steps = moments.steps;
+        Ok(())
+    }
+}
+
+/// A running average of one parameter's gradients or of their squares, flat.
+#[derive(Debug)]
+pub(super) struct Average(Tensor<1>);
+
+impl Average {
+    /// Keeps the share `beta` of itself and takes in `value` for the rest.
+    pub(super) fn take_in(&mut self, value: Tensor<1>, beta: f64) {
+        // Taken out so that it is unshared and updated in place.
+        let before = std::mem::replace(&mut self.0, Tensor::empty([1], &value.device()));
+        self.0 = before.mul_scalar(beta) + value.mul_scalar(1.0 - beta);
+    }
+
+    pub(super) fn value(&self) -> Tensor<1> {
+        self.0.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::tiny_config;
+
+    const LR: f64 = 0.1;
+    const WEIGHT_DECAY: f64 = 0.2;
+
+    /// A large eps shows where it is added, a strong decay shows that it comes first.
+    fn config(name: OptimizerName) -> OptimizerConfig {
+        let eps = (name != OptimizerName::DecoupledLionW).then_some(0.3);
+        OptimizerConfig { name, lr: LR, betas: [0.9, 0.95], eps, weight_decay: WEIGHT_DECAY }
+    }
+
+    fn tiny() -> (Gpt, Device) {
+        let device = Device::flex().autodiff();
+        (Gpt::init(&tiny_config(), 1, &device), Device::flex())
+    }
+
+    fn constant_gradients(model: &Gpt, value: f64, device: &Device) -> Gradients {
+        let flat = model.parameters().into_iter().map(|spec| {
+            Tensor::<1>::ones([spec.shape.iter().product::<usize>()], device).mul_scalar(value)
+        });
+        Gradients::new(flat.collect())
+    }
+
+    /// One element and its moments in f64.
+    #[derive(Clone)]
+    struct Element {
+        p: f64,
+        m: f64,
+        v: f64,
+        t: i32,
+    }
+
+    impl Element {
+        fn adamw(&mut self, g: f64, lr: f64, decay: f64) {
+            self.t += 1;
+            self.p *= 1.0 - decay;
+            self.m = 0.9 * self.m + 0.1 * g;
+            self.v = 0.95 * self.v + 0.05 * g * g;
+            let denominator = self.v.sqrt() / (1.0 - 0.95f64.powi(self.t)).sqrt() + 0.3;
+            self.p -= lr / (1.0 - 0.9f64.powi(self.t)) * self.m / denominator;
+        }
+
+        fn lion(&mut self, g: f64, lr: f64, decay: f64) {
+            self.p *= 1.0 - decay;
+            let mixed = 0.9 * self.m + 0.1 * g;
+            self.p -= lr * if mixed == 0.0 { 0.0 } else { mixed.signum() };
+            self.m = 0.95 * self.m + 0.05 * g;
+        }
+    }
+
+    /// Takes five steps, one of them at learning rate 0, beside `rule` in f64, which is given g and the learning rate.
+    fn follows(name: OptimizerName, rule: impl Fn(&mut Element, f64, f64)) -> Moments {
+        let (mut model, device) = tiny();
+        let mut optimizer = Optimizer::new(config(name), &model, &device);
+        let mut elements: Vec<Element> = model.to_named_tensors()[0]
+            .values
+            .iter()
+            .map(|&p| Element { p: p.into(), m: 0.0, v: 0.0, t: 0 })
+            .collect();
+        for (gradient, lr) in [(0.0, 0.1), (0.5, 0.0), (-2.0, 0.05), (0.25, 0.1), (1.0, 0.02)] {
+            model =
+                optimizer.step(model.clone(), constant_gradients(&model, gradient, &device), lr);
+            elements.iter_mut().for_each(|element| rule(element, gradient, lr));
+        }
+        for (p, element) in model.to_named_tensors()[0].values.iter().zip(&elements) {
+            assert!((f64::from(*p) - element.p).abs() < 1e-6, "{p} against {}", element.p);
+        }
+        let moments = optimizer.to_moments();
+        assert_eq!(moments.steps, 5);
+        assert!((f64::from(moments.first[0].values[0]) - elements[0].m).abs() < 1e-6);
+        if let Some(second) = moments.second.first() {
+            assert!((f64::from(second.values[0]) - elements[0].v).abs() < 1e-6);
+        }
+        moments
+    }
+
+    #[test]
+    fn decoupled_adamw_decays_by_the_shape_of_the_schedule() {
+        follows(OptimizerName::DecoupledAdamW, |e, g, lr| e.adamw(g, lr, lr / LR * WEIGHT_DECAY));
+    }
+
+    #[test]
+    fn plain_adamw_decays_by_the_learning_rate() {
+        follows(OptimizerName::AdamW, |e, g, lr| e.adamw(g, lr, lr * WEIGHT_DECAY));
+    }
+
+    #[test]
+    fn lion_moves_by_the_sign_and_has_one_moment() {
+        let moments = follows(OptimizerName::DecoupledLionW, |e, g, lr| {
+            e.lion(g, lr, lr / LR * WEIGHT_DECAY);
+        });
+        assert_eq!((moments.first.len(), moments.second.len()), (28, 0));
+    }
+
+    #[test]
+    fn a_step_with_learning_rate_zero_moves_only_the_moments() {
+        for name in OptimizerName::ALL {
+            let (model, device) = tiny();
+            let before = model.to_named_tensors();
+            let mut optimizer = Optimizer::new(config(name), &model, &device);
+            let gradients = constant_gradients(&model, 1.0, &device);
+            let model = optimizer.step(model, gradients, 0.0);
+            assert_eq!(model.to_named_tensors(), before);
+            assert!(optimizer.to_moments().first[0].values[0] > 0.0);
+        }
+    }
+
+    #[test]
+    fn a_restored_optimizer_continues_bit_for_bit() {
+        for name in OptimizerName::ALL {
+            let (model, device) = tiny();
+            let mut optimizer = Optimizer::new(config(name), &model, &device);
+            let model =
+                optimizer.step(model.clone(), constant_gradients(&model, 0.3, &device), 1e-2);
+            let mut restored = Optimizer::new(config(name), &model, &device);
+            restored.load_moments(optimizer.to_moments(), &device).unwrap();
+            let gradients = constant_gradients(&model, -0.1, &device);
+            let a = optimizer.step(model.clone(), gradients.clone(), 1e-2).to_named_tensors();
+            let b = restored.step(model, gradients, 1e-2).to_named_tensors();
+            assert_eq!(a, b);
+            assert_eq!(optimizer.to_moments(), restored.to_moments());
+        }
+    }
+
+    #[test]
+    fn moments_of_another_kind_of_optimizer_are_refused() {
+        let (model, device) = tiny();
+        let mut adamw = Optimizer::new(config(OptimizerName::AdamW), &model, &device);
+        let mut lion = Optimizer::new(config(OptimizerName::DecoupledLionW), &model, &device);
+        assert_eq!(
+            adamw.load_moments(lion.to_moments(), &device).unwrap_err().to_string(),
+            "tensor wte.weight is missing"
+        );
+        assert_eq!(
+            lion.load_moments(adamw.to_moments(), &device).unwrap_err().to_string(),
+            "tensor h.0.attn.c_attn.bias belongs to no parameter of the configured model"
+        );
+    }
+}
