@@ -6,7 +6,9 @@
 use std::time::Instant;
 
 use burn::tensor::Device;
-use trainer::config::{ModelConfig, OptimizerConfig, OptimizerName};
+use trainer::config::{
+    ClippingType, GradientClipping, ModelConfig, OptimizerConfig, OptimizerName,
+};
 use trainer::data::TokenBatch;
 use trainer::loss::loss_and_gradients;
 use trainer::model::{Dropout, Gpt};
@@ -39,6 +41,7 @@ fn main() {
         "recomputed" => Activations::Recomputed,
         _ => Activations::Kept,
     };
+    let clipping = GradientClipping { clipping_type: ClippingType::Norm, clipping_threshold: 1.0 };
     let device = Device::flex();
     let mut model = Gpt::init(&config, 17, &device.clone().autodiff());
     let mut optimizer = Optimizer::new(hyperparameters, &model, &device);
@@ -50,7 +53,8 @@ fn main() {
         let (loss, gradients) =
             loss_and_gradients(&model, &batch, 1.0, &mut Dropout::off(), activations);
         let forward_backward = began.elapsed().as_secs_f64();
-        let (gradients, _) = gradients.clip(1.0);
+        let norm = gradients.global_norm();
+        let gradients = gradients.clip(&clipping, norm, &model);
         model = optimizer.step(model, gradients, 1e-3);
         let loss = loss.into_scalar::<f32>();
         let wall = began.elapsed().as_secs_f64();

@@ -5,7 +5,10 @@
 
 use std::path::{Path, PathBuf};
 
-use trainer::config::{Config, DeviceChoice, GroupMethod, Microbatch, Precision, SchedulerName};
+use trainer::config::{
+    ClippingType, Config, DeviceChoice, GradientClipping, GroupMethod, Microbatch, Precision,
+    SchedulerName,
+};
 use trainer::time::Time;
 
 /// A recipe as the source document's repository wrote them: YAML anchors, the `c4` loader, FSDP.
@@ -173,7 +176,9 @@ fn a_recipe_of_the_source_document_loads_unchanged() {
 #[test]
 fn the_names_of_its_successors_load_too() {
     let config = load(NEWER).unwrap();
-    assert_eq!((config.seed, config.grad_clip_norm), (3, Some(0.5)));
+    assert_eq!(config.seed, 3);
+    let clipping = GradientClipping { clipping_type: ClippingType::Norm, clipping_threshold: 0.5 };
+    assert_eq!(config.algorithms.gradient_clipping, Some(clipping));
     assert_eq!((config.eval_subset_num_batches, config.autoresume), (Some(20), true));
     assert_eq!(config.save_folder.as_deref(), Some("./gpt-125m/checkpoints"));
     assert_eq!(config.device_train_microbatch_size, Microbatch::Auto);
@@ -252,7 +257,11 @@ fn overrides_take_lists_sections_and_null() {
 
 #[test]
 fn the_resolved_configuration_loads_to_itself() {
-    let others = &["optimizer={name: decoupled_lionw, lr: 1.0e-4}"];
+    let others = &[
+        "optimizer={name: decoupled_lionw, lr: 1.0e-4}",
+        "grad_clip_norm=null",
+        "algorithms={gradient_clipping: {clipping_type: adaptive, clipping_threshold: 0.01}}",
+    ];
     for overrides in [&[][..], NEWER, others] {
         let config = load(overrides).unwrap();
         let text = config.to_yaml();
@@ -395,8 +404,18 @@ fn wrong_types_and_values_name_the_key() {
         ),
         (
             &["algorithms.gradient_clipping.clipping_type=adaptive"],
-            "`algorithms.gradient_clipping.clipping_type` is `adaptive`; only norm is supported: \
-             set it to norm",
+            "`algorithms.gradient_clipping.clipping_threshold` is missing; set it, for example \
+             `clipping_threshold: 1.0`",
+        ),
+        (
+            &["algorithms={gradient_clipping: {clipping_type: adaptive, clipping_threshold: 1.0}}"],
+            "`grad_clip_norm` is 1, but `algorithms.gradient_clipping` asks for another clipping; \
+             keep one of the two",
+        ),
+        (
+            &["algorithms.gradient_clipping.clipping_type=norms"],
+            "`algorithms.gradient_clipping.clipping_type` is `norms`; it must be one of norm, \
+             value, adaptive; did you mean `norm`?",
         ),
     ] {
         assert_eq!(message(overrides), expected);

@@ -1,4 +1,4 @@
-//! Optimizers against PyTorch in float64, through the fixture that
+//! Optimizers and clipping against PyTorch in float64, through the fixture that
 //! `tests/fixtures/make_gpt_tiny_training.py` makes. PyTorch is not needed to run this.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
@@ -7,9 +7,11 @@
 mod fixture;
 
 use burn::tensor::Device;
-use fixture::{TOLERANCE, Tensors};
+use fixture::{TOLERANCE, Tensors, host, norm};
 use serde_json::Value;
-use trainer::config::{ModelConfig, OptimizerConfig, OptimizerName};
+use trainer::config::{
+    ClippingType, GradientClipping, ModelConfig, OptimizerConfig, OptimizerName,
+};
 use trainer::data::TokenBatch;
 use trainer::loss::loss_and_gradients;
 use trainer::model::{Dropout, Gpt};
@@ -83,13 +85,15 @@ fn ten_steps_agree(name: OptimizerName, tolerance: f64) {
         eps: reference["eps"].as_f64(),
         weight_decay: reference["weight_decay"].as_f64().unwrap(),
     };
+    let clipping = GradientClipping { clipping_type: ClippingType::Norm, clipping_threshold: 1.0 };
     let mut model = fixture.model();
     let mut optimizer = Optimizer::new(config.clone(), &model, &Device::flex());
     let losses = numbers(&reference["losses"]);
     assert_eq!(losses.len(), 10);
     for (step, (share, expected)) in fixture.schedule.iter().zip(losses).enumerate() {
         let (loss, gradients) = gradients_of(&model, &fixture.batch(step));
-        let (gradients, _) = gradients.clip(1.0);
+        let norm = gradients.global_norm();
+        let gradients = gradients.clip(&clipping, norm, &model);
         model = optimizer.step(model, gradients, config.lr * share);
         let relative = (loss - expected).abs() / expected;
         println!("{} step {step}: loss {loss:.6}, off by {relative:.1e}", name.as_str());
@@ -105,4 +109,37 @@ fn ten_steps_of_plain_adamw_are_pytorchs() {
 #[test]
 fn ten_steps_of_lion_give_the_same_losses() {
     ten_steps_agree(OptimizerName::DecoupledLionW, TOLERANCE);
+}
+
+fn clipped_gradients_agree(clipping_type: ClippingType, name: &str) {
+    let fixture = Fixture::load();
+    let reference = &fixture.reference["clipping"][name];
+    let clipping_threshold = reference["threshold"].as_f64().unwrap();
+    let model = fixture.model();
+    let (_, gradients) = gradients_of(&model, &fixture.batch(0));
+    let before = gradients.global_norm();
+    let clipping = GradientClipping { clipping_type, clipping_threshold };
+    let clipped = gradients.clip(&clipping, before, &model).into_flat();
+    for (spec, gradient) in model.parameters().iter().zip(clipped) {
+        let (ours, theirs) =
+            (norm(host(gradient)), reference["norms"][&spec.name].as_f64().unwrap());
+        let relative = (ours - theirs).abs() / theirs;
+        println!("{name}: {} has norm {ours:.6}, off by {relative:.1e}", spec.name);
+        assert!(relative <= TOLERANCE, "{}: {ours}, expected {theirs}", spec.name);
+    }
+}
+
+#[test]
+fn gradients_clipped_by_norm_are_pytorchs() {
+    clipped_gradients_agree(ClippingType::Norm, "norm");
+}
+
+#[test]
+fn gradients_clipped_by_value_are_pytorchs() {
+    clipped_gradients_agree(ClippingType::Value, "value");
+}
+
+#[test]
+fn adaptively_clipped_gradients_agree_to_a_bias_that_starts_at_zero() {
+    clipped_gradients_agree(ClippingType::Adaptive, "adaptive");
 }

@@ -116,15 +116,13 @@ pub fn train(config: &Config, interrupt: &Interrupt) -> Result<Outcome> {
 
         // Forward and backward, microbatch by microbatch.
         let (loss, gradients) = accumulate(&model, &batch, config, &plan, state.timestamp.batch);
-        let (gradients, norm) = match config.grad_clip_norm {
-            Some(max_norm) => gradients.clip(max_norm),
-            None => {
-                let norm = gradients.global_norm();
-                (gradients, norm)
-            }
-        };
+        let norm = gradients.global_norm();
         let lr = config.optimizer.lr * schedule.multiplier(state.previous_start.as_ref());
         check_finite(&loss, norm, lr, state.timestamp.batch)?;
+        let gradients = match &config.algorithms.gradient_clipping {
+            Some(clipping) => gradients.clip(clipping, norm, &model),
+            None => gradients,
+        };
 
         // The optimizer's step.
         model = optimizer.step(model, gradients, lr);

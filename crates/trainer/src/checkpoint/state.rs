@@ -113,7 +113,7 @@ impl State {
         let mut changes = Vec::new();
         for section in ["seed", "max_seq_len", "model", "train_loader", "scheduler", "optimizer"]
             .into_iter()
-            .chain(["global_train_batch_size", "grad_clip_norm", "precision"])
+            .chain(["global_train_batch_size", "algorithms", "precision"])
         {
             differences(section, &self.config[section], &here[section], &mut changes);
         }

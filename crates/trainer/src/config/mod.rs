@@ -105,8 +105,8 @@ pub struct Config {
     pub device_train_microbatch_size: Microbatch,
     /// Rows per evaluation batch.
     pub device_eval_batch_size: usize,
-    /// The largest global gradient norm; larger gradients are scaled down to it.
-    pub grad_clip_norm: Option<f64>,
+    /// What is done beside the optimizer's step.
+    pub algorithms: Algorithms,
     /// Weigh microbatches by their tokens with a label, not by their rows (the two differ only
     /// where rows are padded).
     pub accumulate_train_batch_on_tokens: bool,
@@ -365,6 +365,34 @@ impl OptimizerName {
             Self::DecoupledLionW => 1,
         }
     }
+}
+
+/// What is done beside the optimizer's step; an absent one is `None`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Algorithms {
+    /// How gradients are kept from being too large; `grad_clip_norm: 1.0` in older recipes.
+    pub gradient_clipping: Option<GradientClipping>,
+}
+
+/// A limit on gradients; see [`crate::optim`] for the formulas.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct GradientClipping {
+    /// What is limited.
+    pub clipping_type: ClippingType,
+    /// The limit.
+    pub clipping_threshold: f64,
+}
+
+/// What a threshold limits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClippingType {
+    /// The norm over all gradients together.
+    Norm,
+    /// Every element.
+    Value,
+    /// The norm of each unit's gradient, as a multiple of the norm of its weights.
+    Adaptive,
 }
 
 /// `device_train_microbatch_size`.

@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 
 use super::section::Section;
 use super::{
-    Address, Callbacks, Config, DatasetConfig, DeviceChoice, FsdpConfig, GenerateConfig,
-    GroupMethod, LoaderConfig, Loggers, Microbatch, OptimizerConfig, OptimizerName, Precision,
-    SchedulerConfig, SchedulerName, Separator, SpeedMonitorConfig, StreamConfig, Switch,
-    TokenEncoding, read_model::read_model, schema, yaml,
+    Address, Algorithms, Callbacks, ClippingType, Config, DatasetConfig, DeviceChoice, FsdpConfig,
+    GenerateConfig, GradientClipping, GroupMethod, LoaderConfig, Loggers, Microbatch,
+    OptimizerConfig, OptimizerName, Precision, SchedulerConfig, SchedulerName, Separator,
+    SpeedMonitorConfig, StreamConfig, Switch, TokenEncoding, read_model::read_model, schema, yaml,
 };
 use crate::error::{Error, Result};
 use crate::time::{Time, Unit};
@@ -206,7 +206,7 @@ fn read_config(root: &Section<'_>, mut notices: Vec<String>) -> Result<Config> {
         )?,
         device_train_microbatch_size: microbatch,
         device_eval_batch_size: eval_batch,
-        grad_clip_norm: read_grad_clip_norm(root)?,
+        algorithms: Algorithms { gradient_clipping: read_clipping(root)? },
         accumulate_train_batch_on_tokens: root
             .flag("accumulate_train_batch_on_tokens")?
             .unwrap_or(false),
@@ -532,26 +532,40 @@ fn read_optimizer(optimizer: &Section<'_>, notices: &mut Vec<String>) -> Result<
     })
 }
 
-/// `grad_clip_norm`, or its newer place `algorithms.gradient_clipping`.
-fn read_grad_clip_norm(root: &Section<'_>) -> Result<Option<f64>> {
-    let expected = "a number above 0, for example 1.0";
-    let above_zero = f64::MIN_POSITIVE..;
-    let clipping = root.section("algorithms")?.section("gradient_clipping")?;
-    let kind = clipping.text("clipping_type")?;
-    if let Some(kind) = kind.filter(|kind| kind != "norm") {
-        return Err(Error::Config(format!(
-            "`{}` is `{kind}`; only norm is supported: set it to norm",
-            clipping.path("clipping_type")
-        )));
-    }
-    let newer = clipping.number("clipping_threshold", above_zero.clone(), expected)?;
-    let older = root.number("grad_clip_norm", above_zero, expected)?;
+/// `algorithms.gradient_clipping`, or its older form `grad_clip_norm`.
+fn read_clipping(root: &Section<'_>) -> Result<Option<GradientClipping>> {
+    let types = [
+        ("norm", ClippingType::Norm),
+        ("value", ClippingType::Value),
+        ("adaptive", ClippingType::Adaptive),
+    ];
+    let threshold = |section: &Section<'_>, key| {
+        section.number(key, f64::MIN_POSITIVE.., "a number above 0, for example 1.0")
+    };
+    let algorithms = root.section("algorithms")?;
+    let newer = match algorithms.has("gradient_clipping") {
+        false => None,
+        true => {
+            let section = algorithms.section("gradient_clipping")?;
+            let (key, example) = ("clipping_threshold", "clipping_threshold: 1.0");
+            Some(GradientClipping {
+                clipping_type: section
+                    .choice("clipping_type", &types)?
+                    .unwrap_or(ClippingType::Norm),
+                clipping_threshold: required(&section, key, example, threshold(&section, key)?)?,
+            })
+        }
+    };
+    let older = threshold(root, "grad_clip_norm")?.map(|norm| GradientClipping {
+        clipping_type: ClippingType::Norm,
+        clipping_threshold: norm,
+    });
     match (older, newer) {
         (Some(older), Some(newer)) if older != newer => Err(Error::Config(format!(
-            "`grad_clip_norm` is {older}, but `algorithms.gradient_clipping.clipping_threshold` is \
-             {newer}; keep one of the two"
+            "`grad_clip_norm` is {}, but `algorithms.gradient_clipping` asks for another clipping; keep one of the two",
+            older.clipping_threshold
         ))),
-        _ => Ok(older.or(newer)),
+        _ => Ok(newer.or(older)),
     }
 }
 

@@ -31,7 +31,9 @@ pub use dropout::Dropout;
 pub(crate) use gpt::Head;
 pub use gpt::{Cache, Gpt};
 pub use parameters::{NamedTensor, ParameterError, ParameterSpec};
-pub(crate) use parameters::{collect_gradients, in_parameter_order, map_parameters};
+pub(crate) use parameters::{
+    collect_gradients, flat_parameters, in_parameter_order, map_parameters,
+};
 pub use pass::Pass;
 
 /// A model small enough for unit tests.

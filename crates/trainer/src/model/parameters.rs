@@ -50,6 +50,11 @@ pub enum ParameterError {
 }
 
 impl ParameterSpec {
+    /// Whether this is a matrix `[V, C]` or `[S, C]`, with a row for each token or position: an embedding or the head.
+    pub(crate) fn is_table(&self) -> bool {
+        matches!(self.name.rsplit('.').nth(1), Some("wte" | "wpe" | "lm_head"))
+    }
+
     /// A flat tensor of this parameter's size, copied to the host under its name.
     pub(crate) fn with_values(&self, flat: Tensor<1>) -> NamedTensor {
         NamedTensor {
@@ -131,6 +136,13 @@ fn host_values(flat: Tensor<1>) -> Vec<f32> {
     flat.into_data()
         .try_to_vec()
         .expect("parameters and moments are f32 on every device this crate selects")
+}
+
+/// Each parameter flattened and off the graph, in parameter order.
+pub(crate) fn flat_parameters(model: &Gpt) -> Vec<Tensor<1>> {
+    let mut flat = Vec::new();
+    model.visit(&mut Walk::new(model.config(), |_, tensor: AnyTensor| flat.push(tensor.flat)));
+    flat
 }
 
 /// Each parameter's gradient flattened, in the order of a model's or a part's parameters; zeros for one that the loss does

@@ -1,6 +1,7 @@
-//! From gradients to the next parameters: clipping by the global norm, and three optimizers behind one seam.
+//! From gradients to the next parameters: clipping, and three optimizers behind one seam.
 //!
 //! * `gradients.rs` the gradients of a step, summed over its microbatches
+//! * `clipping.rs` keeping them from being too large
 //! * `optimizer.rs` [`Optimizer`]: what all have in common, and their state
 //! * `adamw.rs` the update of AdamW, `lion.rs` that of Lion
 //!
@@ -22,6 +23,7 @@
 //! weight lost per step at the peak: values above 1e-3 are far stronger there than in plain AdamW.
 
 mod adamw;
+mod clipping;
 mod gradients;
 mod lion;
 mod optimizer;

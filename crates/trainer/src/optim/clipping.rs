@@ -1,0 +1,167 @@
+//! Keeping gradients from being too large, in one of three ways (`algorithms.gradient_clipping`):
+//!
+//! | `clipping_type` | what is limited by the threshold λ |
+//! |---|---|
+//! | `norm` | the L2 norm over all gradients together: `g ← g · min(1, λ / (‖g‖ + 1e-6))`, as in PyTorch |
+//! | `value` | every element: `g ← max(−λ, min(λ, g))` |
+//! | `adaptive` | the norm of each unit's gradient, against that of its weights |
+//!
+//! Adaptive clipping is that of Brock et al. 2021, "High-Performance Large-Scale Image Recognition Without
+//! Normalization", section 4. For every unit i of a parameter with weights W and gradient G,
+//!
+//! ```text
+//! Gᵢ ← Gᵢ · min(1, λ · max(‖Wᵢ‖, 1e-3) / ‖Gᵢ‖)
+//! ```
+//!
+//! A unit is what computes one output: a column of a matrix (they are `[in, out]`), a row of an embedding or of an untied
+//! head (`[V, C]`), the whole of a bias or of a norm's scale. Composer has the same formula without the `max`: there a unit whose weights are all 0, as
+//! every bias begins, is never moved.
+
+use burn::tensor::Tensor;
+
+use super::Gradients;
+use crate::config::{ClippingType, GradientClipping};
+use crate::model::{Gpt, ParameterSpec, flat_parameters};
+
+/// Weights smaller than this count as this large in adaptive clipping.
+const SMALLEST_UNIT: f64 = 1e-3;
+
+impl Gradients {
+    /// Limits gradients whose [global norm](Self::global_norm) is `norm`, those of `model`.
+    pub fn clip(self, clipping: &GradientClipping, norm: f64, model: &Gpt) -> Self {
+        let threshold = clipping.clipping_threshold;
+        match clipping.clipping_type {
+            ClippingType::Norm => match threshold / (norm + 1e-6) {
+                coefficient if coefficient < 1.0 => self.scaled(coefficient),
+                _ => self,
+            },
+            ClippingType::Value => self.map(|g| g.clamp(-threshold, threshold)),
+            ClippingType::Adaptive => {
+                let units = model.parameters().into_iter().zip(flat_parameters(model));
+                let mut units = units.map(|(spec, weights)| (Units::of(&spec), weights));
+                self.map(|g| match units.next() {
+                    Some((units, weights)) => units.clip(g, weights, threshold),
+                    None => g,
+                })
+            }
+        }
+    }
+}
+
+/// How the elements of a parameter belong to units.
+enum Units {
+    /// All to one.
+    Whole,
+    /// Each row of `[rows, columns]` is one.
+    Rows([usize; 2]),
+    /// Each column is one.
+    Columns([usize; 2]),
+}
+
+impl Units {
+    fn of(spec: &ParameterSpec) -> Self {
+        match spec.shape[..] {
+            [rows, columns] if spec.is_table() => Self::Rows([rows, columns]),
+            [rows, columns] => Self::Columns([rows, columns]),
+            _ => Self::Whole,
+        }
+    }
+
+    /// # Shapes
+    ///
+    /// - gradient, weights: the flat parameter `[elements]`
+    /// - output: `[elements]`
+    fn clip(&self, gradient: Tensor<1>, weights: Tensor<1>, threshold: f64) -> Tensor<1> {
+        let [elements] = gradient.dims();
+        // Seen as a matrix whose units lie along `dim`.
+        let (shape, dim) = match *self {
+            Self::Whole => ([1, elements], 1),
+            Self::Rows(shape) => (shape, 1),
+            Self::Columns(shape) => (shape, 0),
+        };
+        let gradient = gradient.reshape(shape); // [R, C]
+        let norm = |x: Tensor<2>| x.square().sum_dim(dim).sqrt(); // [R, 1] or [1, C]
+        let largest = norm(weights.reshape(shape)).clamp_min(SMALLEST_UNIT).mul_scalar(threshold);
+        // Where the gradient is 0 this is infinite, and then 1.
+        let coefficient = (largest / norm(gradient.clone())).clamp_max(1.0);
+        (gradient * coefficient).reshape([elements])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+
+    use super::*;
+    use crate::config::ModelConfig;
+    use crate::model::tiny_config;
+
+    fn gradients() -> Gradients {
+        let device = Device::flex();
+        Gradients::new(vec![
+            Tensor::from_floats([3.0, 0.0], &device),
+            Tensor::from_floats([0.0, -4.0, 0.0], &device),
+        ])
+    }
+
+    fn clip(clipping_type: ClippingType, clipping_threshold: f64) -> Vec<Vec<f32>> {
+        let model = Gpt::init(&tiny_config(), 1, &Device::flex());
+        let clipping = GradientClipping { clipping_type, clipping_threshold };
+        values(gradients().clip(&clipping, gradients().global_norm(), &model))
+    }
+
+    fn values(gradients: Gradients) -> Vec<Vec<f32>> {
+        gradients.into_flat().into_iter().map(|g| g.into_data().try_to_vec().unwrap()).collect()
+    }
+
+    #[test]
+    fn the_norm_is_over_all_parameters_together() {
+        let coefficient = 1.0 / (5.0 + 1e-6);
+        assert_eq!(
+            clip(ClippingType::Norm, 1.0),
+            [vec![(3.0 * coefficient) as f32, 0.0], vec![0.0, (-4.0 * coefficient) as f32, 0.0]]
+        );
+    }
+
+    #[test]
+    fn gradients_within_the_limit_are_untouched() {
+        assert_eq!(clip(ClippingType::Norm, 5.1), values(gradients()));
+        assert_eq!(clip(ClippingType::Value, 4.0), values(gradients()));
+    }
+
+    #[test]
+    fn values_are_limited_one_by_one() {
+        assert_eq!(clip(ClippingType::Value, 3.5), [vec![3.0, 0.0], vec![0.0, -3.5, 0.0]]);
+    }
+
+    #[test]
+    fn a_unit_is_limited_by_the_size_of_its_weights() {
+        let device = Device::flex();
+        let clip = |units: Units, weights: [f32; 4]| -> Vec<f32> {
+            let gradient = Tensor::from_floats([3.0, 0.0, 4.0, 0.0], &device);
+            let weights = Tensor::from_floats(weights, &device);
+            units.clip(gradient, weights, 0.5).into_data().try_to_vec().unwrap()
+        };
+        // Norms of the weights 2 and 0, of the gradients 3 and 4: both are too large.
+        assert_eq!(clip(Units::Rows([2, 2]), [0.0, 2.0, 0.0, 0.0]), [1.0, 0.0, 5e-4, 0.0]);
+        // Of the columns 4 and 0, and 5 and 0.
+        assert_eq!(clip(Units::Columns([2, 2]), [0.0, 0.0, 4.0, 0.0]), [1.2, 0.0, 1.6, 0.0]);
+        // Of all 20 and 5.
+        assert_eq!(clip(Units::Whole, [0.0, 20.0, 0.0, 0.0]), [3.0, 0.0, 4.0, 0.0]);
+    }
+
+    #[test]
+    fn only_embeddings_and_the_head_have_rows_for_units() {
+        let rows = |config: &ModelConfig| -> Vec<String> {
+            let specs = Gpt::init(config, 1, &Device::flex()).parameters().into_iter();
+            let rows = specs.filter(|spec| matches!(Units::of(spec), Units::Rows(_)));
+            rows.map(|spec| spec.name).collect()
+        };
+        assert_eq!(rows(&tiny_config()), ["wte.weight", "wpe.weight"]);
+        let untied = ModelConfig { tie_word_embeddings: false, ..tiny_config() };
+        assert_eq!(
+            rows(&untied),
+            ["transformer.wte.weight", "transformer.wpe.weight", "lm_head.weight"]
+        );
+    }
+}
