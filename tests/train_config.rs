@@ -259,6 +259,7 @@ fn overrides_take_lists_sections_and_null() {
 fn the_resolved_configuration_loads_to_itself() {
     let others = &[
         "optimizer={name: decoupled_lionw, lr: 1.0e-4}",
+        "scheduler={name: inv_sqrt_with_warmup, t_warmup: 9ba, t_scale: 9ba, t_cooldown: 9ba}",
         "grad_clip_norm=null",
         "algorithms={gradient_clipping: {clipping_type: adaptive, clipping_threshold: 0.01}}",
     ];
@@ -357,7 +358,43 @@ fn wrong_types_and_values_name_the_key() {
         (
             &["scheduler.name=cosine_with_warmups"],
             "`scheduler.name` is `cosine_with_warmups`; it must be one of cosine_with_warmup, \
-             linear_decay_with_warmup, constant_with_warmup; did you mean `cosine_with_warmup`?",
+             linear_decay_with_warmup, constant_with_warmup, inv_sqrt_with_warmup; did you mean \
+             `cosine_with_warmup`?",
+        ),
+        (
+            &["scheduler.t_scale=10ba"],
+            "`scheduler.t_scale` belongs to inv_sqrt_with_warmup; set scheduler.name to that, or \
+             remove the key",
+        ),
+        (
+            &[
+                "scheduler={name: inv_sqrt_with_warmup, t_warmup: 0.1dur, t_scale: 10ba, t_cooldown: 0ba}",
+            ],
+            "`scheduler.t_warmup` is 0.1dur, but inv_sqrt_with_warmup does not depend on how long \
+             the run is; give it in the unit of max_duration, for example 1000ba",
+        ),
+        (
+            &[
+                "scheduler={name: inv_sqrt_with_warmup, t_warmup: 9ba, t_scale: 0ba, t_cooldown: 0ba}",
+            ],
+            "`scheduler.t_scale` is 0ba, but the decay is measured by it; give it a length, for \
+             example 1000ba",
+        ),
+        (
+            &[
+                "scheduler={name: inv_sqrt_with_warmup, t_warmup: 9ba, t_scale: 9ba, t_cooldown: 9ba}",
+                "scheduler.alpha_f_cooldown=0.5",
+            ],
+            "`scheduler.alpha_f_cooldown` is 0.5, above scheduler.alpha_f_decay, which is 0; the \
+             learning rate would rise in the cool-down: lower it to at most that",
+        ),
+        (
+            &[
+                "scheduler={name: inv_sqrt_with_warmup, t_warmup: 9ba, t_scale: 9ba, t_cooldown: 9ba}",
+                "scheduler.alpha_f=0.5",
+            ],
+            "`scheduler.alpha_f` is 0.5, but inv_sqrt_with_warmup does not read it; set \
+             scheduler.alpha_f_decay and scheduler.alpha_f_cooldown, and remove the key",
         ),
         (
             &["optimizer.name=sgd"],

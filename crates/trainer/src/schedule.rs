@@ -5,8 +5,11 @@
 //! | `cosine_with_warmup` | `α_f + (1 - α_f) (1 + cos πτ) / 2` |
 //! | `linear_decay_with_warmup` | `1 + (α_f - 1) τ` |
 //! | `constant_with_warmup` | 1 |
+//! | `inv_sqrt_with_warmup` | `α_d + (1 - α_d) / √((t - t_warmup + t_scale) / t_scale)` until `t_c` |
+//! | from `t_c` on | `α(t_c) + (α_c - α(t_c)) min(1, (t - t_c) / t_cooldown)` |
 //!
-//! with `τ = min(1, (t - t_warmup) / (t_max - t_warmup))` and `t` in the unit of `t_warmup`.
+//! with `τ = min(1, (t - t_warmup) / (t_max - t_warmup))`, `t` in the unit of `t_warmup`, `α_d` = `alpha_f_decay`,
+//! `α_c` = `alpha_f_cooldown` and `t_c = max(t_warmup, t_max - t_cooldown)`.
 //!
 //! The schedule lags by one step, as it does in Composer, which recomputes the learning rate
 //! before it counts the batch: the 0-based step `k` runs at `α(max(k - 1, 0))`. With a warm-up the
@@ -35,11 +38,19 @@ use crate::time::{Time, Timestamp, Unit};
 /// A learning-rate schedule with every duration resolved to one unit.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Schedule {
-    name: SchedulerName,
     unit: Unit,
     t_warmup: f64,
     t_max: f64,
-    alpha_f: f64,
+    decay: Decay,
+}
+
+/// What follows the warm-up.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Decay {
+    Cosine { alpha_f: f64 },
+    Linear { alpha_f: f64 },
+    Constant,
+    InverseSqrt { t_scale: f64, t_cooldown: f64, alpha_f_decay: f64, alpha_f_cooldown: f64 },
 }
 
 impl Schedule {
@@ -63,22 +74,42 @@ impl Schedule {
         let max_duration = in_batches(max_duration);
         let t_warmup = in_batches(config.t_warmup.resolve(max_duration)?);
         let t_max = in_batches(config.t_max.resolve(max_duration)?);
-        let decays = config.name != SchedulerName::ConstantWithWarmup;
-        if decays && t_warmup.unit != t_max.unit {
-            return Err(Error::Config(format!(
-                "scheduler.t_warmup is {t_warmup}, but the schedule ends at {t_max}, and {} cannot \
-                 be compared with {}; give both in one unit, or t_warmup in dur",
+        let in_its_unit = |key: &str, time: Time| match time.unit == t_warmup.unit {
+            true => Ok(time.value),
+            false => Err(Error::Config(format!(
+                "scheduler.t_warmup is {t_warmup}, but {key} {time}, and {} cannot be compared with {}; give both in \
+                 one unit{}",
                 t_warmup.unit.plural(),
-                t_max.unit.plural()
-            )));
-        }
-        Ok(Self {
-            name: config.name,
-            unit: t_warmup.unit,
-            t_warmup: t_warmup.value,
-            t_max: t_max.value,
-            alpha_f: config.alpha_f,
-        })
+                time.unit.plural(),
+                if config.inv_sqrt.is_none() { ", or t_warmup in dur" } else { "" }
+            ))),
+        };
+        let alpha_f = config.alpha_f;
+        let decay = match config.name {
+            SchedulerName::CosineWithWarmup => Decay::Cosine { alpha_f },
+            SchedulerName::LinearDecayWithWarmup => Decay::Linear { alpha_f },
+            SchedulerName::ConstantWithWarmup => Decay::Constant,
+            SchedulerName::InvSqrtWithWarmup => {
+                let decay = config.inv_sqrt.ok_or_else(|| {
+                    let what = "scheduler.t_scale and t_cooldown are missing; set them, for example to 1000ba";
+                    Error::Config(what.into())
+                })?;
+                Decay::InverseSqrt {
+                    t_scale: in_its_unit("scheduler.t_scale is", in_batches(decay.t_scale))?,
+                    t_cooldown: in_its_unit(
+                        "scheduler.t_cooldown is",
+                        in_batches(decay.t_cooldown),
+                    )?,
+                    alpha_f_decay: decay.alpha_f_decay,
+                    alpha_f_cooldown: decay.alpha_f_cooldown,
+                }
+            }
+        };
+        let t_max = match decay {
+            Decay::Constant => t_max.value,
+            _ => in_its_unit("the schedule ends at", t_max)?,
+        };
+        Ok(Self { unit: t_warmup.unit, t_warmup: t_warmup.value, t_max, decay })
     }
 
     /// The multiplier `α(t)` at the time `at`, without the lag.
@@ -103,12 +134,18 @@ impl Schedule {
         }
         let span = self.t_max - self.t_warmup;
         let tau = if span > 0.0 { ((t - self.t_warmup) / span).min(1.0) } else { 1.0 };
-        match self.name {
-            SchedulerName::CosineWithWarmup => {
-                self.alpha_f + (1.0 - self.alpha_f) * 0.5 * (1.0 + (PI * tau).cos())
+        match self.decay {
+            Decay::Cosine { alpha_f } => alpha_f + (1.0 - alpha_f) * 0.5 * (1.0 + (PI * tau).cos()),
+            Decay::Linear { alpha_f } => 1.0 + (alpha_f - 1.0) * tau,
+            Decay::Constant => 1.0,
+            Decay::InverseSqrt { t_scale, t_cooldown, alpha_f_decay, alpha_f_cooldown } => {
+                let t_c = (self.t_max - t_cooldown).max(self.t_warmup);
+                let elapsed = (t.min(t_c) - self.t_warmup + t_scale) / t_scale;
+                let decayed = alpha_f_decay + (1.0 - alpha_f_decay) / elapsed.sqrt();
+                let cooled =
+                    if t_cooldown > 0.0 { ((t - t_c) / t_cooldown).clamp(0.0, 1.0) } else { 0.0 };
+                decayed + (alpha_f_cooldown - decayed) * cooled
             }
-            SchedulerName::LinearDecayWithWarmup => 1.0 + (self.alpha_f - 1.0) * tau,
-            SchedulerName::ConstantWithWarmup => 1.0,
         }
     }
 }
@@ -116,6 +153,7 @@ impl Schedule {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::InverseSqrtConfig;
 
     fn schedule(config: SchedulerConfig, max: &str) -> Result<Schedule> {
         Schedule::from_config(&config, max.parse().unwrap(), None)
@@ -183,12 +221,53 @@ mod tests {
         assert!(s.for_batch(2) < 1.0);
     }
 
+    fn inv_sqrt(cooldown: &str) -> SchedulerConfig {
+        SchedulerConfig {
+            name: SchedulerName::InvSqrtWithWarmup,
+            inv_sqrt: Some(InverseSqrtConfig {
+                t_scale: "10ba".parse().unwrap(),
+                t_cooldown: cooldown.parse().unwrap(),
+                alpha_f_decay: 0.2,
+                alpha_f_cooldown: 0.1,
+            }),
+            ..cosine("4ba", 0.0)
+        }
+    }
+
+    #[test]
+    fn the_inverse_square_root_decays_by_its_scale_and_then_cools_down() {
+        let s = schedule(inv_sqrt("20ba"), "100ba").unwrap();
+        let near = |t: f64, expected: f64| {
+            assert!((s.alpha_at(t) - expected).abs() < 1e-12, "{t}: {}", s.alpha_at(t));
+        };
+        assert_eq!([0, 1, 2, 4, 5].map(|k| s.for_batch(k)), [0.0, 0.0, 0.25, 0.75, 1.0]);
+        // Three scales after the warm-up √τ is 2, so half of the way from 1 to 0.2 is done.
+        near(34.0, 0.6);
+        let decayed = 0.2 + 0.8 / (86.0f64 / 10.0).sqrt();
+        near(80.0, decayed);
+        near(85.0, decayed - (decayed - 0.1) / 4.0);
+        near(100.0, 0.1);
+        near(500.0, 0.1);
+
+        // Without a cool-down it stays where it is; one that is longer than the run begins after the warm-up and is
+        // not shortened.
+        let s = schedule(inv_sqrt("0ba"), "100ba").unwrap();
+        assert_eq!(s.alpha_at(200.0), s.alpha_at(100.0));
+        let s = schedule(inv_sqrt("192ba"), "100ba").unwrap();
+        assert!((s.alpha_at(100.0) - 0.55).abs() < 1e-12);
+    }
+
     #[test]
     fn units_that_do_not_compare_are_refused() {
         assert_eq!(
             schedule(cosine("100ba", 0.1), "1000tok").unwrap_err().to_string(),
             "scheduler.t_warmup is 100ba, but the schedule ends at 1000tok, and batches cannot be \
              compared with tokens; give both in one unit, or t_warmup in dur"
+        );
+        assert_eq!(
+            schedule(inv_sqrt("20tok"), "100ba").unwrap_err().to_string(),
+            "scheduler.t_warmup is 4ba, but scheduler.t_cooldown is 20tok, and batches cannot be \
+             compared with tokens; give both in one unit"
         );
         // A short trial of a long recipe is not an error.
         assert_eq!(schedule(cosine("100ba", 0.1), "2ba").unwrap().for_batch(2), 0.01);

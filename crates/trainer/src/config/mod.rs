@@ -280,13 +280,29 @@ pub struct SchedulerConfig {
     pub t_max: Time,
     /// The multiplier at the end of the decay.
     pub alpha_f: f64,
+    /// What only `inv_sqrt_with_warmup` has.
+    #[serde(flatten)]
+    pub inv_sqrt: Option<InverseSqrtConfig>,
+}
+
+/// A decay by the inverse square root of time, and the way down at the end of the run.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct InverseSqrtConfig {
+    /// The time scale of the decay: three times this after the warm-up half of it is done.
+    pub t_scale: Time,
+    /// The length of the cool-down at the end.
+    pub t_cooldown: Time,
+    /// The multiplier that the decay tends to.
+    pub alpha_f_decay: f64,
+    /// The multiplier at the end of the cool-down.
+    pub alpha_f_cooldown: f64,
 }
 
 impl SchedulerConfig {
     /// The schedule of the reference recipes, over the whole run.
     pub fn cosine_with_warmup(t_warmup: Time, alpha_f: f64) -> Self {
         let t_max = Time::new(1.0, crate::time::Unit::Duration);
-        Self { name: SchedulerName::CosineWithWarmup, t_warmup, t_max, alpha_f }
+        Self { name: SchedulerName::CosineWithWarmup, t_warmup, t_max, alpha_f, inv_sqrt: None }
     }
 }
 
@@ -300,6 +316,8 @@ pub enum SchedulerName {
     LinearDecayWithWarmup,
     /// No decay.
     ConstantWithWarmup,
+    /// The inverse square root of time, then a straight line.
+    InvSqrtWithWarmup,
 }
 
 /// The optimizer; see [`crate::optim`] for the formulas.

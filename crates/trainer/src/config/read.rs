@@ -9,9 +9,10 @@ use serde_json::{Value, json};
 use super::section::Section;
 use super::{
     Address, Algorithms, Callbacks, ClippingType, Config, DatasetConfig, DeviceChoice, FsdpConfig,
-    GenerateConfig, GradientClipping, GroupMethod, LoaderConfig, Loggers, Microbatch,
-    OptimizerConfig, OptimizerName, Precision, SchedulerConfig, SchedulerName, Separator,
-    SpeedMonitorConfig, StreamConfig, Switch, TokenEncoding, read_model::read_model, schema, yaml,
+    GenerateConfig, GradientClipping, GroupMethod, InverseSqrtConfig, LoaderConfig, Loggers,
+    Microbatch, OptimizerConfig, OptimizerName, Precision, SchedulerConfig, SchedulerName,
+    Separator, SpeedMonitorConfig, StreamConfig, Switch, TokenEncoding, read_model::read_model,
+    schema, yaml,
 };
 use crate::error::{Error, Result};
 use crate::time::{Time, Unit};
@@ -133,7 +134,10 @@ impl Config {
             ("scheduler.t_warmup", self.scheduler.t_warmup),
             ("scheduler.t_max", self.scheduler.t_max),
         ];
-        match times.into_iter().find(|(_, time)| time.unit == Unit::Epoch) {
+        let inv_sqrt = self.scheduler.inv_sqrt.iter().flat_map(|decay| {
+            [("scheduler.t_scale", decay.t_scale), ("scheduler.t_cooldown", decay.t_cooldown)]
+        });
+        match times.into_iter().chain(inv_sqrt).find(|(_, time)| time.unit == Unit::Epoch) {
             None => Ok(()),
             Some((key, time)) => Err(Error::Config(format!(
                 "`{key}` is {time}, but a train_loader with group_method concat has no epochs; \
@@ -486,16 +490,78 @@ fn read_scheduler(scheduler: &Section<'_>) -> Result<SchedulerConfig> {
         ("cosine_with_warmup", SchedulerName::CosineWithWarmup),
         ("linear_decay_with_warmup", SchedulerName::LinearDecayWithWarmup),
         ("constant_with_warmup", SchedulerName::ConstantWithWarmup),
+        ("inv_sqrt_with_warmup", SchedulerName::InvSqrtWithWarmup),
     ];
     let name = scheduler.choice("name", &names)?;
     let name = required(scheduler, "name", "name: cosine_with_warmup", name)?;
     let least = "a number of at least 0, for example 0.1";
-    Ok(SchedulerConfig {
+    let alpha_f = scheduler.number("alpha_f", 0.0.., least)?.unwrap_or(0.0);
+    let config = SchedulerConfig {
         name,
         t_warmup: required(scheduler, "t_warmup", "t_warmup: 100ba", scheduler.time("t_warmup")?)?,
         t_max: scheduler.time("t_max")?.unwrap_or(Time::new(1.0, Unit::Duration)),
-        alpha_f: scheduler.number("alpha_f", 0.0.., least)?.unwrap_or(0.0),
-    })
+        alpha_f,
+        inv_sqrt: match name {
+            SchedulerName::InvSqrtWithWarmup => Some(read_inv_sqrt(scheduler)?),
+            _ => None,
+        },
+    };
+    if config.inv_sqrt.is_none() {
+        let foreign = ["t_scale", "t_cooldown", "alpha_f_decay", "alpha_f_cooldown"];
+        if let Some(key) = foreign.into_iter().find(|key| scheduler.has(key)) {
+            return Err(Error::Config(format!(
+                "`{}` belongs to inv_sqrt_with_warmup; set scheduler.name to that, or remove the key",
+                scheduler.path(key)
+            )));
+        }
+        return Ok(config);
+    }
+    if alpha_f != 0.0 {
+        return Err(Error::Config(format!(
+            "`scheduler.alpha_f` is {alpha_f}, but inv_sqrt_with_warmup does not read it; set \
+             scheduler.alpha_f_decay and scheduler.alpha_f_cooldown, and remove the key"
+        )));
+    }
+    Ok(config)
+}
+
+fn read_inv_sqrt(scheduler: &Section<'_>) -> Result<InverseSqrtConfig> {
+    let time = |key: &str, example| {
+        let time = required(scheduler, key, example, scheduler.time(key)?)?;
+        match time.unit {
+            // As in the reference: a run that is meant to be prolonged would change its past.
+            Unit::Duration => Err(Error::Config(format!(
+                "`{}` is {time}, but inv_sqrt_with_warmup does not depend on how long the run is; \
+                 give it in the unit of max_duration, for example 1000ba",
+                scheduler.path(key)
+            ))),
+            _ => Ok(time),
+        }
+    };
+    let share = |key| {
+        let range = "a number from 0 to 1, for example 0.1";
+        Ok::<_, Error>(scheduler.number(key, 0.0..=1.0, range)?.unwrap_or(0.0))
+    };
+    time("t_warmup", "t_warmup: 100ba")?;
+    let config = InverseSqrtConfig {
+        t_scale: time("t_scale", "t_scale: 1000ba")?,
+        t_cooldown: time("t_cooldown", "t_cooldown: 500ba")?,
+        alpha_f_decay: share("alpha_f_decay")?,
+        alpha_f_cooldown: share("alpha_f_cooldown")?,
+    };
+    let InverseSqrtConfig { t_scale, alpha_f_decay, alpha_f_cooldown, .. } = config;
+    if t_scale.is_zero() {
+        return Err(Error::Config(format!(
+            "`scheduler.t_scale` is {t_scale}, but the decay is measured by it; give it a length, for example 1000ba"
+        )));
+    }
+    if alpha_f_decay < alpha_f_cooldown {
+        return Err(Error::Config(format!(
+            "`scheduler.alpha_f_cooldown` is {alpha_f_cooldown}, above scheduler.alpha_f_decay, which is \
+             {alpha_f_decay}; the learning rate would rise in the cool-down: lower it to at most that"
+        )));
+    }
+    Ok(config)
 }
 
 /// With the defaults of the reference: those of Composer, of llm-foundry and of PyTorch, in this order.

@@ -331,7 +331,14 @@ const SCHEDULER: &[Key] = &[
     read("t_warmup"),
     read("t_max"),
     read("alpha_f"),
-    refused("scale_warmup", OFF, NOT_YET),
+    read("t_scale"),
+    read("t_cooldown"),
+    read("alpha_f_decay"),
+    read("alpha_f_cooldown"),
+    no_effect(
+        "scale_warmup",
+        "it stretches the warm-up with the schedule, and no recipe stretches the schedule",
+    ),
 ];
 
 const OPTIMIZER: &[Key] = &[
