@@ -112,6 +112,31 @@ fn joined_documents_are_the_unshuffled_text_in_order_epoch_after_epoch() {
 }
 
 #[test]
+fn a_row_names_the_samples_that_its_tokens_are_of() {
+    let dir = tempfile::tempdir().unwrap();
+    text_dataset(dir.path(), "train");
+    for method in ["concat", "truncate"] {
+        let method = format!("train_loader.dataset.group_method={method}");
+        for batch in take(&mut open(&config(dir.path(), &[&method])), 30) {
+            for (row, samples) in batch.tokens.chunks(16).zip(&batch.samples) {
+                let documents: Vec<Vec<i32>> =
+                    samples.iter().map(|id| ids(&document(*id as usize))).collect();
+                let joined = documents.concat();
+                if joined.len() < 16 {
+                    assert_eq!(row[..joined.len()], joined, "{method} {samples:?}"); // padded
+                    continue;
+                }
+                // It begins in the first and ends in the last of them.
+                let last = joined.len() - documents[documents.len() - 1].len();
+                let found = (0..documents[0].len())
+                    .any(|start| joined[start..].starts_with(row) && start + 16 > last);
+                assert!(found, "{method} {samples:?}");
+            }
+        }
+    }
+}
+
+#[test]
 fn texts_around_documents_are_inserted_where_configured() {
     let dir = tempfile::tempdir().unwrap();
     text_dataset(dir.path(), "train");
@@ -205,7 +230,8 @@ fn a_position_saved_after_any_batch_goes_on_with_the_next() {
         let mut states = vec![whole.state()];
         let mut rows = Vec::new();
         for _ in 0..30 {
-            rows.push(whole.next_batch().unwrap().tokens);
+            let batch = whole.next_batch().unwrap();
+            rows.push((batch.tokens, batch.samples));
             // As a checkpoint stores it.
             let json = serde_json::to_string(&whole.state()).unwrap();
             states.push(serde_json::from_str::<DataState>(&json).unwrap());
@@ -215,7 +241,8 @@ fn a_position_saved_after_any_batch_goes_on_with_the_next() {
             resumed.restore(state.clone()).unwrap();
             assert_eq!(resumed.state(), state);
             for expected in rows.iter().skip(done).take(8) {
-                assert_eq!(&resumed.next_batch().unwrap().tokens, expected, "{method} {done}");
+                let batch = resumed.next_batch().unwrap();
+                assert_eq!(&(batch.tokens, batch.samples), expected, "{method} {done}");
             }
         }
     }

@@ -13,6 +13,8 @@ pub struct TokenBatch {
     /// The token that follows each position, `[rows, seq_len]`; [`IGNORED`] at the last position of
     /// every row and wherever padding would have to be predicted.
     pub labels: Vec<i32>,
+    /// The samples that each row was taken from, in their order, by their numbers in the dataset; `[rows]` lists.
+    pub samples: Vec<Vec<u64>>,
     /// Number of rows.
     pub rows: usize,
     /// Tokens per row.
@@ -24,11 +26,24 @@ pub struct TokenBatch {
 impl TokenBatch {
     /// An empty batch of rows of `seq_len` tokens.
     pub fn new(seq_len: usize) -> Self {
-        Self { tokens: Vec::new(), labels: Vec::new(), rows: 0, seq_len, wait: Duration::ZERO }
+        Self {
+            tokens: Vec::new(),
+            labels: Vec::new(),
+            samples: Vec::new(),
+            rows: 0,
+            seq_len,
+            wait: Duration::ZERO,
+        }
     }
 
-    /// Adds a row; one shorter than `seq_len` is filled up with `pad`, which is never a label.
+    /// Adds a row that is of no dataset; one shorter than `seq_len` is filled up with `pad`, which is never a label.
     pub fn push(&mut self, row: &[i32], pad: i32) {
+        self.push_of(Vec::new(), row, pad);
+    }
+
+    /// Adds a row as [`push`](Self::push) does, taken from `samples`.
+    pub fn push_of(&mut self, samples: Vec<u64>, row: &[i32], pad: i32) {
+        self.samples.push(samples);
         let row = &row[..row.len().min(self.seq_len)];
         self.tokens.extend_from_slice(row);
         self.tokens.resize((self.rows + 1) * self.seq_len, pad);
@@ -42,6 +57,13 @@ impl TokenBatch {
         self.labels.iter().filter(|label| **label != IGNORED).count()
     }
 
+    /// The samples that the batch was taken from, in their order. One that goes over several rows is listed once.
+    pub fn sample_ids(&self) -> Vec<u64> {
+        let mut ids: Vec<u64> = self.samples.iter().flatten().copied().collect();
+        ids.dedup();
+        ids
+    }
+
     /// Rows `start..end` as a batch of their own: a microbatch.
     ///
     /// # Panics
@@ -51,6 +73,7 @@ impl TokenBatch {
         Self {
             tokens: self.tokens[range.clone()].to_vec(),
             labels: self.labels[range].to_vec(),
+            samples: self.samples[rows.clone()].to_vec(),
             rows: rows.len(),
             seq_len: self.seq_len,
             wait: self.wait,
@@ -71,6 +94,16 @@ mod tests {
         assert_eq!(batch.labels, [2, 3, 4, IGNORED, 6, 7, 8, IGNORED]);
         assert_eq!((batch.rows, batch.labelled()), (2, 6));
         assert_eq!(batch.slice(1..2).tokens, [5, 6, 7, 8]);
+    }
+
+    #[test]
+    fn a_sample_of_several_rows_is_listed_once() {
+        let mut batch = TokenBatch::new(2);
+        batch.push_of(vec![7, 3], &[1, 2], 9);
+        batch.push_of(vec![3], &[3, 4], 9);
+        batch.push_of(vec![3, 5], &[5, 6], 9);
+        assert_eq!(batch.sample_ids(), [7, 3, 5]);
+        assert_eq!(batch.slice(1..3).samples, [vec![3], vec![3, 5]]);
     }
 
     #[test]

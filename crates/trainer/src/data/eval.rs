@@ -56,7 +56,7 @@ impl EvalData {
     pub fn pass(&self) -> Result<EvalPass> {
         Ok(EvalPass {
             loader: Some(self.source.loader(None)?),
-            rows: self.source.row_builder(Vec::new()),
+            rows: self.source.row_builder(Vec::new(), Vec::new()),
             source: self.source.clone(),
             left: self.limit.unwrap_or(u64::MAX),
         })
@@ -107,7 +107,7 @@ impl EvalPass {
             }
             let Some(loader) = &mut self.loader else { break };
             match loader.next_batch()? {
-                Some(sequences) => self.rows.take(&sequences.items, &mut batch),
+                Some(sequences) => self.rows.take(&sequences, &mut batch),
                 None => self.loader = None,
             }
         }

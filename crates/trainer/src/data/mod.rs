@@ -14,6 +14,7 @@ mod train;
 
 pub use batch::{IGNORED, TokenBatch};
 pub use eval::{EvalData, EvalPass};
+pub use rows::Piece;
 pub use train::{DataState, TrainData};
 
 /// The place of this process among those that train together.

@@ -10,7 +10,7 @@ use mds::order::{OrderOptions, Weight, World};
 use mds::{DatasetOptions, ErrorKind, Loader, LoaderOptions, Sample, Stream, StreamingDataset};
 
 use super::Replica;
-use super::rows::RowBuilder;
+use super::rows::{Piece, RowBuilder};
 use crate::config::{Address, DatasetConfig, GroupMethod, LoaderConfig, TokenEncoding};
 use crate::error::{Error, Result};
 
@@ -118,9 +118,9 @@ impl Source {
         self.method == GroupMethod::Concat
     }
 
-    /// Cuts the sequences of this source into rows, going on with `buffer`.
-    pub(super) fn row_builder(&self, buffer: Vec<i32>) -> RowBuilder {
-        RowBuilder::new(self.method, self.seq_len(), self.pad, buffer)
+    /// Cuts the sequences of this source into rows, going on with `buffer`, which is of `pieces`.
+    pub(super) fn row_builder(&self, buffer: Vec<i32>, pieces: Vec<Piece>) -> RowBuilder {
+        RowBuilder::new(self.method, self.seq_len(), self.pad, buffer, pieces)
     }
 
     /// The sequences in order, from the start or from `checkpoint`.

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Replica;
 use super::batch::TokenBatch;
-use super::rows::RowBuilder;
+use super::rows::{Piece, RowBuilder};
 use super::source::Source;
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -28,6 +28,9 @@ pub struct DataState {
     pub position: Option<mds::Checkpoint>,
     /// Tokens of documents already read that did not fill a row yet.
     pub buffer: Vec<i32>,
+    /// What those are of.
+    #[serde(default)]
+    pub pieces: Vec<Piece>,
 }
 
 /// The training rows of one rank: device batches without end, epoch after epoch.
@@ -202,7 +205,7 @@ impl Feed {
     fn start(source: &Source, state: DataState) -> Result<Self> {
         let loader = source.loader(state.position.clone())?;
         let stop = Box::new(loader.stopper());
-        let rows = source.row_builder(state.buffer);
+        let rows = source.row_builder(state.buffer, state.pieces);
         let maker = Maker { loader, rows, source: source.clone() };
         let (sender, receiver) = sync_channel(READY_BATCHES);
         let thread = std::thread::Builder::new()
@@ -278,7 +281,7 @@ impl Maker {
             }
             match self.loader.next_batch()? {
                 Some(sequences) => {
-                    self.rows.take(&sequences.items, &mut batch);
+                    self.rows.take(&sequences, &mut batch);
                     let short = batch.rows < self.source.rows;
                     if !self.source.joins_documents() && short {
                         match self.source.config.drop_last {
@@ -303,6 +306,7 @@ impl Maker {
         let state = DataState {
             position: Some(self.loader.checkpoint()),
             buffer: self.rows.rest().to_vec(),
+            pieces: self.rows.pieces(),
         };
         Ok((batch, state))
     }
