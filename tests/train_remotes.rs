@@ -303,7 +303,10 @@ fn a_run_that_ends_with_an_error_uploads_its_last_metrics() {
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(1), "{text}");
         let last = text.lines().last().unwrap();
-        assert!(last.contains("; the model was not changed by this batch. Lower "), "{text}");
+        assert!(
+            last.contains("; the model was not changed by this batch, whose samples "),
+            "{text}"
+        );
         text
     };
     let text = fails("first");
@@ -316,6 +319,14 @@ fn a_run_that_ends_with_an_error_uploads_its_last_metrics() {
     let objects = scene.bucket.objects();
     assert!(objects["metrics/metrics.jsonl"] == logged);
     assert!(objects.contains_key("metrics/loss_curve.svg"));
+
+    // So is what a replay elsewhere finds, which takes nothing over.
+    let mut replay = diverges.to_vec();
+    replay.push("--replay_step=3");
+    succeed(&mut scene.run("other", &replay));
+    let objects = scene.bucket.objects();
+    assert!(contains(&objects["metrics/replay-ba3.jsonl"], "\"batch\":3,\"model\":null,"));
+    assert!(objects["metrics/metrics.jsonl"] == logged);
 
     // If that fails, too, it is not what the run ended with.
     scene.bucket.fail(refuse("PUT", "metrics.jsonl", 403));

@@ -12,6 +12,7 @@
 //! * [`recompute`] the backward block by block, which keeps fewer activations
 //! * [`optim`] gradient clipping and the optimizers
 //! * [`mod@train`] the run itself: the loop, read from top to bottom
+//! * [`mod@replay`] one batch of a run again, without training
 //! * [`eval`] the loss on held-out documents, and the unigram entropy beside it
 //! * [`generate`] text from a model
 //! * [`hf`] models as folders of Hugging Face's `transformers`, both ways
@@ -67,9 +68,11 @@ pub mod model;
 pub mod optim;
 pub mod pretrained;
 pub mod recompute;
+pub mod replay;
 pub mod schedule;
 pub mod time;
 pub mod train;
 
 pub use error::{Error, Result};
+pub use replay::replay;
 pub use train::train;

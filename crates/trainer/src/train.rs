@@ -18,6 +18,7 @@ use crate::logging::{Metric, MetricLogger};
 use crate::loss::loss_and_gradients;
 use crate::model::{Dropout, Gpt};
 use crate::optim::{Gradients, Optimizer};
+use crate::replay::listed;
 use crate::schedule::Schedule;
 use crate::time::Timestamp;
 
@@ -118,7 +119,11 @@ pub fn train(config: &Config, interrupt: &Interrupt) -> Result<Outcome> {
         let (loss, gradients) = accumulate(&model, &batch, config, &plan, state.timestamp.batch);
         let norm = gradients.global_norm();
         let lr = config.optimizer.lr * schedule.multiplier(state.previous_start.as_ref());
-        check_finite(&loss, norm, lr, state.timestamp.batch)?;
+        if !(loss.total.is_finite() && norm.is_finite()) {
+            let number = state.timestamp.batch + 1;
+            logger.print(&format!("samples of batch {number}: {}", listed(&batch.sample_ids())));
+            return Err(not_finite(number, &loss, norm, lr));
+        }
         let gradients = match &config.algorithms.gradient_clipping {
             Some(clipping) => gradients.clip(clipping, norm, &model),
             None => gradients,
@@ -177,9 +182,9 @@ fn world_size() -> Result<usize> {
 }
 
 /// The loss of one device batch, in nats.
-struct BatchLoss {
+pub(crate) struct BatchLoss {
     /// What is differentiated: the sum of the microbatches' means, weighted.
-    total: f64,
+    pub(crate) total: f64,
     /// The mean over all targets of the batch.
     cross_entropy: f64,
 }
@@ -188,7 +193,7 @@ struct BatchLoss {
 ///
 /// Each microbatch weighs by its rows, as in the reference, or with `accumulate_train_batch_on_tokens` by its targets.
 /// The two differ only where rows are padded.
-fn accumulate(
+pub(crate) fn accumulate(
     model: &Gpt,
     batch: &TokenBatch,
     config: &Config,
@@ -225,19 +230,16 @@ fn accumulate(
     (loss, sum.unwrap_or_else(|| Gradients::new(Vec::new())))
 }
 
-fn check_finite(loss: &BatchLoss, norm: f64, lr: f64, step: u64) -> Result<()> {
-    if loss.total.is_finite() && norm.is_finite() {
-        return Ok(());
-    }
-    Err(Error::Training(format!(
-        "batch {}: the loss is {} and the gradient norm {norm} at a learning rate of {lr:.3e}; the model was not \
-         changed by this batch. Lower optimizer.lr or lengthen scheduler.t_warmup, and continue from the last checkpoint",
-        step + 1,
+fn not_finite(batch: u64, loss: &BatchLoss, norm: f64, lr: f64) -> Error {
+    Error::Training(format!(
+        "batch {batch}: the loss is {} and the gradient norm {norm} at a learning rate of {lr:.3e}; the model was not \
+         changed by this batch, whose samples are listed above. See what is in it with --replay_step {batch}. Lower \
+         optimizer.lr or lengthen scheduler.t_warmup, and continue from the last checkpoint",
         loss.total
-    )))
+    ))
 }
 
-fn place(config: &Config, address: Option<&Address>) -> Result<Option<Place>> {
+pub(crate) fn place(config: &Config, address: Option<&Address>) -> Result<Option<Place>> {
     address.map(|address| Place::open(address, config.remote_options())).transpose()
 }
 

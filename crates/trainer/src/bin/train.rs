@@ -20,6 +20,9 @@ Examples:
     train yamls/125m.yaml data_remote=./c4 train_loader.dataset.split=val max_seq_len=128 \\
         global_train_batch_size=8 device_train_microbatch_size=4 max_duration=100ba
 
+  What is in batch 213, at which a run stopped, and how its rows do:
+    train yamls/125m.yaml data_remote=./c4 --replay_step 213
+
   From a bucket through a cache on this machine:
     train yamls/125m.yaml data_remote=s3://bucket/c4 data_local=/tmp/c4
 
@@ -66,6 +69,13 @@ struct Args {
     /// error that names the nearest one.
     #[arg(value_name = "KEY.SUB=VALUE")]
     overrides: Vec<String>,
+    /// Compute batch N of the run again, without training, and write what is in it to run_folder.
+    ///
+    /// It is computed with the newest checkpoint before it, or from the start of the run: the loss and the gradient
+    /// norm of the batch and of each of its rows, their tokens and text, and the numbers of their samples, as lines of
+    /// JSON in replay-baN.jsonl. N is the number that an error names, and `batch` in metrics.jsonl.
+    #[arg(long = "replay_step", value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    replay_step: Option<u64>,
     /// Print which devices this build supports and this machine has, and exit.
     #[arg(long)]
     devices: bool,
@@ -98,6 +108,15 @@ fn run(args: &Args) -> trainer::Result<ExitCode> {
     };
     let config = Config::load(path, &args.overrides)?;
     let interrupt = Interrupt::listen()?;
+    if let Some(batch) = args.replay_step {
+        return Ok(match trainer::replay(&config, batch, &interrupt)? {
+            Some(replay) => {
+                println!("{}", replay.summary());
+                ExitCode::SUCCESS
+            }
+            None => ExitCode::from(EXIT_CODE as u8),
+        });
+    }
     let outcome = trainer::train(&config, &interrupt)?;
     if outcome.interrupted {
         let then = match outcome.saved {

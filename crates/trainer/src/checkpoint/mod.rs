@@ -136,9 +136,24 @@ impl SaveFolder {
     /// # Errors
     /// When there are checkpoints and all of them are damaged, or a remote fails.
     pub fn newest(place: &Place) -> Result<Option<Found>> {
+        place::newest_of(Self::list(place)?)
+    }
+
+    /// The newest of those that have seen fewer than `batch` batches.
+    ///
+    /// # Errors
+    /// As [`newest`](Self::newest).
+    pub fn newest_before(place: &Place, batch: u64) -> Result<Option<Found>> {
+        let mut places = Self::list(place)?;
+        places.retain(|place| place.position().is_some_and(|(at, _)| at < batch));
+        place::newest_of(places)
+    }
+
+    /// The complete checkpoints of `place`, oldest first, with those on their way.
+    fn list(place: &Place) -> Result<Vec<Place>> {
         match place {
-            Place::Folder(_) => place.newest(),
-            Place::Remote(remote) => place::newest_of(remote::with_unsent(remote)?),
+            Place::Folder(_) => place.checkpoints(),
+            Place::Remote(remote) => remote::with_unsent(remote),
         }
     }
 

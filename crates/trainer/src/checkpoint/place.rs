@@ -68,8 +68,13 @@ impl Place {
     }
 
     /// The newest complete checkpoint in this save folder, `None` where there is no checkpoint at all.
-    pub(super) fn newest(&self) -> Result<Option<Found>> {
-        newest_of(match self {
+    fn newest(&self) -> Result<Option<Found>> {
+        newest_of(self.checkpoints()?)
+    }
+
+    /// The checkpoints in this save folder, oldest first.
+    pub(super) fn checkpoints(&self) -> Result<Vec<Self>> {
+        Ok(match self {
             Self::Folder(folder) => {
                 folder::restore_replaced(folder)?;
                 folder::list(folder)?.into_iter().map(|(_, path)| Self::Folder(path)).collect()

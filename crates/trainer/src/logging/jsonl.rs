@@ -98,18 +98,20 @@ fn record<'a>(at: &Timestamp, metrics: impl Iterator<Item = &'a Metric<'a>>) -> 
         map.insert(name.to_owned(), count.into());
     }
     for (name, value) in metrics {
-        map.insert((*name).to_owned(), json(value));
+        map.insert((*name).to_owned(), value.into());
     }
     Json::Object(map)
 }
 
 /// JSON has no number for infinity or "not a number": they are written as text, not lost.
-fn json(value: &Value) -> Json {
-    match value {
-        Value::Float(number) if number.is_finite() => Json::from(*number),
-        Value::Float(number) => Json::from(number.to_string()),
-        Value::Int(number) => Json::from(*number),
-        Value::Text(text) => Json::from(text.as_str()),
+impl From<&Value> for Json {
+    fn from(value: &Value) -> Self {
+        match value {
+            Value::Float(number) if number.is_finite() => Self::from(*number),
+            Value::Float(number) => Self::from(number.to_string()),
+            Value::Int(number) => Self::from(*number),
+            Value::Text(text) => Self::from(text.as_str()),
+        }
     }
 }
 

@@ -1,0 +1,199 @@
+//! The loop of the `train` binary, step by step: which step moves the model, batches that fail and are looked at again,
+//! and callbacks that measure a step or end a run.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+use std::path::Path;
+
+use burn::tensor::Device;
+use convert::tokenizer::Tokenizer;
+use safetensors::SafeTensors;
+use serde_json::Value;
+use trainer::config::Config;
+use trainer::data::{Replica, TokenBatch, TrainData};
+use trainer::loss::summed_loss;
+use trainer::model::{Gpt, NamedTensor};
+
+#[path = "support/training.rs"]
+mod training;
+use training::{failure, records, small_dataset, small_recipe, succeed, train};
+
+/// A dataset, a recipe, and the folder that they and the run's output are in.
+fn workshop() -> (tempfile::TempDir, std::path::PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let dataset = small_dataset(folder.path());
+    let recipe = small_recipe(folder.path(), &dataset);
+    (folder, recipe)
+}
+
+fn config(recipe: &Path, overrides: &[&str]) -> Config {
+    let overrides: Vec<String> = overrides.iter().map(ToString::to_string).collect();
+    Config::load(recipe, &overrides).unwrap()
+}
+
+/// The training batches of a run from its beginning.
+fn batches(config: &Config, n: usize) -> Vec<TokenBatch> {
+    let tokenizer = Tokenizer::load(&config.tokenizer_name).unwrap();
+    let mut data = TrainData::open(config, &tokenizer, Replica::single()).unwrap();
+    (0..n).map(|_| data.next_batch().unwrap()).collect()
+}
+
+/// The values that were logged under `key`, in the order of the steps.
+fn logged(folder: &Path, key: &str) -> Vec<f64> {
+    records(folder).iter().filter_map(|record| record[key].as_f64()).collect()
+}
+
+/// Published logs of the 125M recipe begin with 10.9736, 10.9724, 10.9745 and then 10.6459: with a warm-up of 100
+/// batches the first two steps are taken at learning rate 0, so three batches see the model as it was made.
+#[test]
+fn the_first_three_losses_are_of_the_unchanged_model_and_the_fourth_is_not() {
+    let (folder, recipe) = workshop();
+    let overrides = [
+        "scheduler.t_warmup=100ba",
+        "max_duration=4ba",
+        "save_interval=1ba",
+        "device_train_microbatch_size=6",
+        "model.emb_pdrop=0",
+        "model.resid_pdrop=0",
+    ];
+    succeed(&mut train(&recipe, &overrides));
+
+    let config = config(&recipe, &overrides);
+    let initial = Gpt::init(&config.model, config.seed, &Device::flex());
+    let parameters = |batch: u64| {
+        let file = format!("checkpoints/ep0-ba{batch}/model.safetensors");
+        let bytes = std::fs::read(folder.path().join(file)).unwrap();
+        let file = SafeTensors::deserialize(&bytes).unwrap();
+        let of = |tensor: &NamedTensor| file.tensor(&tensor.name).unwrap().data().to_vec();
+        initial.to_named_tensors().iter().map(of).collect::<Vec<_>>()
+    };
+    let made: Vec<Vec<u8>> = initial
+        .to_named_tensors()
+        .iter()
+        .map(|tensor| tensor.values.iter().flat_map(|value| value.to_le_bytes()).collect())
+        .collect();
+    assert!(parameters(1) == made, "the first step moved the model");
+    assert!(parameters(2) == made, "the second step moved the model");
+    assert!(parameters(3) != made, "the third step did not move the model");
+
+    let off: Vec<f64> = logged(folder.path(), "loss/train/total")
+        .into_iter()
+        .zip(batches(&config, 4))
+        .map(|(logged, batch)| {
+            let (nats, tokens) = summed_loss(&initial, &batch);
+            (logged - nats / tokens as f64).abs()
+        })
+        .collect();
+    assert!(off[..3].iter().all(|off| *off < 1e-5), "{off:?}");
+    assert!(off[3] > 1e-3, "{off:?}");
+}
+
+/// The lines of `run/replay-baN.jsonl`: the batch, and its rows.
+fn replayed(folder: &Path, batch: u64) -> (Value, Vec<Value>) {
+    let path = folder.join(format!("run/replay-ba{batch}.jsonl"));
+    let text = std::fs::read_to_string(path).unwrap();
+    let mut lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
+    (lines.next().unwrap(), lines.collect())
+}
+
+fn whole(list: &Value) -> Vec<i64> {
+    list.as_array().unwrap().iter().map(|number| number.as_i64().unwrap()).collect()
+}
+
+#[test]
+fn a_replayed_step_has_the_rows_the_loss_and_the_norm_of_the_run() {
+    let (folder, recipe) = workshop();
+    // With dropout, and with a document that the checkpoint cuts in two.
+    let overrides = ["max_duration=6ba", "save_interval=2ba"];
+    succeed(&mut train(&recipe, &overrides));
+    let output = succeed(train(&recipe, &overrides).args(["--replay_step", "5"]));
+
+    let (batch, rows) = replayed(folder.path(), 5);
+    assert_eq!(batch["loss/train/total"], logged(folder.path(), "loss/train/total")[4]);
+    assert_eq!(batch["l2_norm/grad/global"], logged(folder.path(), "l2_norm/grad/global")[4]);
+    assert_eq!(batch["model_batch"], 4);
+    let expected = batches(&config(&recipe, &overrides), 5).pop().unwrap();
+    let ids: Vec<u64> = whole(&batch["samples"]).into_iter().map(|id| id as u64).collect();
+    assert_eq!(ids, expected.sample_ids());
+    assert_eq!(rows.len(), 6);
+    for (index, row) in rows.iter().enumerate() {
+        let expected = expected.slice(index..index + 1);
+        let tokens: Vec<i32> = whole(&row["tokens"]).into_iter().map(|id| id as i32).collect();
+        assert_eq!(tokens, expected.tokens);
+        assert!((row["loss"].as_f64().unwrap() - 8.0).abs() < 1.5, "{row}");
+        assert!(row["l2_norm/grad/global"].as_f64().unwrap() > 0.0, "{row}");
+        assert!(!row["text"].as_str().unwrap().is_empty());
+    }
+    let printed = String::from_utf8_lossy(&output.stdout);
+    let model = format!("the model of {}/checkpoints/ep0-ba4 (batch 4)\n", folder.path().display());
+    assert!(printed.starts_with(&model), "{printed}");
+    assert!(printed.contains("\nbatch 5: loss "), "{printed}");
+    assert!(printed.contains("\n  row 5: loss "), "{printed}");
+
+    // Nothing was trained: the run goes on as it would have.
+    assert_eq!(logged(folder.path(), "loss/train/total").len(), 6);
+    succeed(train(&recipe, &overrides).arg("max_duration=7ba"));
+    assert_eq!(logged(folder.path(), "loss/train/total").len(), 7);
+
+    // Without a checkpoint the same rows meet the model as it was made.
+    let alone = ["save_folder=null", "autoresume=false", "--replay_step=5"];
+    succeed(train(&recipe, &overrides).args(alone));
+    let (new, again) = replayed(folder.path(), 5);
+    assert_eq!((&new["model"], &new["samples"]), (&Value::Null, &batch["samples"]));
+    assert!(
+        rows.iter().zip(&again).all(|(a, b)| a["tokens"] == b["tokens"] && a["loss"] != b["loss"])
+    );
+}
+
+#[test]
+fn a_batch_that_is_not_finite_names_its_samples_and_can_be_replayed() {
+    let (folder, recipe) = workshop();
+    // The third step throws the model away, so the fourth batch has no loss.
+    let broken =
+        ["optimizer.lr=1e30", "grad_clip_norm=1.0e30", "save_interval=1ba", "max_duration=9ba"];
+    let output = train(&recipe, &broken).output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let lines: Vec<&str> = stderr.lines().rev().take(2).collect();
+    let expected = batches(&config(&recipe, &broken), 4).pop().unwrap().sample_ids();
+    let ids: Vec<String> = expected.iter().map(u64::to_string).collect();
+    assert_eq!(lines[1], format!("samples of batch 4: {}", ids.join(", ")));
+    assert_eq!(
+        lines[0],
+        "error: batch 4: the loss is NaN and the gradient norm NaN at a learning rate of 4.000e29; the model was \
+         not changed by this batch, whose samples are listed above. See what is in it with --replay_step 4. Lower \
+         optimizer.lr or lengthen scheduler.t_warmup, and continue from the last checkpoint"
+    );
+    // The step was not applied.
+    assert!(!folder.path().join("checkpoints/ep0-ba4").exists());
+    assert_eq!(logged(folder.path(), "loss/train/total").len(), 3);
+
+    succeed(train(&recipe, &broken).args(["--replay_step", "4"]));
+    let (batch, rows) = replayed(folder.path(), 4);
+    assert_eq!((&batch["model_batch"], &batch["loss/train/total"]), (&3.into(), &"NaN".into()));
+    assert_eq!(whole(&batch["samples"]), expected.iter().map(|id| *id as i64).collect::<Vec<_>>());
+    assert!(rows.iter().all(|row| row["loss"] == "NaN"), "{rows:?}");
+
+    // Under the last model that was whole the same batch is not out of the ordinary.
+    std::fs::remove_dir_all(folder.path().join("checkpoints/ep0-ba3")).unwrap();
+    succeed(train(&recipe, &broken).args(["--replay_step", "4"]));
+    let (batch, _) = replayed(folder.path(), 4);
+    assert_eq!(batch["model_batch"], 2);
+    assert!((batch["loss/train/total"].as_f64().unwrap() - 8.32).abs() < 0.2, "{batch}");
+}
+
+#[test]
+fn a_replay_from_a_later_checkpoint_is_refused_in_one_sentence() {
+    let (folder, recipe) = workshop();
+    succeed(&mut train(&recipe, &["max_duration=2ba"]));
+    let path = folder.path().join("checkpoints/ep0-ba2");
+    let load = format!("load_path={}", path.display());
+    let elsewhere = ["save_folder=null", "autoresume=false", &load, "--replay_step", "2"];
+    assert_eq!(
+        failure(&mut train(&recipe, &elsewhere)),
+        format!(
+            "error: the checkpoint `{}` is of batch 2, and batch 2 came before it; give load_path an older one, or \
+             load_path=null to begin with the run",
+            path.display()
+        )
+    );
+}
