@@ -263,7 +263,8 @@ fn the_resolved_configuration_loads_to_itself() {
         "grad_clip_norm=null",
         "algorithms={gradient_clipping: {clipping_type: adaptive, clipping_threshold: 0.01}}",
     ];
-    for overrides in [&[][..], NEWER, others] {
+    let callbacks = &["callbacks={optimizer_monitor: {}}"];
+    for overrides in [&[][..], NEWER, others, callbacks] {
         let config = load(overrides).unwrap();
         let text = config.to_yaml();
         let again = Config::from_yaml_str(&text, &[]).unwrap_or_else(|e| panic!("{e}\n{text}"));

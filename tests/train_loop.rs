@@ -16,7 +16,7 @@ use trainer::model::{Gpt, NamedTensor};
 
 #[path = "support/training.rs"]
 mod training;
-use training::{failure, records, small_dataset, small_recipe, succeed, train};
+use training::{failure, records, said, small_dataset, small_recipe, succeed, train};
 
 /// A dataset, a recipe, and the folder that they and the run's output are in.
 fn workshop() -> (tempfile::TempDir, std::path::PathBuf) {
@@ -196,4 +196,56 @@ fn a_replay_from_a_later_checkpoint_is_refused_in_one_sentence() {
             path.display()
         )
     );
+}
+
+#[test]
+fn the_optimizer_monitor_logs_norms_that_belong_together() {
+    let (folder, recipe) = workshop();
+    let monitor = "callbacks={optimizer_monitor: {batch_log_interval: 5}}";
+    let text = said(&mut train(&recipe, &["max_duration=11ba", monitor]));
+    assert!(text.contains("l2_norm/grad/global"), "{text}");
+    assert!(!text.contains("l2_norm/grad/wte.weight"), "{text}");
+
+    let records = records(folder.path());
+    let measured = |record: &&Value| record.get("l2_norm/grad/wte.weight").is_some();
+    let measured: Vec<&Value> = records.iter().filter(measured).collect();
+    assert_eq!(measured.iter().map(|record| &record["batch"]).collect::<Vec<_>>(), [5, 10]);
+    for record in measured {
+        let of = |kind: &str| -> Vec<f64> {
+            let prefix = format!("l2_norm/{kind}/");
+            let all = record.as_object().unwrap().iter();
+            all.filter(|(key, _)| key.starts_with(&prefix) && !key.ends_with("/global"))
+                .map(|(_, norm)| norm.as_f64().unwrap())
+                .collect()
+        };
+        for kind in ["grad", "moment", "param", "update"] {
+            assert_eq!(of(kind).len(), 28, "{kind}");
+        }
+        let together = of("grad").iter().map(|norm| norm * norm).sum::<f64>().sqrt();
+        let global = record["l2_norm/grad/global"].as_f64().unwrap();
+        assert!((together - global).abs() < 1e-5 * global, "{together} {global}");
+        // Adam moves a weight by about the learning rate, which is small beside the weights.
+        let (moved, there) = (of("update").iter().sum::<f64>(), of("param").iter().sum::<f64>());
+        assert!(0.0 < moved && moved < there, "{moved} {there}");
+    }
+}
+
+#[test]
+fn the_speed_monitor_has_the_newer_names_too() {
+    let (folder, recipe) = workshop();
+    let callbacks = "callbacks={speed_monitor: {window_size: 1}, runtime_estimator: {}}";
+    succeed(&mut train(&recipe, &["max_duration=3ba", callbacks]));
+    let records = records(folder.path());
+    let last = records.iter().rfind(|record| record.get("wall_clock/train").is_some()).unwrap();
+    for unit in ["batches", "samples", "tokens", "flops"] {
+        let all = &last[&format!("throughput/{unit}_per_sec")];
+        assert!(all.as_f64().unwrap() > 0.0);
+        assert_eq!(all, &last[&format!("throughput/device/{unit}_per_sec")]);
+    }
+    for part in ["train", "val", "total"] {
+        let seconds = last[&format!("wall_clock/{part}")].as_f64().unwrap();
+        let hours = last[&format!("time/{part}")].as_f64().unwrap();
+        assert!((hours * 3600.0 - seconds).abs() < 1e-9, "{part}: {hours} {seconds}");
+    }
+    assert_eq!(last["time/remaining_estimate"], 0.0);
 }

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::eval::{Evaluation, Examiner};
 use crate::generate::generate;
 use crate::interrupt::Interrupt;
-use crate::logging::monitor::{Memory, SpeedMonitor, peak_flops, remaining_hours};
+use crate::logging::monitor::{Memory, SpeedMonitor, hours, peak_flops, remaining_hours};
 use crate::logging::{Metric, MetricLogger};
 use crate::loss::loss_and_gradients;
 use crate::model::{Dropout, Gpt};
@@ -124,20 +124,34 @@ pub fn train(config: &Config, interrupt: &Interrupt) -> Result<Outcome> {
             logger.print(&format!("samples of batch {number}: {}", listed(&batch.sample_ids())));
             return Err(not_finite(number, &loss, norm, lr));
         }
+        let start = state.timestamp;
+        let mut end = start;
+        end.advance(batch.rows as u64, (batch.rows * batch.seq_len) as u64);
+        if batches_per_epoch == Some(end.batch_in_epoch) {
+            end.end_epoch();
+        }
+        let monitor =
+            config.callbacks.optimizer_monitor.filter(|m| m.interval.is_due(&start, &end));
+        let mut norms = Vec::new();
+        if monitor.is_some() {
+            norms.push(("grad", gradients.norms()));
+        }
         let gradients = match &config.algorithms.gradient_clipping {
             Some(clipping) => gradients.clip(clipping, norm, &model),
             None => gradients,
         };
 
         // The optimizer's step.
-        model = optimizer.step(model, gradients, lr);
+        if monitor.is_some_and(|monitor| monitor.log_optimizer_metrics) {
+            let (stepped, measured) = optimizer.step_measured(model, gradients, lr);
+            model = stepped;
+            norms.extend(measured.read());
+        } else {
+            model = optimizer.step(model, gradients, lr);
+        }
 
         // Bookkeeping.
-        let start = state.timestamp;
-        state.timestamp.advance(batch.rows as u64, (batch.rows * batch.seq_len) as u64);
-        if batches_per_epoch == Some(state.timestamp.batch_in_epoch) {
-            state.timestamp.end_epoch();
-        }
+        state.timestamp = end;
         state.previous_start = Some(start);
         state.optimizer_steps = optimizer.steps();
         state.data = train_data.state();
@@ -145,13 +159,14 @@ pub fn train(config: &Config, interrupt: &Interrupt) -> Result<Outcome> {
         let next_lr = config.optimizer.lr * schedule.alpha(&start);
         let (at_start, mut at_end) = speed.metrics(config, &plan, &state, &loss, norm, next_lr);
         at_end.extend(train_data.cache_metrics());
-        logger.log_step(&start, &state.timestamp, &at_start, &at_end)?;
-
+        let norms = by_parameter(&model, norms);
+        at_end.extend(norms.iter().map(|(key, norm)| (key.as_str(), (*norm).into())));
+        logger.log_step(&start, &end, &at_start, &at_end)?;
         // Both also at the end; evaluations first, so that the checkpoint's run has them on record.
-        let last = config.max_duration.reached(&state.timestamp);
-        state.evaluation_due = last || config.eval_interval.is_due(&start, &state.timestamp);
+        let last = config.max_duration.reached(&end);
+        state.evaluation_due = last || config.eval_interval.is_due(&start, &end);
         findings = examiner.run_due(&model, &mut state, &mut logger)?;
-        if last || config.save_interval.is_due(&start, &state.timestamp) {
+        if last || config.save_interval.is_due(&start, &end) {
             saved_at = save(&mut checkpoints, &state, &model, &optimizer, &mut logger)?;
         }
     }
@@ -172,6 +187,21 @@ pub fn train(config: &Config, interrupt: &Interrupt) -> Result<Outcome> {
     logger.finish()?;
     let saved = saved_at == Some(state.timestamp);
     Ok(Outcome { timestamp: state.timestamp, interrupted, saved, evaluation })
+}
+
+/// `l2_norm/grad/wte.weight` and its like: norms of every parameter of `model`, under the word of each kind.
+fn by_parameter(model: &Gpt, norms: Vec<(&'static str, Vec<f64>)>) -> Vec<(String, f64)> {
+    if norms.is_empty() {
+        return Vec::new();
+    }
+    let parameters = model.parameters();
+    let named = |(word, norms): (&'static str, Vec<f64>)| {
+        let named = parameters.iter().zip(norms);
+        named
+            .map(|(spec, norm)| (format!("l2_norm/{word}/{}", spec.name), norm))
+            .collect::<Vec<_>>()
+    };
+    norms.into_iter().flat_map(named).collect()
 }
 
 /// How many processes a launcher such as torchrun says there are, each with a device of its own.
@@ -390,8 +420,9 @@ impl Speedometer {
         let rows = plan.device_batch as u64;
         let speed =
             self.monitor.step_done(state.train_seconds, rows, rows * config.max_seq_len as u64);
-        if let (Some(speed), Some(_)) = (speed, callbacks.speed_monitor) {
-            at_end.extend(speed.metrics());
+        if callbacks.speed_monitor.is_some() {
+            at_end.extend(speed.map(|speed| speed.metrics(1)).unwrap_or_default());
+            at_end.extend(hours(state.train_seconds, state.eval_seconds));
         }
         if let (Some(memory), Some(_)) = (Memory::of_this_process(), callbacks.memory_monitor) {
             at_end.extend(memory.metrics());

@@ -487,6 +487,19 @@ pub struct Callbacks {
     /// `time/remaining_estimate`, in hours.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub runtime_estimator: Option<Switch>,
+    /// `l2_norm/*` of every parameter.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub optimizer_monitor: Option<OptimizerMonitorConfig>,
+}
+
+/// What is logged of every parameter under `l2_norm/{grad,moment,param,update}/NAME`: its gradient before any clipping,
+/// its first moment, itself and what the step changed of it.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct OptimizerMonitorConfig {
+    /// How often.
+    pub interval: Time,
+    /// Whether more than the gradients is measured.
+    pub log_optimizer_metrics: bool,
 }
 
 /// An option that is turned on by being there: `lr_monitor: {}`.

@@ -10,9 +10,9 @@ use super::section::Section;
 use super::{
     Address, Algorithms, Callbacks, ClippingType, Config, DatasetConfig, DeviceChoice, FsdpConfig,
     GenerateConfig, GradientClipping, GroupMethod, InverseSqrtConfig, LoaderConfig, Loggers,
-    Microbatch, OptimizerConfig, OptimizerName, Precision, SchedulerConfig, SchedulerName,
-    Separator, SpeedMonitorConfig, StreamConfig, Switch, TokenEncoding, read_model::read_model,
-    schema, yaml,
+    Microbatch, OptimizerConfig, OptimizerMonitorConfig, OptimizerName, Precision, SchedulerConfig,
+    SchedulerName, Separator, SpeedMonitorConfig, StreamConfig, Switch, TokenEncoding,
+    read_model::read_model, schema, yaml,
 };
 use crate::error::{Error, Result};
 use crate::time::{Time, Unit};
@@ -225,7 +225,7 @@ fn read_config(root: &Section<'_>, mut notices: Vec<String>) -> Result<Config> {
         progress_bar: root.flag("progress_bar")?.unwrap_or(true),
         log_to_console: root.flag("log_to_console")?.unwrap_or(true),
         console_log_interval: interval("console_log_interval", 1)?,
-        callbacks: read_callbacks(&root.section("callbacks")?)?,
+        callbacks: read_callbacks(&root.section("callbacks")?, max_duration)?,
         loggers: read_loggers(&root.section("loggers")?)?,
         save_folder: root.text("save_folder")?.map(with_run_name),
         save_interval: interval("save_interval", 1000)?,
@@ -674,7 +674,7 @@ fn read_checkpoints_to_keep(root: &Section<'_>) -> Result<i64> {
     }
 }
 
-fn read_callbacks(callbacks: &Section<'_>) -> Result<Callbacks> {
+fn read_callbacks(callbacks: &Section<'_>, max_duration: Time) -> Result<Callbacks> {
     let switch = |key| Ok::<_, Error>(callbacks.switch(key)?.filter(|on| *on).map(|_| Switch {}));
     let speed_monitor = match callbacks.has("speed_monitor") {
         false => None,
@@ -696,7 +696,24 @@ fn read_callbacks(callbacks: &Section<'_>) -> Result<Callbacks> {
         lr_monitor: switch("lr_monitor")?,
         memory_monitor: switch("memory_monitor")?,
         runtime_estimator: switch("runtime_estimator")?,
+        optimizer_monitor: read_optimizer_monitor(callbacks, max_duration)?,
     })
+}
+
+fn read_optimizer_monitor(
+    callbacks: &Section<'_>,
+    max_duration: Time,
+) -> Result<Option<OptimizerMonitorConfig>> {
+    if !callbacks.has("optimizer_monitor") {
+        return Ok(None);
+    }
+    let monitor = callbacks.section("optimizer_monitor")?;
+    let interval = match monitor.time("interval")? {
+        Some(interval) => interval.resolve(max_duration)?,
+        None => Time::batches(monitor.whole("batch_log_interval", 1)?.unwrap_or(10)),
+    };
+    let log_optimizer_metrics = monitor.flag("log_optimizer_metrics")?.unwrap_or(true);
+    Ok(Some(OptimizerMonitorConfig { interval, log_optimizer_metrics }))
 }
 
 fn read_loggers(loggers: &Section<'_>) -> Result<Loggers> {

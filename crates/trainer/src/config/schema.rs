@@ -367,7 +367,10 @@ const CALLBACKS: &[Key] = &[
     section("lr_monitor", &[]),
     section("memory_monitor", &[]),
     section("runtime_estimator", &[]),
-    no_effect("optimizer_monitor", NO_CALLBACK),
+    section(
+        "optimizer_monitor",
+        &[read("interval"), read("batch_log_interval"), read("log_optimizer_metrics")],
+    ),
     no_effect("scheduled_gc", NO_CALLBACK),
     no_effect("system_metrics_monitor", NO_CALLBACK),
     no_effect("memory_snapshot", NO_CALLBACK),

@@ -83,7 +83,7 @@ impl Console {
 
     fn print_metrics(&self, at: &Timestamp, metrics: &[Metric<'_>]) {
         let position = position(at, self.max_duration, self.batches_per_epoch);
-        for (name, value) in metrics {
+        for (name, value) in metrics.iter().filter(|(name, _)| !is_of_one_parameter(name)) {
             self.print(&format!("{position}: {name}: {value}"));
         }
     }
@@ -114,6 +114,11 @@ impl Console {
             bar.abandon();
         }
     }
+}
+
+/// Hundreds of lines, which are for files.
+fn is_of_one_parameter(name: &str) -> bool {
+    name.starts_with("l2_norm/") && name != "l2_norm/grad/global"
 }
 
 /// `[batch=7/5000]`, or `[epoch=0][batch=7/120]` where the run is measured in epochs.
@@ -233,6 +238,13 @@ mod tests {
         assert_eq!(Value::from(18871.543).to_string(), "18871.5430");
         assert_eq!(Value::from(4_u64).to_string(), "4");
         assert_eq!(Value::from("fp32").to_string(), "\"fp32\"");
+    }
+
+    #[test]
+    fn what_is_of_one_parameter_is_not_printed() {
+        assert!(is_of_one_parameter("l2_norm/grad/wte.weight"));
+        assert!(!is_of_one_parameter("l2_norm/grad/global"));
+        assert!(!is_of_one_parameter("loss/train/total"));
     }
 
     #[test]

@@ -80,19 +80,34 @@ impl SpeedMonitor {
 }
 
 impl Speed {
-    /// Under the names of the reference: `throughput/tokens_per_sec` and its like.
-    pub fn metrics(&self) -> Vec<Metric<'static>> {
+    /// Under the names of the reference: `throughput/tokens_per_sec` and its like, and for each of `devices` under
+    /// `throughput/device/`.
+    pub fn metrics(&self, devices: usize) -> Vec<Metric<'static>> {
+        let per_device = 1.0 / devices as f64;
         let mut metrics = vec![
             ("throughput/batches_per_sec", self.batches_per_sec.into()),
             ("throughput/samples_per_sec", self.samples_per_sec.into()),
             ("throughput/tokens_per_sec", self.tokens_per_sec.into()),
             ("throughput/flops_per_sec", self.flops_per_sec.into()),
+            ("throughput/device/batches_per_sec", (self.batches_per_sec * per_device).into()),
+            ("throughput/device/samples_per_sec", (self.samples_per_sec * per_device).into()),
+            ("throughput/device/tokens_per_sec", (self.tokens_per_sec * per_device).into()),
+            ("throughput/device/flops_per_sec", (self.flops_per_sec * per_device).into()),
         ];
         if let Some(mfu) = self.mfu {
             metrics.push(("throughput/device/mfu", mfu.into()));
         }
         metrics
     }
+}
+
+/// Time spent so far in hours: `time/train`, `time/val` and `time/total`.
+pub fn hours(train_seconds: f64, eval_seconds: f64) -> Vec<Metric<'static>> {
+    vec![
+        ("time/train", (train_seconds / 3600.0).into()),
+        ("time/val", (eval_seconds / 3600.0).into()),
+        ("time/total", ((train_seconds + eval_seconds) / 3600.0).into()),
+    ]
 }
 
 /// The peak of a device in floating-point operations per second (dense), where its name and the
@@ -185,6 +200,20 @@ mod tests {
         assert_eq!(last.tokens_per_sec, 240.0);
         assert_eq!(last.batches_per_sec, 0.3);
         assert_eq!(last.mfu, Some(2.4e9 / 1e11));
+        let metrics = last.metrics(4);
+        let value = |key: &str| metrics.iter().find(|(name, _)| *name == key).unwrap().1.clone();
+        assert_eq!(value("throughput/tokens_per_sec"), 240.0.into());
+        assert_eq!(value("throughput/device/tokens_per_sec"), 60.0.into());
+        assert_eq!(value("throughput/device/flops_per_sec"), 0.6e9.into());
+        assert_eq!(metrics.len(), 9);
+    }
+
+    #[test]
+    fn time_is_given_in_hours() {
+        assert_eq!(
+            hours(5400.0, 1800.0),
+            [("time/train", 1.5.into()), ("time/val", 0.5.into()), ("time/total", 2.0.into())]
+        );
     }
 
     #[test]

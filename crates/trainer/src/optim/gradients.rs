@@ -2,6 +2,8 @@
 
 use burn::tensor::Tensor;
 
+use super::norms::{norms, sum_of_squares};
+
 /// One gradient per parameter, flattened, in the order of [`Gpt::parameters`](crate::model::Gpt::parameters).
 #[derive(Clone, Debug)]
 pub struct Gradients {
@@ -41,9 +43,20 @@ impl Gradients {
 
     /// The L2 norm over all gradients together. Waits for them to be computed.
     pub fn global_norm(&self) -> f64 {
-        let squares: Vec<Tensor<1>> = self.flat.iter().map(|g| g.clone().square().sum()).collect();
-        let squares = if squares.is_empty() { return 0.0 } else { Tensor::cat(squares, 0) };
+        if self.flat.is_empty() {
+            return 0.0;
+        }
+        let squares = Tensor::cat(self.squares(), 0);
         f64::from(squares.sum().sqrt().into_scalar::<f32>())
+    }
+
+    /// The L2 norm of each gradient, in parameter order. Waits for them to be computed.
+    pub fn norms(&self) -> Vec<f64> {
+        norms(self.squares())
+    }
+
+    fn squares(&self) -> Vec<Tensor<1>> {
+        self.flat.iter().map(|gradient| sum_of_squares(gradient.clone())).collect()
     }
 
     /// Every gradient replaced by what `change` makes of it.
@@ -72,6 +85,7 @@ mod tests {
     #[test]
     fn the_norm_is_over_all_parameters_together() {
         assert_eq!(gradients().global_norm(), 5.0);
+        assert_eq!(gradients().norms(), [3.0, 4.0]);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! * `gradients.rs` the gradients of a step, summed over its microbatches
 //! * `clipping.rs` keeping them from being too large
 //! * `optimizer.rs` [`Optimizer`]: what all have in common, and their state
+//! * `norms.rs` what a step does to every parameter, measured
 //! * `adamw.rs` the update of AdamW, `lion.rs` that of Lion
 //!
 //! An optimizer takes a step in this order, for every parameter p with gradient g (norms, biases and embeddings
@@ -26,7 +27,9 @@ mod adamw;
 mod clipping;
 mod gradients;
 mod lion;
+mod norms;
 mod optimizer;
 
 pub use gradients::Gradients;
+pub use norms::StepNorms;
 pub use optimizer::{Moments, Optimizer};

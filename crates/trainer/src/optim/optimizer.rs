@@ -2,9 +2,9 @@
 
 use burn::tensor::{Device, Tensor, TensorData};
 
-use super::Gradients;
 use super::adamw::AdamW;
 use super::lion::Lion;
+use super::{Gradients, StepNorms};
 use crate::config::{OptimizerConfig, OptimizerName};
 use crate::model::{
     Gpt, NamedTensor, ParameterError, ParameterSpec, in_parameter_order, map_parameters,
@@ -64,6 +64,22 @@ impl Optimizer {
 
     /// Takes one step with learning rate `lr` and returns the updated model.
     pub fn step(&mut self, model: Gpt, gradients: Gradients, lr: f64) -> Gpt {
+        self.take_step(model, gradients, lr, None)
+    }
+
+    /// The same, measured. Takes more memory by one parameter, the largest, and some time.
+    pub fn step_measured(&mut self, model: Gpt, gradients: Gradients, lr: f64) -> (Gpt, StepNorms) {
+        let mut norms = StepNorms::default();
+        (self.take_step(model, gradients, lr, Some(&mut norms)), norms)
+    }
+
+    fn take_step(
+        &mut self,
+        model: Gpt,
+        gradients: Gradients,
+        lr: f64,
+        mut norms: Option<&mut StepNorms>,
+    ) -> Gpt {
         self.steps += 1;
         let kept = 1.0 - self.decay(lr);
         let rule = self.rule(lr);
@@ -71,14 +87,17 @@ impl Optimizer {
         let mut gradients = gradients.into_flat().into_iter();
         map_parameters(model, |index, parameter| {
             let Some(gradient) = gradients.next() else { return parameter };
+            let before = norms.is_some().then(|| parameter.clone());
             let parameter = if kept == 1.0 { parameter } else { parameter.mul_scalar(kept) };
-            parameter
-                - match &rule {
-                    Rule::AdamW(rule) => {
-                        rule.update(&mut first[index], &mut second[index], gradient)
-                    }
-                    Rule::Lion(rule) => rule.update(&mut first[index], gradient),
-                }
+            let update = match &rule {
+                Rule::AdamW(rule) => rule.update(&mut first[index], &mut second[index], gradient),
+                Rule::Lion(rule) => rule.update(&mut first[index], gradient),
+            };
+            let after = parameter - update;
+            if let (Some(norms), Some(before)) = (&mut norms, before) {
+                norms.take_in(before, &after, first[index].value());
+            }
+            after
         })
     }
 
@@ -279,6 +298,39 @@ mod tests {
             let b = restored.step(model, gradients, 1e-2).to_named_tensors();
             assert_eq!(a, b);
             assert_eq!(optimizer.to_moments(), restored.to_moments());
+        }
+    }
+
+    #[test]
+    fn a_measured_step_is_the_same_step() {
+        let norm =
+            |values: &[f32]| values.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
+        for name in OptimizerName::ALL {
+            let (model, device) = tiny();
+            let gradients = || constant_gradients(&model, 0.3, &device);
+            let new = || Optimizer::new(config(name), &model, &device);
+            let (mut optimizer, mut measured) = (new(), new());
+            let expected = optimizer.step(model.clone(), gradients(), 0.05).to_named_tensors();
+            let (after, norms) = measured.step_measured(model.clone(), gradients(), 0.05);
+            assert_eq!(after.to_named_tensors(), expected);
+
+            let before = model.to_named_tensors();
+            let first = optimizer.to_moments().first;
+            let [(_, moment), (_, param), (_, update)] = norms.read();
+            for index in 0..expected.len() {
+                let (after, before) = (&expected[index].values, &before[index].values);
+                let change: Vec<f32> = after.iter().zip(before).map(|(a, b)| a - b).collect();
+                for (measured, expected) in [
+                    (moment[index], norm(&first[index].values)),
+                    (param[index], norm(after)),
+                    (update[index], norm(&change)),
+                ] {
+                    assert!(
+                        (measured - expected).abs() <= 1e-5 * expected,
+                        "{measured} {expected}"
+                    );
+                }
+            }
         }
     }
 
