@@ -263,7 +263,9 @@ fn the_resolved_configuration_loads_to_itself() {
         "grad_clip_norm=null",
         "algorithms={gradient_clipping: {clipping_type: adaptive, clipping_threshold: 0.01}}",
     ];
-    let callbacks = &["callbacks={optimizer_monitor: {}}"];
+    let callbacks =
+        &["callbacks={optimizer_monitor: {}, kill_loss_spike: {log_only: false, window_size: 9}, \
+         early_stopper: {monitor: BitsPerByte, dataloader_label: eval, patience: 0.1dur}}"];
     for overrides in [&[][..], NEWER, others, callbacks] {
         let config = load(overrides).unwrap();
         let text = config.to_yaml();
@@ -457,6 +459,56 @@ fn wrong_types_and_values_name_the_key() {
         ),
     ] {
         assert_eq!(message(overrides), expected);
+    }
+}
+
+#[test]
+fn callbacks_have_the_defaults_of_the_reference() {
+    let config = load(&[
+        "callbacks={optimizer_monitor: {}, kill_loss_spike: {}, early_stopper: {monitor: Perplexity, \
+         dataloader_label: train, patience: 0.25dur}}",
+    ])
+    .unwrap();
+    let monitor = config.callbacks.optimizer_monitor.unwrap();
+    assert_eq!((monitor.interval, monitor.log_optimizer_metrics), (Time::batches(10), true));
+    let spike = config.callbacks.kill_loss_spike.unwrap();
+    assert_eq!((spike.log_only, spike.patience, spike.window_size), (true, 4, 100));
+    assert_eq!((spike.outlier_multiplier, spike.loss_cap), (2.0, 10.0));
+    let stopper = config.callbacks.early_stopper.unwrap();
+    assert_eq!((stopper.patience, stopper.min_delta), (Time::batches(1200), 0.0));
+}
+
+#[test]
+fn an_early_stopper_that_cannot_work_is_one_sentence() {
+    for (stopper, more, expected) in [
+        (
+            "monitor: Perplexity",
+            "",
+            "`callbacks.early_stopper.dataloader_label` is missing; set it, for example \
+             `dataloader_label: eval`",
+        ),
+        (
+            "monitor: Accuracy, dataloader_label: eval",
+            "",
+            "`callbacks.early_stopper.monitor` is `Accuracy`; it must be one of \
+             LanguageCrossEntropy, LanguagePerplexity, BitsPerByte",
+        ),
+        (
+            "monitor: Perplexity, dataloader_label: train",
+            "",
+            "`callbacks.early_stopper.patience` is 1ep, but a train_loader with group_method concat \
+             has no epochs; count batches, samples or tokens, for example 1000ba",
+        ),
+        (
+            "monitor: BitsPerByte, dataloader_label: eval, patience: 9ba",
+            "eval_interval=0ba",
+            "callbacks.early_stopper watches evaluations, but the run has none before its end; set \
+             eval_loader and eval_interval, or callbacks.early_stopper.dataloader_label=train",
+        ),
+    ] {
+        let stopper = format!("callbacks={{early_stopper: {{{stopper}}}}}");
+        let more = if more.is_empty() { "seed=17" } else { more };
+        assert_eq!(message(&[&stopper, more]), expected);
     }
 }
 

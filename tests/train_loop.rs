@@ -231,6 +231,66 @@ fn the_optimizer_monitor_logs_norms_that_belong_together() {
 }
 
 #[test]
+fn a_run_that_makes_no_progress_ends_early_also_if_it_was_interrupted() {
+    let never_better = [
+        "eval_interval=2ba",
+        "callbacks={early_stopper: {monitor: LanguageCrossEntropy, dataloader_label: eval, patience: 3ba, \
+         min_delta: 100}}",
+    ];
+    let ended = |text: &str, folder: &Path| {
+        let reason =
+            "early_stopper: metrics/eval/LanguageCrossEntropy was best at batch 2, where it was ";
+        assert!(text.contains(reason), "{text}");
+        assert!(text.contains("and 4ba went by since then"), "{text}");
+        // As at any end.
+        assert!(text.contains("held-out documents ("), "{text}");
+        assert!(folder.join("checkpoints/ep0-ba6").exists());
+        assert_eq!(logged(folder, "loss/train/total").len(), 6);
+    };
+    let (folder, recipe) = workshop();
+    ended(&said(&mut train(&recipe, &never_better)), folder.path());
+    // It does not go on, unless it is asked to.
+    ended(&said(&mut train(&recipe, &never_better)), folder.path());
+    succeed(&mut train(&recipe, &["callbacks={}", "max_duration=8ba"]));
+    assert_eq!(logged(folder.path(), "loss/train/total").len(), 8);
+
+    let (folder, recipe) = workshop();
+    succeed(train(&recipe, &never_better).arg("max_duration=5ba"));
+    ended(&said(&mut train(&recipe, &never_better)), folder.path());
+}
+
+#[test]
+fn a_spike_of_the_loss_is_noted_or_ends_the_run() {
+    // With half the mean for a limit every loss is an outlier.
+    let spike =
+        "callbacks={kill_loss_spike: {window_size: 2, patience: 1, outlier_multiplier: 0.5}}";
+    let (folder, recipe) = workshop();
+    let text = said(&mut train(&recipe, &["max_duration=6ba", spike]));
+    assert!(
+        text.contains(
+            "note: callbacks.kill_loss_spike only notes what it finds, as in the reference; set \
+             callbacks.kill_loss_spike.log_only=false to have it end the run\n"
+        ),
+        "{text}"
+    );
+    assert_eq!(text.matches("note: batch 4: the loss is 8.").count(), 1, "{text}");
+    assert_eq!(logged(folder.path(), "loss/train/total").len(), 6);
+
+    let (folder, recipe) = workshop();
+    let kill = ["max_duration=6ba", spike, "callbacks.kill_loss_spike.log_only=false"];
+    let message = failure(&mut train(&recipe, &kill));
+    assert!(message.starts_with("error: batch 4: the loss is 8."), "{message}");
+    assert!(
+        message.contains(", at least 0.5 times the mean of the 2 batches before, 8."),
+        "{message}"
+    );
+    let records = records(folder.path());
+    let last = records.last().unwrap();
+    assert_eq!(last["batch"], 4);
+    assert!(last["loss_spike"].as_str().unwrap().starts_with("batch 4: the loss is 8."));
+}
+
+#[test]
 fn the_speed_monitor_has_the_newer_names_too() {
     let (folder, recipe) = workshop();
     let callbacks = "callbacks={speed_monitor: {window_size: 1}, runtime_estimator: {}}";

@@ -69,20 +69,21 @@ pub(crate) struct Examiner<'a> {
 }
 
 impl Examiner<'_> {
-    /// Evaluates the model and logs what is found, if that is due. What Ctrl-C breaks off stays due.
+    /// Evaluates the model and logs what is found, if that is due. What Ctrl-C breaks off stays due. `at_end`: the run
+    /// ends here, and the unigram entropy belongs to it.
     pub(crate) fn run_due(
         &self,
         model: &Gpt,
         state: &mut State,
         logger: &mut MetricLogger,
+        at_end: bool,
     ) -> Result<Option<Findings>> {
         let Some(data) = self.data.filter(|_| state.evaluation_due) else {
             state.evaluation_due = false;
             return Ok(None);
         };
         let began = Instant::now();
-        let findings =
-            self.examine(model, data, self.config.max_duration.reached(&state.timestamp))?;
+        let findings = self.examine(model, data, at_end)?;
         state.eval_seconds += began.elapsed().as_secs_f64();
         if let Some(Findings { model, unigram }) = findings {
             let mut metrics = model.metrics();
@@ -103,7 +104,8 @@ impl Examiner<'_> {
         logger: &MetricLogger,
     ) -> Result<Option<Evaluation>> {
         let Some(data) = self.data else { return Ok(None) };
-        let findings = match findings {
+        // A run that its last evaluation ended lacks the unigram entropy.
+        let findings = match findings.filter(|findings| findings.unigram.is_some()) {
             Some(findings) => Some(findings),
             None => self.examine(model, data, true)?,
         };

@@ -18,6 +18,7 @@
 //! * [`hf`] models as folders of Hugging Face's `transformers`, both ways
 //! * [`pretrained`] a trained model with its tokenizer, from either
 //! * [`checkpoint`] a run's whole state, complete or not there
+//! * [`watch`] callbacks that may end a run before its time
 //! * [`interrupt`] Ctrl-C saves, then stops
 //! * [`logging`] metrics to the console, `metrics.jsonl`, TensorBoard and the loss curve
 //! * [`error`] what can go wrong
@@ -72,6 +73,7 @@ pub mod replay;
 pub mod schedule;
 pub mod time;
 pub mod train;
+pub mod watch;
 
 pub use error::{Error, Result};
 pub use replay::replay;

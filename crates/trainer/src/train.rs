@@ -6,11 +6,11 @@ use burn::tensor::{Device, FloatDType};
 use convert::tokenizer::Tokenizer;
 
 use crate::checkpoint::{Checkpoint, Found, Place, SaveFolder, State};
-use crate::config::{Address, BatchPlan, Config, Precision};
+use crate::config::{Address, BatchPlan, Config, DataloaderLabel, Precision};
 use crate::data::{EvalData, Replica, TokenBatch, TrainData};
 use crate::device;
 use crate::error::{Error, Result};
-use crate::eval::{Evaluation, Examiner};
+use crate::eval::{Evaluation, Examiner, Findings};
 use crate::generate::generate;
 use crate::interrupt::Interrupt;
 use crate::logging::monitor::{Memory, SpeedMonitor, hours, peak_flops, remaining_hours};
@@ -21,6 +21,7 @@ use crate::optim::{Gradients, Optimizer};
 use crate::replay::listed;
 use crate::schedule::Schedule;
 use crate::time::Timestamp;
+use crate::watch::Watch;
 
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq)]
@@ -101,16 +102,22 @@ pub fn train(config: &Config, interrupt: &Interrupt) -> Result<Outcome> {
     announce(config, &device, &plan, found, &logger);
 
     let mut speed = Speedometer::new(config, &device, &state);
+    let watch = Watch::new(&config.callbacks);
+    let has_ended = |state: &State| {
+        config.max_duration.reached(&state.timestamp) || watch.is_over(&state.watch)
+    };
     let examiner = Examiner { config, data: eval_data.as_ref(), tokenizer: &tokenizer, interrupt };
     // A resumed run may owe an evaluation that Ctrl-C broke off; once that is on record, the checkpoint must say so.
     let owed = state.evaluation_due;
     state.evaluation_due |= config.eval_first && state.timestamp.batch == 0;
-    let mut findings = examiner.run_due(&model, &mut state, &mut logger)?;
+    let at_end = has_ended(&state);
+    let mut findings = examiner.run_due(&model, &mut state, &mut logger, at_end)?;
+    see_evaluation(&watch, &mut state, findings.as_ref());
     if owed && !state.evaluation_due {
         saved_at = save(&mut checkpoints, &state, &model, &optimizer, &mut logger)?;
     }
 
-    while !config.max_duration.reached(&state.timestamp) && !interrupt.is_asked() {
+    while !has_ended(&state) && !interrupt.is_asked() {
         let began = Instant::now();
         // What it waits for may be a server that is silent.
         let Some(batch) = train_data.next_batch_unless(|| interrupt.is_asked())? else { break };
@@ -161,19 +168,32 @@ pub fn train(config: &Config, interrupt: &Interrupt) -> Result<Outcome> {
         at_end.extend(train_data.cache_metrics());
         let norms = by_parameter(&model, norms);
         at_end.extend(norms.iter().map(|(key, norm)| (key.as_str(), (*norm).into())));
+        let alarm = watch.see_loss(&mut state.watch, &end, loss.total);
+        at_end.extend(alarm.iter().map(|alarm| (alarm.key, alarm.note.as_str().into())));
         logger.log_step(&start, &end, &at_start, &at_end)?;
+        match alarm {
+            Some(alarm) if alarm.kills => return Err(alarm.to_error()),
+            Some(alarm) => logger.print(&format!("note: {}", alarm.note)),
+            None => {}
+        }
+        watch.see(&mut state.watch, DataloaderLabel::Train, &start, &end, &at_start);
+
         // Both also at the end; evaluations first, so that the checkpoint's run has them on record.
-        let last = config.max_duration.reached(&end);
+        let last = has_ended(&state);
         state.evaluation_due = last || config.eval_interval.is_due(&start, &end);
-        findings = examiner.run_due(&model, &mut state, &mut logger)?;
-        if last || config.save_interval.is_due(&start, &end) {
+        findings = examiner.run_due(&model, &mut state, &mut logger, last)?;
+        see_evaluation(&watch, &mut state, findings.as_ref());
+        if has_ended(&state) || config.save_interval.is_due(&start, &end) {
             saved_at = save(&mut checkpoints, &state, &model, &optimizer, &mut logger)?;
         }
     }
 
-    let interrupted = !config.max_duration.reached(&state.timestamp) || state.evaluation_due;
+    let interrupted = !has_ended(&state) || state.evaluation_due;
     if interrupted && saved_at != Some(state.timestamp) {
         saved_at = save(&mut checkpoints, &state, &model, &optimizer, &mut logger)?;
+    }
+    if let Some(reason) = watch.reason(&state.watch) {
+        logger.print(&reason);
     }
     let mut evaluation = None;
     if !interrupted {
@@ -187,6 +207,14 @@ pub fn train(config: &Config, interrupt: &Interrupt) -> Result<Outcome> {
     logger.finish()?;
     let saved = saved_at == Some(state.timestamp);
     Ok(Outcome { timestamp: state.timestamp, interrupted, saved, evaluation })
+}
+
+/// Shows `watch` what an evaluation has found, if there was one.
+fn see_evaluation(watch: &Watch, state: &mut State, findings: Option<&Findings>) {
+    if let Some(findings) = findings {
+        let at = state.timestamp;
+        watch.see(&mut state.watch, DataloaderLabel::Eval, &at, &at, &findings.model.metrics());
+    }
 }
 
 /// `l2_norm/grad/wte.weight` and its like: norms of every parameter of `model`, under the word of each kind.

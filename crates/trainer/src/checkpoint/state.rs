@@ -12,6 +12,7 @@ use crate::config::{Config, ModelConfig, OptimizerName};
 use crate::data::DataState;
 use crate::error::{Error, Result};
 use crate::time::Timestamp;
+use crate::watch;
 
 /// The layout that this version writes and reads.
 const FORMAT: u32 = 1;
@@ -57,6 +58,9 @@ pub struct State {
     pub eval_seconds: f64,
     /// The position in the training data, with the fingerprint of the dataset.
     pub data: DataState,
+    /// What the callbacks that watch the run have seen.
+    #[serde(default)]
+    pub watch: watch::Memory,
     /// The generator's seed. Initial weights and dropout are functions of it and of the position, so there is no
     /// further generator state.
     pub seed: u64,
@@ -88,6 +92,7 @@ impl State {
             train_seconds: 0.0,
             eval_seconds: 0.0,
             data: DataState::default(),
+            watch: watch::Memory::default(),
             seed: config.seed,
             config: serde_json::to_value(config).unwrap_or_default(),
             files: BTreeMap::new(),
@@ -103,6 +108,7 @@ impl State {
         self.train_seconds = saved.train_seconds;
         self.eval_seconds = saved.eval_seconds;
         self.data = saved.data.clone();
+        self.watch = saved.watch.clone();
     }
 
     /// The keys that decide what is computed and have another value in `config` than in the checkpoint, each with both

@@ -490,6 +490,12 @@ pub struct Callbacks {
     /// `l2_norm/*` of every parameter.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub optimizer_monitor: Option<OptimizerMonitorConfig>,
+    /// Ends a run that makes no progress any more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub early_stopper: Option<EarlyStopperConfig>,
+    /// Notes, or ends, a run whose loss goes up.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kill_loss_spike: Option<KillLossSpikeConfig>,
 }
 
 /// What is logged of every parameter under `l2_norm/{grad,moment,param,update}/NAME`: its gradient before any clipping,
@@ -500,6 +506,61 @@ pub struct OptimizerMonitorConfig {
     pub interval: Time,
     /// Whether more than the gradients is measured.
     pub log_optimizer_metrics: bool,
+}
+
+/// When to end a run that makes no progress; see [`crate::watch`].
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct EarlyStopperConfig {
+    /// The metric: `LanguageCrossEntropy` or its like.
+    pub monitor: String,
+    /// Of which loader.
+    pub dataloader_label: DataloaderLabel,
+    /// How long it may be no better than its best.
+    pub patience: Time,
+    /// By how much it must fall to count as better.
+    pub min_delta: f64,
+}
+
+impl EarlyStopperConfig {
+    /// The name under which the metric is logged.
+    pub fn key(&self) -> String {
+        format!("metrics/{}/{}", self.dataloader_label.as_str(), self.monitor)
+    }
+}
+
+/// Which loader a metric is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DataloaderLabel {
+    /// `train_loader`
+    Train,
+    /// `eval_loader`
+    Eval,
+}
+
+impl DataloaderLabel {
+    /// As in the names of metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Train => "train",
+            Self::Eval => "eval",
+        }
+    }
+}
+
+/// Which losses are too high; see [`crate::watch`].
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct KillLossSpikeConfig {
+    /// Whether the run goes on all the same.
+    pub log_only: bool,
+    /// How many outliers in a row are borne.
+    pub patience: u64,
+    /// How many times the mean an outlier is at least.
+    pub outlier_multiplier: f64,
+    /// Of how many batches the mean is taken.
+    pub window_size: usize,
+    /// What half of them must not be above.
+    pub loss_cap: f64,
 }
 
 /// An option that is turned on by being there: `lr_monitor: {}`.

@@ -8,11 +8,11 @@ use serde_json::{Value, json};
 
 use super::section::Section;
 use super::{
-    Address, Algorithms, Callbacks, ClippingType, Config, DatasetConfig, DeviceChoice, FsdpConfig,
-    GenerateConfig, GradientClipping, GroupMethod, InverseSqrtConfig, LoaderConfig, Loggers,
-    Microbatch, OptimizerConfig, OptimizerMonitorConfig, OptimizerName, Precision, SchedulerConfig,
-    SchedulerName, Separator, SpeedMonitorConfig, StreamConfig, Switch, TokenEncoding,
-    read_model::read_model, schema, yaml,
+    Address, Algorithms, Callbacks, ClippingType, Config, DataloaderLabel, DatasetConfig,
+    DeviceChoice, EarlyStopperConfig, FsdpConfig, GenerateConfig, GradientClipping, GroupMethod,
+    InverseSqrtConfig, KillLossSpikeConfig, LoaderConfig, Loggers, Microbatch, OptimizerConfig,
+    OptimizerMonitorConfig, OptimizerName, Precision, SchedulerConfig, SchedulerName, Separator,
+    SpeedMonitorConfig, StreamConfig, Switch, TokenEncoding, read_model::read_model, schema, yaml,
 };
 use crate::error::{Error, Result};
 use crate::time::{Time, Unit};
@@ -84,6 +84,16 @@ impl Config {
                 )));
             }
         }
+        let stopper = self.callbacks.early_stopper.as_ref();
+        if stopper.is_some_and(|stopper| stopper.dataloader_label == DataloaderLabel::Eval)
+            && (self.eval_loader.is_none() || self.eval_interval.is_zero())
+        {
+            return Err(Error::Config(
+                "callbacks.early_stopper watches evaluations, but the run has none before its end; set eval_loader and \
+                 eval_interval, or callbacks.early_stopper.dataloader_label=train"
+                    .into(),
+            ));
+        }
         self.check_folders()?;
         self.check_epochs()?;
         self.max_duration.resolve(self.max_duration)?;
@@ -134,10 +144,17 @@ impl Config {
             ("scheduler.t_warmup", self.scheduler.t_warmup),
             ("scheduler.t_max", self.scheduler.t_max),
         ];
+        let stopper = self.callbacks.early_stopper.as_ref();
+        let stopper = stopper.map(|stopper| ("callbacks.early_stopper.patience", stopper.patience));
         let inv_sqrt = self.scheduler.inv_sqrt.iter().flat_map(|decay| {
             [("scheduler.t_scale", decay.t_scale), ("scheduler.t_cooldown", decay.t_cooldown)]
         });
-        match times.into_iter().chain(inv_sqrt).find(|(_, time)| time.unit == Unit::Epoch) {
+        match times
+            .into_iter()
+            .chain(inv_sqrt)
+            .chain(stopper)
+            .find(|(_, time)| time.unit == Unit::Epoch)
+        {
             None => Ok(()),
             Some((key, time)) => Err(Error::Config(format!(
                 "`{key}` is {time}, but a train_loader with group_method concat has no epochs; \
@@ -225,7 +242,7 @@ fn read_config(root: &Section<'_>, mut notices: Vec<String>) -> Result<Config> {
         progress_bar: root.flag("progress_bar")?.unwrap_or(true),
         log_to_console: root.flag("log_to_console")?.unwrap_or(true),
         console_log_interval: interval("console_log_interval", 1)?,
-        callbacks: read_callbacks(&root.section("callbacks")?, max_duration)?,
+        callbacks: read_callbacks(&root.section("callbacks")?, max_duration, &mut notices)?,
         loggers: read_loggers(&root.section("loggers")?)?,
         save_folder: root.text("save_folder")?.map(with_run_name),
         save_interval: interval("save_interval", 1000)?,
@@ -674,7 +691,11 @@ fn read_checkpoints_to_keep(root: &Section<'_>) -> Result<i64> {
     }
 }
 
-fn read_callbacks(callbacks: &Section<'_>, max_duration: Time) -> Result<Callbacks> {
+fn read_callbacks(
+    callbacks: &Section<'_>,
+    max_duration: Time,
+    notices: &mut Vec<String>,
+) -> Result<Callbacks> {
     let switch = |key| Ok::<_, Error>(callbacks.switch(key)?.filter(|on| *on).map(|_| Switch {}));
     let speed_monitor = match callbacks.has("speed_monitor") {
         false => None,
@@ -697,6 +718,8 @@ fn read_callbacks(callbacks: &Section<'_>, max_duration: Time) -> Result<Callbac
         memory_monitor: switch("memory_monitor")?,
         runtime_estimator: switch("runtime_estimator")?,
         optimizer_monitor: read_optimizer_monitor(callbacks, max_duration)?,
+        early_stopper: read_early_stopper(callbacks, max_duration)?,
+        kill_loss_spike: read_kill_loss_spike(callbacks, notices)?,
     })
 }
 
@@ -714,6 +737,68 @@ fn read_optimizer_monitor(
     };
     let log_optimizer_metrics = monitor.flag("log_optimizer_metrics")?.unwrap_or(true);
     Ok(Some(OptimizerMonitorConfig { interval, log_optimizer_metrics }))
+}
+
+fn read_early_stopper(
+    callbacks: &Section<'_>,
+    max_duration: Time,
+) -> Result<Option<EarlyStopperConfig>> {
+    if !callbacks.has("early_stopper") {
+        return Ok(None);
+    }
+    let stopper = callbacks.section("early_stopper")?;
+    let labels = [("train", DataloaderLabel::Train), ("eval", DataloaderLabel::Eval)];
+    let label = stopper.choice("dataloader_label", &labels)?;
+    let label = required(&stopper, "dataloader_label", "dataloader_label: eval", label)?;
+    let metrics: &[(&str, &str)] = match label {
+        DataloaderLabel::Train => {
+            &[("LanguageCrossEntropy", "LanguageCrossEntropy"), ("Perplexity", "Perplexity")]
+        }
+        DataloaderLabel::Eval => &[
+            ("LanguageCrossEntropy", "LanguageCrossEntropy"),
+            ("LanguagePerplexity", "LanguagePerplexity"),
+            ("BitsPerByte", "BitsPerByte"),
+        ],
+    };
+    let monitor = stopper.choice("monitor", metrics)?;
+    let monitor = required(&stopper, "monitor", "monitor: LanguageCrossEntropy", monitor)?;
+    let least = "a number of at least 0, for example 0.01";
+    Ok(Some(EarlyStopperConfig {
+        monitor: monitor.to_owned(),
+        dataloader_label: label,
+        patience: stopper
+            .time("patience")?
+            .unwrap_or(Time::new(1.0, Unit::Epoch))
+            .resolve(max_duration)?,
+        min_delta: stopper.number("min_delta", 0.0.., least)?.unwrap_or(0.0),
+    }))
+}
+
+fn read_kill_loss_spike(
+    callbacks: &Section<'_>,
+    notices: &mut Vec<String>,
+) -> Result<Option<KillLossSpikeConfig>> {
+    if !callbacks.has("kill_loss_spike") {
+        return Ok(None);
+    }
+    let spike = callbacks.section("kill_loss_spike")?;
+    let positive =
+        |key| spike.number(key, f64::MIN_POSITIVE.., "a number above 0, for example 2.0");
+    let log_only = spike.flag("log_only")?;
+    if log_only.is_none() {
+        notices.push(
+            "callbacks.kill_loss_spike only notes what it finds, as in the reference; set \
+             callbacks.kill_loss_spike.log_only=false to have it end the run"
+                .into(),
+        );
+    }
+    Ok(Some(KillLossSpikeConfig {
+        log_only: log_only.unwrap_or(true),
+        patience: spike.whole("patience", 0)?.unwrap_or(4),
+        outlier_multiplier: positive("outlier_multiplier")?.unwrap_or(2.0),
+        window_size: spike.size("window_size", 1)?.unwrap_or(100),
+        loss_cap: positive("loss_cap")?.unwrap_or(10.0),
+    }))
 }
 
 fn read_loggers(loggers: &Section<'_>) -> Result<Loggers> {

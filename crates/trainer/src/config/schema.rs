@@ -371,6 +371,20 @@ const CALLBACKS: &[Key] = &[
         "optimizer_monitor",
         &[read("interval"), read("batch_log_interval"), read("log_optimizer_metrics")],
     ),
+    section(
+        "early_stopper",
+        &[read("monitor"), read("dataloader_label"), read("patience"), read("min_delta")],
+    ),
+    section(
+        "kill_loss_spike",
+        &[
+            read("log_only"),
+            read("patience"),
+            read("outlier_multiplier"),
+            read("window_size"),
+            read("loss_cap"),
+        ],
+    ),
     no_effect("scheduled_gc", NO_CALLBACK),
     no_effect("system_metrics_monitor", NO_CALLBACK),
     no_effect("memory_snapshot", NO_CALLBACK),
@@ -380,7 +394,6 @@ const CALLBACKS: &[Key] = &[
     no_effect("mono_ckpt_saver", NO_CALLBACK),
     refused("global_lr_scaling", &[], NOT_YET),
     refused("layer_freezing", &[], NOT_YET),
-    refused("early_stopper", &[], NOT_YET),
 ];
 
 const LOGGERS: &[Key] = &[
