@@ -11,6 +11,7 @@
 //! * `schema.rs` every key there is, and what becomes of it
 //! * `read.rs` the tree to [`Config`], with defaults; `read_model.rs` its section `model`
 //! * `model.rs` [`ModelConfig`], and what follows from it: counts of parameters and operations
+//! * `optimization.rs` and `callbacks.rs` the sections of these names, and how they are read
 //! * `address.rs` paths and addresses, which may hold keys
 //! * `batch.rs` how a global batch is split over ranks and microbatches
 //!
@@ -48,7 +49,9 @@ use crate::time::Time;
 
 mod address;
 mod batch;
+mod callbacks;
 mod model;
+mod optimization;
 mod read;
 mod read_model;
 mod schema;
@@ -57,9 +60,17 @@ mod yaml;
 
 pub use address::Address;
 pub use batch::BatchPlan;
+pub use callbacks::{
+    Callbacks, DataloaderLabel, EarlyStopperConfig, KillLossSpikeConfig, OptimizerMonitorConfig,
+    SpeedMonitorConfig, Switch,
+};
 pub use model::{
     Activation, AttentionConfig, FanMode, FfnConfig, FfnType, GeluKind, InitConfig, InitScheme,
     ModelConfig, ModelName, Nonlinearity, NormType, ResidualDivisor, RopeScaling, Separator,
+};
+pub use optimization::{
+    Algorithms, ClippingType, GradientClipping, InverseSqrtConfig, OptimizerConfig, OptimizerName,
+    SchedulerConfig, SchedulerName,
 };
 
 /// A fully resolved configuration: every reference replaced, every default filled in.
@@ -269,150 +280,6 @@ pub enum TokenEncoding {
     Uint16,
 }
 
-/// The learning-rate schedule; see [`crate::schedule`] for the formulas.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct SchedulerConfig {
-    /// Which formula.
-    pub name: SchedulerName,
-    /// The length of the linear warm-up.
-    pub t_warmup: Time,
-    /// When the decay ends.
-    pub t_max: Time,
-    /// The multiplier at the end of the decay.
-    pub alpha_f: f64,
-    /// What only `inv_sqrt_with_warmup` has.
-    #[serde(flatten)]
-    pub inv_sqrt: Option<InverseSqrtConfig>,
-}
-
-/// A decay by the inverse square root of time, and the way down at the end of the run.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct InverseSqrtConfig {
-    /// The time scale of the decay: three times this after the warm-up half of it is done.
-    pub t_scale: Time,
-    /// The length of the cool-down at the end.
-    pub t_cooldown: Time,
-    /// The multiplier that the decay tends to.
-    pub alpha_f_decay: f64,
-    /// The multiplier at the end of the cool-down.
-    pub alpha_f_cooldown: f64,
-}
-
-impl SchedulerConfig {
-    /// The schedule of the reference recipes, over the whole run.
-    pub fn cosine_with_warmup(t_warmup: Time, alpha_f: f64) -> Self {
-        let t_max = Time::new(1.0, crate::time::Unit::Duration);
-        Self { name: SchedulerName::CosineWithWarmup, t_warmup, t_max, alpha_f, inv_sqrt: None }
-    }
-}
-
-/// The formulas of [`crate::schedule`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum SchedulerName {
-    /// Half a cosine, from 1 to `alpha_f`.
-    CosineWithWarmup,
-    /// A straight line, from 1 to `alpha_f`.
-    LinearDecayWithWarmup,
-    /// No decay.
-    ConstantWithWarmup,
-    /// The inverse square root of time, then a straight line.
-    InvSqrtWithWarmup,
-}
-
-/// The optimizer; see [`crate::optim`] for the formulas.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct OptimizerConfig {
-    /// Which one.
-    pub name: OptimizerName,
-    /// The learning rate that the schedule multiplies.
-    pub lr: f64,
-    /// The decay rates of the moments; Lion uses the first for its step and the second for its moment.
-    pub betas: [f64; 2],
-    /// Added to the root of the second moment; Lion has neither.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub eps: Option<f64>,
-    /// The fraction of every weight taken away per step at the full learning rate; of plain AdamW: that times the
-    /// learning rate.
-    pub weight_decay: f64,
-}
-
-/// The update rules of [`crate::optim`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OptimizerName {
-    /// AdamW whose decay follows the schedule's shape and not the learning rate.
-    DecoupledAdamW,
-    /// Lion with such a decay.
-    DecoupledLionW,
-    /// AdamW as PyTorch has it.
-    AdamW,
-}
-
-impl Serialize for OptimizerName {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.as_str())
-    }
-}
-
-impl OptimizerName {
-    /// All there are.
-    pub const ALL: [Self; 3] = [Self::DecoupledAdamW, Self::DecoupledLionW, Self::AdamW];
-
-    /// The name in a recipe.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::DecoupledAdamW => "decoupled_adamw",
-            Self::DecoupledLionW => "decoupled_lionw",
-            Self::AdamW => "adamw",
-        }
-    }
-
-    /// The key under which the learning rate is logged.
-    pub fn lr_key(self) -> &'static str {
-        match self {
-            Self::DecoupledAdamW => "lr-DecoupledAdamW/group0",
-            Self::DecoupledLionW => "lr-DecoupledLionW/group0",
-            Self::AdamW => "lr-AdamW/group0",
-        }
-    }
-
-    /// Moments that it keeps of every parameter.
-    pub fn moments(self) -> usize {
-        match self {
-            Self::DecoupledAdamW | Self::AdamW => 2,
-            Self::DecoupledLionW => 1,
-        }
-    }
-}
-
-/// What is done beside the optimizer's step; an absent one is `None`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-pub struct Algorithms {
-    /// How gradients are kept from being too large; `grad_clip_norm: 1.0` in older recipes.
-    pub gradient_clipping: Option<GradientClipping>,
-}
-
-/// A limit on gradients; see [`crate::optim`] for the formulas.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct GradientClipping {
-    /// What is limited.
-    pub clipping_type: ClippingType,
-    /// The limit.
-    pub clipping_threshold: f64,
-}
-
-/// What a threshold limits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ClippingType {
-    /// The norm over all gradients together.
-    Norm,
-    /// Every element.
-    Value,
-    /// The norm of each unit's gradient, as a multiple of the norm of its weights.
-    Adaptive,
-}
-
 /// `device_train_microbatch_size`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Microbatch {
@@ -470,111 +337,6 @@ pub enum DeviceChoice {
     Cpu,
     /// The first CUDA device; an error where there is none.
     Cuda,
-}
-
-/// Which measurements are taken beside the loss; an absent one is `None`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct Callbacks {
-    /// `throughput/*`: speed and MFU.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub speed_monitor: Option<SpeedMonitorConfig>,
-    /// `lr-DecoupledAdamW/group0`, or by the name of another optimizer.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub lr_monitor: Option<Switch>,
-    /// `memory/*`: resident memory of the process.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub memory_monitor: Option<Switch>,
-    /// `time/remaining_estimate`, in hours.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub runtime_estimator: Option<Switch>,
-    /// `l2_norm/*` of every parameter.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub optimizer_monitor: Option<OptimizerMonitorConfig>,
-    /// Ends a run that makes no progress any more.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub early_stopper: Option<EarlyStopperConfig>,
-    /// Notes, or ends, a run whose loss goes up.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub kill_loss_spike: Option<KillLossSpikeConfig>,
-}
-
-/// What is logged of every parameter under `l2_norm/{grad,moment,param,update}/NAME`: its gradient before any clipping,
-/// its first moment, itself and what the step changed of it.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct OptimizerMonitorConfig {
-    /// How often.
-    pub interval: Time,
-    /// Whether more than the gradients is measured.
-    pub log_optimizer_metrics: bool,
-}
-
-/// When to end a run that makes no progress; see [`crate::watch`].
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct EarlyStopperConfig {
-    /// The metric: `LanguageCrossEntropy` or its like.
-    pub monitor: String,
-    /// Of which loader.
-    pub dataloader_label: DataloaderLabel,
-    /// How long it may be no better than its best.
-    pub patience: Time,
-    /// By how much it must fall to count as better.
-    pub min_delta: f64,
-}
-
-impl EarlyStopperConfig {
-    /// The name under which the metric is logged.
-    pub fn key(&self) -> String {
-        format!("metrics/{}/{}", self.dataloader_label.as_str(), self.monitor)
-    }
-}
-
-/// Which loader a metric is of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum DataloaderLabel {
-    /// `train_loader`
-    Train,
-    /// `eval_loader`
-    Eval,
-}
-
-impl DataloaderLabel {
-    /// As in the names of metrics.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Train => "train",
-            Self::Eval => "eval",
-        }
-    }
-}
-
-/// Which losses are too high; see [`crate::watch`].
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct KillLossSpikeConfig {
-    /// Whether the run goes on all the same.
-    pub log_only: bool,
-    /// How many outliers in a row are borne.
-    pub patience: u64,
-    /// How many times the mean an outlier is at least.
-    pub outlier_multiplier: f64,
-    /// Of how many batches the mean is taken.
-    pub window_size: usize,
-    /// What half of them must not be above.
-    pub loss_cap: f64,
-}
-
-/// An option that is turned on by being there: `lr_monitor: {}`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Switch {}
-
-/// The speed monitor.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct SpeedMonitorConfig {
-    /// Batches over which speed is averaged.
-    pub window_size: usize,
-    /// The device's peak, in floating-point operations per second, where it is not known.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub gpu_flops_available: Option<f64>,
 }
 
 /// Where metrics go beside the console and `metrics.jsonl`.

@@ -6,13 +6,13 @@ use std::str::FromStr;
 use mds::storage::Remote;
 use serde_json::{Value, json};
 
+use super::callbacks::read_callbacks;
+use super::optimization::{read_clipping, read_optimizer, read_scheduler};
 use super::section::Section;
 use super::{
-    Address, Algorithms, Callbacks, ClippingType, Config, DataloaderLabel, DatasetConfig,
-    DeviceChoice, EarlyStopperConfig, FsdpConfig, GenerateConfig, GradientClipping, GroupMethod,
-    InverseSqrtConfig, KillLossSpikeConfig, LoaderConfig, Loggers, Microbatch, OptimizerConfig,
-    OptimizerMonitorConfig, OptimizerName, Precision, SchedulerConfig, SchedulerName, Separator,
-    SpeedMonitorConfig, StreamConfig, Switch, TokenEncoding, read_model::read_model, schema, yaml,
+    Address, Algorithms, Config, DataloaderLabel, DatasetConfig, DeviceChoice, FsdpConfig,
+    GenerateConfig, GroupMethod, LoaderConfig, Loggers, Microbatch, Precision, Separator,
+    StreamConfig, TokenEncoding, read_model::read_model, schema, yaml,
 };
 use crate::error::{Error, Result};
 use crate::time::{Time, Unit};
@@ -267,7 +267,13 @@ const DEVICES: &[(&str, DeviceChoice)] = &[
     ("gpu", DeviceChoice::Cuda),
 ];
 
-fn required<T>(section: &Section<'_>, key: &str, example: &str, value: Option<T>) -> Result<T> {
+/// The value of a key that must be there.
+pub(super) fn required<T>(
+    section: &Section<'_>,
+    key: &str,
+    example: &str,
+    value: Option<T>,
+) -> Result<T> {
     value.ok_or_else(|| section.missing(key, example))
 }
 
@@ -502,156 +508,6 @@ fn read_streams(dataset: &Section<'_>) -> Result<Vec<(String, StreamConfig)>> {
     }
 }
 
-fn read_scheduler(scheduler: &Section<'_>) -> Result<SchedulerConfig> {
-    let names = [
-        ("cosine_with_warmup", SchedulerName::CosineWithWarmup),
-        ("linear_decay_with_warmup", SchedulerName::LinearDecayWithWarmup),
-        ("constant_with_warmup", SchedulerName::ConstantWithWarmup),
-        ("inv_sqrt_with_warmup", SchedulerName::InvSqrtWithWarmup),
-    ];
-    let name = scheduler.choice("name", &names)?;
-    let name = required(scheduler, "name", "name: cosine_with_warmup", name)?;
-    let least = "a number of at least 0, for example 0.1";
-    let alpha_f = scheduler.number("alpha_f", 0.0.., least)?.unwrap_or(0.0);
-    let config = SchedulerConfig {
-        name,
-        t_warmup: required(scheduler, "t_warmup", "t_warmup: 100ba", scheduler.time("t_warmup")?)?,
-        t_max: scheduler.time("t_max")?.unwrap_or(Time::new(1.0, Unit::Duration)),
-        alpha_f,
-        inv_sqrt: match name {
-            SchedulerName::InvSqrtWithWarmup => Some(read_inv_sqrt(scheduler)?),
-            _ => None,
-        },
-    };
-    if config.inv_sqrt.is_none() {
-        let foreign = ["t_scale", "t_cooldown", "alpha_f_decay", "alpha_f_cooldown"];
-        if let Some(key) = foreign.into_iter().find(|key| scheduler.has(key)) {
-            return Err(Error::Config(format!(
-                "`{}` belongs to inv_sqrt_with_warmup; set scheduler.name to that, or remove the key",
-                scheduler.path(key)
-            )));
-        }
-        return Ok(config);
-    }
-    if alpha_f != 0.0 {
-        return Err(Error::Config(format!(
-            "`scheduler.alpha_f` is {alpha_f}, but inv_sqrt_with_warmup does not read it; set \
-             scheduler.alpha_f_decay and scheduler.alpha_f_cooldown, and remove the key"
-        )));
-    }
-    Ok(config)
-}
-
-fn read_inv_sqrt(scheduler: &Section<'_>) -> Result<InverseSqrtConfig> {
-    let time = |key: &str, example| {
-        let time = required(scheduler, key, example, scheduler.time(key)?)?;
-        match time.unit {
-            // As in the reference: a run that is meant to be prolonged would change its past.
-            Unit::Duration => Err(Error::Config(format!(
-                "`{}` is {time}, but inv_sqrt_with_warmup does not depend on how long the run is; \
-                 give it in the unit of max_duration, for example 1000ba",
-                scheduler.path(key)
-            ))),
-            _ => Ok(time),
-        }
-    };
-    let share = |key| {
-        let range = "a number from 0 to 1, for example 0.1";
-        Ok::<_, Error>(scheduler.number(key, 0.0..=1.0, range)?.unwrap_or(0.0))
-    };
-    time("t_warmup", "t_warmup: 100ba")?;
-    let config = InverseSqrtConfig {
-        t_scale: time("t_scale", "t_scale: 1000ba")?,
-        t_cooldown: time("t_cooldown", "t_cooldown: 500ba")?,
-        alpha_f_decay: share("alpha_f_decay")?,
-        alpha_f_cooldown: share("alpha_f_cooldown")?,
-    };
-    let InverseSqrtConfig { t_scale, alpha_f_decay, alpha_f_cooldown, .. } = config;
-    if t_scale.is_zero() {
-        return Err(Error::Config(format!(
-            "`scheduler.t_scale` is {t_scale}, but the decay is measured by it; give it a length, for example 1000ba"
-        )));
-    }
-    if alpha_f_decay < alpha_f_cooldown {
-        return Err(Error::Config(format!(
-            "`scheduler.alpha_f_cooldown` is {alpha_f_cooldown}, above scheduler.alpha_f_decay, which is \
-             {alpha_f_decay}; the learning rate would rise in the cool-down: lower it to at most that"
-        )));
-    }
-    Ok(config)
-}
-
-/// With the defaults of the reference: those of Composer, of llm-foundry and of PyTorch, in this order.
-fn read_optimizer(optimizer: &Section<'_>, notices: &mut Vec<String>) -> Result<OptimizerConfig> {
-    let choices = OptimizerName::ALL.map(|name| (name.as_str(), name));
-    let name = optimizer.choice("name", &choices)?.unwrap_or(OptimizerName::DecoupledAdamW);
-    let (betas, weight_decay, has_eps) = match name {
-        OptimizerName::DecoupledAdamW => ([0.9, 0.95], 1e-5, true),
-        OptimizerName::DecoupledLionW => ([0.9, 0.99], 0.0, false),
-        OptimizerName::AdamW => ([0.9, 0.999], 1e-2, true),
-    };
-    let least = "a number of at least 0, for example 6.0e-4";
-    let lr = required(optimizer, "lr", "lr: 6.0e-4", optimizer.number("lr", 0.0.., least)?)?;
-    let weight_decay = optimizer.number("weight_decay", 0.0.., least)?.unwrap_or(weight_decay);
-    if weight_decay >= 1e-3 && name != OptimizerName::AdamW {
-        notices.push(format!(
-            "optimizer.weight_decay {weight_decay} takes that fraction of every weight per step, \
-             whatever lr is: a value for plain AdamW must be multiplied by lr"
-        ));
-    }
-    let eps = optimizer.number("eps", 0.0.., least)?;
-    if let (Some(eps), false) = (eps, has_eps) {
-        return Err(Error::Config(format!(
-            "`optimizer.eps` is {eps}, but {} has no eps; remove the key",
-            name.as_str()
-        )));
-    }
-    Ok(OptimizerConfig {
-        name,
-        lr,
-        betas: optimizer.betas("betas")?.unwrap_or(betas),
-        eps: has_eps.then(|| eps.unwrap_or(1e-8)),
-        weight_decay,
-    })
-}
-
-/// `algorithms.gradient_clipping`, or its older form `grad_clip_norm`.
-fn read_clipping(root: &Section<'_>) -> Result<Option<GradientClipping>> {
-    let types = [
-        ("norm", ClippingType::Norm),
-        ("value", ClippingType::Value),
-        ("adaptive", ClippingType::Adaptive),
-    ];
-    let threshold = |section: &Section<'_>, key| {
-        section.number(key, f64::MIN_POSITIVE.., "a number above 0, for example 1.0")
-    };
-    let algorithms = root.section("algorithms")?;
-    let newer = match algorithms.has("gradient_clipping") {
-        false => None,
-        true => {
-            let section = algorithms.section("gradient_clipping")?;
-            let (key, example) = ("clipping_threshold", "clipping_threshold: 1.0");
-            Some(GradientClipping {
-                clipping_type: section
-                    .choice("clipping_type", &types)?
-                    .unwrap_or(ClippingType::Norm),
-                clipping_threshold: required(&section, key, example, threshold(&section, key)?)?,
-            })
-        }
-    };
-    let older = threshold(root, "grad_clip_norm")?.map(|norm| GradientClipping {
-        clipping_type: ClippingType::Norm,
-        clipping_threshold: norm,
-    });
-    match (older, newer) {
-        (Some(older), Some(newer)) if older != newer => Err(Error::Config(format!(
-            "`grad_clip_norm` is {}, but `algorithms.gradient_clipping` asks for another clipping; keep one of the two",
-            older.clipping_threshold
-        ))),
-        _ => Ok(newer.or(older)),
-    }
-}
-
 fn read_precision(root: &Section<'_>) -> Result<Precision> {
     let names = [
         ("fp32", Precision::Fp32),
@@ -689,116 +545,6 @@ fn read_checkpoints_to_keep(root: &Section<'_>) -> Result<i64> {
             "`save_num_checkpoints_to_keep` is {keep}; it must be at least 1, or -1 to keep all"
         ))),
     }
-}
-
-fn read_callbacks(
-    callbacks: &Section<'_>,
-    max_duration: Time,
-    notices: &mut Vec<String>,
-) -> Result<Callbacks> {
-    let switch = |key| Ok::<_, Error>(callbacks.switch(key)?.filter(|on| *on).map(|_| Switch {}));
-    let speed_monitor = match callbacks.has("speed_monitor") {
-        false => None,
-        true => {
-            let speed = callbacks.section("speed_monitor")?;
-            let flops = "a number of operations per second, for example 989.5e12";
-            Some(SpeedMonitorConfig {
-                window_size: speed.size("window_size", 1)?.unwrap_or(1),
-                gpu_flops_available: speed.number(
-                    "gpu_flops_available",
-                    f64::MIN_POSITIVE..,
-                    flops,
-                )?,
-            })
-        }
-    };
-    Ok(Callbacks {
-        speed_monitor,
-        lr_monitor: switch("lr_monitor")?,
-        memory_monitor: switch("memory_monitor")?,
-        runtime_estimator: switch("runtime_estimator")?,
-        optimizer_monitor: read_optimizer_monitor(callbacks, max_duration)?,
-        early_stopper: read_early_stopper(callbacks, max_duration)?,
-        kill_loss_spike: read_kill_loss_spike(callbacks, notices)?,
-    })
-}
-
-fn read_optimizer_monitor(
-    callbacks: &Section<'_>,
-    max_duration: Time,
-) -> Result<Option<OptimizerMonitorConfig>> {
-    if !callbacks.has("optimizer_monitor") {
-        return Ok(None);
-    }
-    let monitor = callbacks.section("optimizer_monitor")?;
-    let interval = match monitor.time("interval")? {
-        Some(interval) => interval.resolve(max_duration)?,
-        None => Time::batches(monitor.whole("batch_log_interval", 1)?.unwrap_or(10)),
-    };
-    let log_optimizer_metrics = monitor.flag("log_optimizer_metrics")?.unwrap_or(true);
-    Ok(Some(OptimizerMonitorConfig { interval, log_optimizer_metrics }))
-}
-
-fn read_early_stopper(
-    callbacks: &Section<'_>,
-    max_duration: Time,
-) -> Result<Option<EarlyStopperConfig>> {
-    if !callbacks.has("early_stopper") {
-        return Ok(None);
-    }
-    let stopper = callbacks.section("early_stopper")?;
-    let labels = [("train", DataloaderLabel::Train), ("eval", DataloaderLabel::Eval)];
-    let label = stopper.choice("dataloader_label", &labels)?;
-    let label = required(&stopper, "dataloader_label", "dataloader_label: eval", label)?;
-    let metrics: &[(&str, &str)] = match label {
-        DataloaderLabel::Train => {
-            &[("LanguageCrossEntropy", "LanguageCrossEntropy"), ("Perplexity", "Perplexity")]
-        }
-        DataloaderLabel::Eval => &[
-            ("LanguageCrossEntropy", "LanguageCrossEntropy"),
-            ("LanguagePerplexity", "LanguagePerplexity"),
-            ("BitsPerByte", "BitsPerByte"),
-        ],
-    };
-    let monitor = stopper.choice("monitor", metrics)?;
-    let monitor = required(&stopper, "monitor", "monitor: LanguageCrossEntropy", monitor)?;
-    let least = "a number of at least 0, for example 0.01";
-    Ok(Some(EarlyStopperConfig {
-        monitor: monitor.to_owned(),
-        dataloader_label: label,
-        patience: stopper
-            .time("patience")?
-            .unwrap_or(Time::new(1.0, Unit::Epoch))
-            .resolve(max_duration)?,
-        min_delta: stopper.number("min_delta", 0.0.., least)?.unwrap_or(0.0),
-    }))
-}
-
-fn read_kill_loss_spike(
-    callbacks: &Section<'_>,
-    notices: &mut Vec<String>,
-) -> Result<Option<KillLossSpikeConfig>> {
-    if !callbacks.has("kill_loss_spike") {
-        return Ok(None);
-    }
-    let spike = callbacks.section("kill_loss_spike")?;
-    let positive =
-        |key| spike.number(key, f64::MIN_POSITIVE.., "a number above 0, for example 2.0");
-    let log_only = spike.flag("log_only")?;
-    if log_only.is_none() {
-        notices.push(
-            "callbacks.kill_loss_spike only notes what it finds, as in the reference; set \
-             callbacks.kill_loss_spike.log_only=false to have it end the run"
-                .into(),
-        );
-    }
-    Ok(Some(KillLossSpikeConfig {
-        log_only: log_only.unwrap_or(true),
-        patience: spike.whole("patience", 0)?.unwrap_or(4),
-        outlier_multiplier: positive("outlier_multiplier")?.unwrap_or(2.0),
-        window_size: spike.size("window_size", 1)?.unwrap_or(100),
-        loss_cap: positive("loss_cap")?.unwrap_or(10.0),
-    }))
 }
 
 fn read_loggers(loggers: &Section<'_>) -> Result<Loggers> {
