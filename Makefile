@@ -3,7 +3,7 @@
 #   make quickstart   build, convert real text, inspect it, train a small GPT on it, generate
 #   make test         every test that needs no server and no network
 #   make soak         the tests of faults, ten times as long and more: about a quarter of an hour
-#   make test-servers the remotes' tests against real S3, GCS and Azure servers on 127.0.0.1, which it installs
+#   make test-servers the tests against real S3, GCS, Azure and MLflow servers on 127.0.0.1, which it installs
 #   make check        format, lints, documentation, licences
 #   make bench        micro-benchmarks (criterion)
 #   make bench-peers  measure this library, the reference and litdata side by side, into benches/runs/
@@ -36,11 +36,13 @@ test-servers:
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
 	  tests/servers/run $(CARGO) nextest run $(PROFILE) -p mds --test remotes --no-fail-fast --run-ignored all \
 	    $(if $(HAS_NPM),,-E 'not test(/^azure::/)') && \
-	  tests/servers/run $(CARGO) nextest run $(PROFILE) --workspace --test train_remotes --run-ignored only; \
+	  tests/servers/run $(CARGO) nextest run $(PROFILE) --workspace --test train_remotes --run-ignored only && \
+	  tests/servers/mlflow $(CARGO) nextest run $(PROFILE) --workspace --test train_trackers --run-ignored only; \
 	else \
 	  tests/servers/run $(CARGO) test $(PROFILE) -p mds --test remotes --no-fail-fast -- --include-ignored \
 	    $(if $(HAS_NPM),,--skip azure::) && \
-	  tests/servers/run $(CARGO) test $(PROFILE) --workspace --test train_remotes -- --ignored; \
+	  tests/servers/run $(CARGO) test $(PROFILE) --workspace --test train_remotes -- --ignored && \
+	  tests/servers/mlflow $(CARGO) test $(PROFILE) --workspace --test train_trackers -- --ignored; \
 	fi
 
 # MDS_SOAK=2 make soak is shorter. Where there is no nextest, one program after the other.

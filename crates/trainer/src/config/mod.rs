@@ -346,6 +346,33 @@ pub struct Loggers {
     pub tensorboard: bool,
     /// The picture `run_folder/loss_curve.svg`.
     pub loss_curve: bool,
+    /// A server of MLflow.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mlflow: Option<MlflowConfig>,
+    /// Metrics for Prometheus to fetch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prometheus: Option<PrometheusConfig>,
+}
+
+/// `loggers.mlflow`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct MlflowConfig {
+    /// The server's address; the environment's MLFLOW_TRACKING_URI where it is not given.
+    pub tracking_uri: Option<Address>,
+    /// The experiment that the run is part of; it is made if need be.
+    pub experiment_name: String,
+    /// The run's name there; `run_name` where it is not given.
+    pub run_name: Option<String>,
+    /// Tags of the run.
+    #[serde(serialize_with = "as_map")]
+    pub tags: Vec<(String, String)>,
+}
+
+/// `loggers.prometheus`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PrometheusConfig {
+    /// Where `GET /metrics` is answered: an address and a port of this machine.
+    pub address: String,
 }
 
 /// The text generated at the end of the run.

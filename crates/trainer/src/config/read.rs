@@ -11,8 +11,8 @@ use super::optimization::{read_clipping, read_optimizer, read_scheduler};
 use super::section::Section;
 use super::{
     Address, Algorithms, Config, DataloaderLabel, DatasetConfig, DeviceChoice, FsdpConfig,
-    GenerateConfig, GroupMethod, LoaderConfig, Loggers, Microbatch, Precision, Separator,
-    StreamConfig, TokenEncoding, read_model::read_model, schema, yaml,
+    GenerateConfig, GroupMethod, LoaderConfig, Loggers, Microbatch, MlflowConfig, Precision,
+    PrometheusConfig, Separator, StreamConfig, TokenEncoding, read_model::read_model, schema, yaml,
 };
 use crate::error::{Error, Result};
 use crate::time::{Time, Unit};
@@ -551,7 +551,26 @@ fn read_loggers(loggers: &Section<'_>) -> Result<Loggers> {
     Ok(Loggers {
         tensorboard: loggers.switch("tensorboard")?.unwrap_or(true),
         loss_curve: loggers.switch("loss_curve")?.unwrap_or(true),
+        mlflow: loggers.has("mlflow").then(|| read_mlflow(loggers)).transpose()?,
+        prometheus: loggers.has("prometheus").then(|| read_prometheus(loggers)).transpose()?,
     })
+}
+
+fn read_mlflow(loggers: &Section<'_>) -> Result<MlflowConfig> {
+    let mlflow = loggers.section("mlflow")?;
+    let tags = mlflow.section("tags")?;
+    let tag = |key: &str| Ok((key.to_owned(), tags.text(key)?.unwrap_or_default()));
+    Ok(MlflowConfig {
+        tracking_uri: mlflow.text("tracking_uri")?.map(Address::from),
+        experiment_name: mlflow.text("experiment_name")?.unwrap_or_else(|| "Default".to_owned()),
+        run_name: mlflow.text("run_name")?,
+        tags: tags.keys().map(tag).collect::<Result<_>>()?,
+    })
+}
+
+fn read_prometheus(loggers: &Section<'_>) -> Result<PrometheusConfig> {
+    let address = loggers.section("prometheus")?.text("address")?;
+    Ok(PrometheusConfig { address: address.unwrap_or_else(|| "127.0.0.1:9400".to_owned()) })
 }
 
 fn read_generate(generate: &Section<'_>) -> Result<GenerateConfig> {

@@ -50,7 +50,8 @@ const fn refused(name: &'static str, harmless: &'static [&'static str], why: &'s
 
 const OFF: &[&str] = &["false"];
 const ONE_DEVICE: &str = "this run has one device";
-const NO_TRACKER: &str = "only tensorboard, metrics.jsonl and the loss curve are written";
+const NO_TRACKER: &str =
+    "metrics go to metrics.jsonl, the loss curve, tensorboard, mlflow and prometheus";
 const NO_CALLBACK: &str = "this callback is not supported; it does not change what is trained";
 const SAME_RESULT: &str = "it chooses a faster kernel, not another result";
 const NOT_CAUSAL: &str = "no token attends to a later one";
@@ -399,8 +400,24 @@ const CALLBACKS: &[Key] = &[
 const LOGGERS: &[Key] = &[
     section("tensorboard", &[silent("log_dir"), silent("flush_interval")]),
     read("loss_curve"),
-    no_effect("wandb", NO_TRACKER),
-    no_effect("mlflow", NO_TRACKER),
+    no_effect("wandb", "scripts/wandb-upload uploads a finished metrics.jsonl"),
+    section(
+        "mlflow",
+        &[
+            read("tracking_uri"),
+            read("experiment_name"),
+            read("run_name"),
+            Key { name: "tags", rule: Rule::Open },
+            silent("flush_interval"),
+            silent("logging_buffer_seconds"),
+            silent("log_system_metrics"),
+            silent("rank_zero_only"),
+            silent("rename_metrics"),
+            silent("resume"),
+            silent("synchronous"),
+        ],
+    ),
+    section("prometheus", &[read("address")]),
     no_effect("comet_ml", NO_TRACKER),
     no_effect("neptune", NO_TRACKER),
     no_effect("mosaicml", NO_TRACKER),
@@ -606,8 +623,7 @@ mod tests {
             check(&tree).unwrap(),
             [
                 "`fsdp_config.sharding_strategy` has no effect here: this run has one device",
-                "`loggers.wandb` has no effect here: only tensorboard, metrics.jsonl and the loss \
-                 curve are written"
+                "`loggers.wandb` has no effect here: scripts/wandb-upload uploads a finished metrics.jsonl"
             ]
         );
     }

@@ -1,4 +1,4 @@
-//! Metrics, and where they go: the console, `metrics.jsonl`, TensorBoard and the loss curve.
+//! Metrics, and where they go: the console, `metrics.jsonl`, TensorBoard, the loss curve, MLflow and Prometheus.
 //!
 //! A run's folder holds
 //!
@@ -22,13 +22,17 @@ mod console;
 mod curve;
 mod folder;
 mod jsonl;
+mod mlflow;
 pub mod monitor;
+mod prometheus;
 mod tensorboard;
 
 use console::Console;
 use curve::LossCurve;
 use folder::RunFolder;
 use jsonl::JsonLines;
+use mlflow::Mlflow;
+use prometheus::Endpoint;
 use tensorboard::EventFile;
 
 /// How often the loss curve is drawn anew while the run goes on.
@@ -73,6 +77,8 @@ pub struct MetricLogger {
     lines: JsonLines,
     events: Option<Events>,
     curve: Option<Curve>,
+    mlflow: Option<Mlflow>,
+    prometheus: Option<Endpoint>,
     folder: RunFolder,
     /// Whether anything was logged that [`flush`](Self::flush) has not seen.
     unflushed: bool,
@@ -120,7 +126,8 @@ impl MetricLogger {
     /// `batches_per_epoch` is shown where the run is measured in epochs.
     ///
     /// # Errors
-    /// When a file in the run folder cannot be read or written, or its remote cannot.
+    /// When a file in the run folder cannot be read or written, or its remote cannot; a server for metrics that the
+    /// recipe asks for cannot be used.
     pub fn open(
         config: &Config,
         resume_at: Option<&Timestamp>,
@@ -143,9 +150,23 @@ impl MetricLogger {
             title: format!("{}: loss", config.run_name),
             drawn: Instant::now(),
         });
+        let loggers = &config.loggers;
+        let mlflow = loggers.mlflow.as_ref();
+        let mlflow = mlflow.map(|given| Mlflow::open(given, config, folder, resume_at.is_some()));
+        let prometheus = loggers.prometheus.as_ref();
+        let prometheus = prometheus.map(|given| Endpoint::open(given, &config.run_name));
         let start = resume_at.copied().unwrap_or_default();
         let console = Console::new(config, &start, batches_per_epoch);
-        Ok(Self { console, lines, events, curve, folder: run_folder, unflushed: false })
+        Ok(Self {
+            console,
+            lines,
+            events,
+            curve,
+            mlflow: mlflow.transpose()?,
+            prometheus: prometheus.transpose()?,
+            folder: run_folder,
+            unflushed: false,
+        })
     }
 
     /// Logs one optimizer step: `at_start` is printed under the batch number before the step (the
@@ -185,6 +206,12 @@ impl MetricLogger {
         self.lines.log(at, all())?;
         if let Some(events) = &mut self.events {
             events.file()?.log(at.batch, all())?;
+        }
+        if let Some(mlflow) = &self.mlflow {
+            mlflow.log(at, all());
+        }
+        if let Some(endpoint) = &self.prometheus {
+            endpoint.log(at, all());
         }
         if let Some(curve) = &mut self.curve {
             for (name, value) in all() {
@@ -231,6 +258,9 @@ impl MetricLogger {
         if self.lines.is_begun() {
             self.curve.as_mut().map_or(Ok(()), Curve::draw)?;
             self.folder.upload()?;
+        }
+        if let Some(mlflow) = self.mlflow.take() {
+            mlflow.finish();
         }
         Ok(())
     }
