@@ -167,8 +167,7 @@ fn a_recipe_of_the_source_document_loads_unchanged() {
         [
             "`model.device` has no effect here: weights are made on the training device",
             "`fsdp_config.sharding_strategy` has no effect here: this run has one device",
-            "`loggers.wandb` has no effect here: only tensorboard, metrics.jsonl and the loss \
-             curve are written",
+            "`loggers.wandb` has no effect here: scripts/wandb-upload uploads a finished metrics.jsonl",
         ]
     );
 }
