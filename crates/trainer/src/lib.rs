@@ -11,6 +11,7 @@
 //! * [`loss`] cross-entropy over the vocabulary and its gradient
 //! * [`recompute`] the backward block by block, which keeps fewer activations
 //! * [`optim`] gradient clipping and the optimizers
+//! * `step` one batch in passes that fit the device
 //! * [`mod@train`] the run itself: the loop, read from top to bottom
 //! * [`mod@replay`] one batch of a run again, without training
 //! * [`eval`] the loss on held-out documents, and the unigram entropy beside it
@@ -71,6 +72,7 @@ pub mod pretrained;
 pub mod recompute;
 pub mod replay;
 pub mod schedule;
+mod step;
 pub mod time;
 pub mod train;
 pub mod watch;

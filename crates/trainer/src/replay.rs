@@ -32,7 +32,8 @@ use crate::logging::Value;
 use crate::loss::loss_and_gradients;
 use crate::model::{Dropout, Gpt};
 use crate::recompute::Activations;
-use crate::train::{accumulate, place};
+use crate::step::accumulate;
+use crate::train::place;
 
 /// A batch that was computed again.
 #[derive(Clone, Debug, PartialEq)]
@@ -109,7 +110,9 @@ pub fn replay(config: &Config, batch: u64, interrupt: &Interrupt) -> Result<Opti
     }
     let Some(rows) = rows else { return Ok(None) };
 
-    let (loss, gradients) = accumulate(&model, &rows, config, &plan, batch - 1);
+    let failed = |problem| Error::Device(format!("the device failed: {problem}"));
+    let (loss, gradients) =
+        accumulate(&model, &rows, config, plan.microbatch, batch - 1).map_err(failed)?;
     let mut replay = Replay {
         batch,
         model: origin,

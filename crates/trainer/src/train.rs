@@ -7,7 +7,7 @@ use convert::tokenizer::Tokenizer;
 
 use crate::checkpoint::{Checkpoint, Found, Place, SaveFolder, State};
 use crate::config::{Address, BatchPlan, Config, DataloaderLabel, Precision};
-use crate::data::{EvalData, Replica, TokenBatch, TrainData};
+use crate::data::{EvalData, Replica, TrainData};
 use crate::device;
 use crate::error::{Error, Result};
 use crate::eval::{Evaluation, Examiner, Findings};
@@ -15,11 +15,11 @@ use crate::generate::generate;
 use crate::interrupt::Interrupt;
 use crate::logging::monitor::{Memory, SpeedMonitor, hours, peak_flops, remaining_hours};
 use crate::logging::{Metric, MetricLogger};
-use crate::loss::loss_and_gradients;
-use crate::model::{Dropout, Gpt};
-use crate::optim::{Gradients, Optimizer};
+use crate::model::Gpt;
+use crate::optim::Optimizer;
 use crate::replay::listed;
 use crate::schedule::Schedule;
+use crate::step::{BatchLoss, Passes, accumulate};
 use crate::time::Timestamp;
 use crate::watch::Watch;
 
@@ -117,13 +117,20 @@ pub fn train(config: &Config, interrupt: &Interrupt) -> Result<Outcome> {
         saved_at = save(&mut checkpoints, &state, &model, &optimizer, &mut logger)?;
     }
 
+    let mut passes = Passes::new(config, &plan, state.microbatch);
     while !has_ended(&state) && !interrupt.is_asked() {
         let began = Instant::now();
         // What it waits for may be a server that is silent.
         let Some(batch) = train_data.next_batch_unless(|| interrupt.is_asked())? else { break };
 
         // Forward and backward, microbatch by microbatch.
-        let (loss, gradients) = accumulate(&model, &batch, config, &plan, state.timestamp.batch);
+        let passed = passes.run(
+            |rows| accumulate(&model, &batch, config, rows, state.timestamp.batch),
+            || device.memory_cleanup(),
+        )?;
+        let (loss, gradients) = passed.value;
+        passed.notes.iter().for_each(|note| logger.print(&format!("note: {note}")));
+        state.microbatch = passes.found();
         let norm = gradients.global_norm();
         let lr = config.optimizer.lr * schedule.multiplier(state.previous_start.as_ref());
         if !(loss.total.is_finite() && norm.is_finite()) {
@@ -164,7 +171,7 @@ pub fn train(config: &Config, interrupt: &Interrupt) -> Result<Outcome> {
         state.data = train_data.state();
         state.train_seconds += began.elapsed().as_secs_f64();
         let next_lr = config.optimizer.lr * schedule.alpha(&start);
-        let (at_start, mut at_end) = speed.metrics(config, &plan, &state, &loss, norm, next_lr);
+        let (at_start, mut at_end) = speed.metrics(config, &passes, &state, &loss, norm, next_lr);
         at_end.extend(train_data.cache_metrics());
         let norms = by_parameter(&model, norms);
         at_end.extend(norms.iter().map(|(key, norm)| (key.as_str(), (*norm).into())));
@@ -237,55 +244,6 @@ fn world_size() -> Result<usize> {
     let variable = |name: &str| std::env::var(name).ok();
     let (world, _) = mds::order::World::from_launcher(variable, 1).map_err(mds::Error::from)?;
     Ok(world.nodes * world.ranks_per_node)
-}
-
-/// The loss of one device batch, in nats.
-pub(crate) struct BatchLoss {
-    /// What is differentiated: the sum of the microbatches' means, weighted.
-    pub(crate) total: f64,
-    /// The mean over all targets of the batch.
-    cross_entropy: f64,
-}
-
-/// Loss and gradients of one device batch, summed over its microbatches.
-///
-/// Each microbatch weighs by its rows, as in the reference, or with `accumulate_train_batch_on_tokens` by its targets.
-/// The two differ only where rows are padded.
-pub(crate) fn accumulate(
-    model: &Gpt,
-    batch: &TokenBatch,
-    config: &Config,
-    plan: &BatchPlan,
-    step: u64,
-) -> (BatchLoss, Gradients) {
-    let targets = batch.labelled().max(1) as f64;
-    let mut losses = Vec::new();
-    let mut sum: Option<Gradients> = None;
-    let mut start = 0;
-    for (index, rows) in plan.microbatches(batch.rows).into_iter().enumerate() {
-        let microbatch = batch.slice(start..start + rows);
-        start += rows;
-        let weight = match config.accumulate_train_batch_on_tokens {
-            true => microbatch.labelled() as f64 / targets,
-            false => rows as f64 / batch.rows as f64,
-        };
-        let mut dropout = Dropout::training(config.seed, step, index as u64);
-        let (loss, gradients) =
-            loss_and_gradients(model, &microbatch, weight, &mut dropout, config.activations());
-        losses.push((loss, weight, microbatch.labelled()));
-        sum = Some(match sum {
-            Some(sum) => sum.accumulate(gradients),
-            None => gradients,
-        });
-    }
-    // Only now is anything waited for.
-    let mut loss = BatchLoss { total: 0.0, cross_entropy: 0.0 };
-    for (weighted, weight, labelled) in losses.into_iter().filter(|(_, weight, _)| *weight > 0.0) {
-        let weighted = f64::from(weighted.into_scalar::<f32>());
-        loss.total += weighted;
-        loss.cross_entropy += weighted / weight * (labelled as f64 / targets);
-    }
-    (loss, sum.unwrap_or_else(|| Gradients::new(Vec::new())))
 }
 
 fn not_finite(batch: u64, loss: &BatchLoss, norm: f64, lr: f64) -> Error {
@@ -424,14 +382,14 @@ impl Speedometer {
     fn metrics(
         &mut self,
         config: &Config,
-        plan: &BatchPlan,
+        passes: &Passes,
         state: &State,
         loss: &BatchLoss,
         norm: f64,
         lr: f64,
     ) -> (Vec<Metric<'static>>, Vec<Metric<'static>>) {
         let at_start = vec![
-            ("trainer/grad_accum", (plan.grad_accum as u64).into()),
+            ("trainer/grad_accum", (passes.count() as u64).into()),
             ("loss/train/total", loss.total.into()),
             ("metrics/train/LanguageCrossEntropy", loss.cross_entropy.into()),
             ("metrics/train/Perplexity", loss.cross_entropy.exp().into()),
@@ -445,7 +403,7 @@ impl Speedometer {
         if callbacks.lr_monitor.is_some() {
             at_end.push((config.optimizer.name.lr_key(), lr.into()));
         }
-        let rows = plan.device_batch as u64;
+        let rows = passes.device_batch() as u64;
         let speed =
             self.monitor.step_done(state.train_seconds, rows, rows * config.max_seq_len as u64);
         if callbacks.speed_monitor.is_some() {

@@ -52,6 +52,9 @@ pub struct State {
     /// Whether the evaluation that belongs here is still to be done: Ctrl-C came before or during it.
     #[serde(default)]
     pub evaluation_due: bool,
+    /// The rows of a pass, where `device_train_microbatch_size` is auto and they had to be found.
+    #[serde(default)]
+    pub microbatch: Option<usize>,
     /// Seconds spent training.
     pub train_seconds: f64,
     /// Seconds spent evaluating.
@@ -89,6 +92,7 @@ impl State {
             previous_start: None,
             optimizer_steps: 0,
             evaluation_due: false,
+            microbatch: None,
             train_seconds: 0.0,
             eval_seconds: 0.0,
             data: DataState::default(),
@@ -105,6 +109,7 @@ impl State {
         self.previous_start = saved.previous_start;
         self.optimizer_steps = saved.optimizer_steps;
         self.evaluation_due = saved.evaluation_due;
+        self.microbatch = saved.microbatch;
         self.train_seconds = saved.train_seconds;
         self.eval_seconds = saved.eval_seconds;
         self.data = saved.data.clone();

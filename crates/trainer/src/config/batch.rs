@@ -45,10 +45,7 @@ impl Config {
         };
         let microbatch = asked.min(device_batch);
         let notice = match self.device_train_microbatch_size {
-            Microbatch::Auto => Some(format!(
-                "device_train_microbatch_size auto does not look for what fits the memory yet: \
-                 all {device_batch} rows of the batch are one pass; if memory runs out, set a number"
-            )),
+            Microbatch::Auto => None,
             Microbatch::Rows(_) if asked > device_batch => Some(format!(
                 "device_train_microbatch_size {asked} is larger than the device's batch of \
                  {device_batch} rows; {device_batch} is used"

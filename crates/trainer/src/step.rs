@@ -1,0 +1,283 @@
+//! Loss and gradients of one device batch, in passes that fit the device.
+//!
+//! With `device_train_microbatch_size: auto` the first pass is the whole batch. Where the device has not enough memory for
+//! it, what was computed of the batch is thrown away, the microbatch is halved, and the same batch is tried again; what
+//! fitted is kept for the batches to come, and in checkpoints. Order and metrics know nothing of it.
+//!
+//! A GPU reports that its memory is used up when results are read. A CPU's allocator ends the process instead, so there
+//! the size has to be found beforehand: see [`Passes::new`].
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use burn::tensor::Tensor;
+
+use crate::config::{BatchPlan, Config, Microbatch};
+use crate::data::TokenBatch;
+use crate::error::{Error, Result};
+use crate::loss::loss_and_gradients;
+use crate::model::{Dropout, Gpt};
+use crate::optim::Gradients;
+
+/// The loss of one device batch, in nats.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct BatchLoss {
+    /// What is differentiated: the sum of the microbatches' means, weighted.
+    pub(crate) total: f64,
+    /// The mean over all targets of the batch.
+    pub(crate) cross_entropy: f64,
+}
+
+/// Loss and gradients of one device batch, summed over microbatches of at most `rows` rows.
+///
+/// Each microbatch weighs by its rows, as in the reference, or with `accumulate_train_batch_on_tokens` by its targets.
+/// The two differ only where rows are padded.
+///
+/// # Errors
+/// When the device fails: in words.
+pub(crate) fn accumulate(
+    model: &Gpt,
+    batch: &TokenBatch,
+    config: &Config,
+    rows: usize,
+    step: u64,
+) -> Result<(BatchLoss, Gradients), String> {
+    let targets = batch.labelled().max(1) as f64;
+    let mut losses = Vec::new();
+    let mut sum: Option<Gradients> = None;
+    for (index, start) in (0..batch.rows).step_by(rows).enumerate() {
+        let end = batch.rows.min(start + rows);
+        let microbatch = batch.slice(start..end);
+        let weight = match config.accumulate_train_batch_on_tokens {
+            true => microbatch.labelled() as f64 / targets,
+            false => (end - start) as f64 / batch.rows as f64,
+        };
+        let mut dropout = Dropout::training(config.seed, step, index as u64);
+        let (loss, gradients) =
+            loss_and_gradients(model, &microbatch, weight, &mut dropout, config.activations());
+        losses.push((loss, weight, microbatch.labelled()));
+        sum = Some(match sum {
+            Some(sum) => sum.accumulate(gradients),
+            None => gradients,
+        });
+    }
+    // Only now is anything waited for.
+    let mut loss = BatchLoss { total: 0.0, cross_entropy: 0.0 };
+    for (weighted, weight, labelled) in losses.into_iter().filter(|(_, weight, _)| *weight > 0.0) {
+        let weighted = read(weighted)?;
+        loss.total += weighted;
+        loss.cross_entropy += weighted / weight * (labelled as f64 / targets);
+    }
+    Ok((loss, sum.unwrap_or_else(|| Gradients::new(Vec::new()))))
+}
+
+/// The value of a tensor `[1]`, or what has gone wrong on its device since something was last read.
+fn read(scalar: Tensor<1>) -> Result<f64, String> {
+    let data = scalar.try_into_data().map_err(|e| e.to_string())?;
+    let values = data.try_to_vec::<f32>().map_err(|e| format!("{e:?}"))?;
+    Ok(values.first().copied().unwrap_or(f32::NAN).into())
+}
+
+/// In passes of how many rows batches are computed.
+#[derive(Clone, Debug)]
+pub(crate) struct Passes {
+    device_batch: usize,
+    rows: usize,
+    is_auto: bool,
+}
+
+/// What came of a batch.
+#[derive(Clone, Debug)]
+pub(crate) struct Passed<T> {
+    pub(crate) value: T,
+    /// What was tried before, for the user to read.
+    pub(crate) notes: Vec<String>,
+}
+
+impl Passes {
+    /// As `plan` says; with `auto`, what `found` before, else what the plan begins with.
+    pub(crate) fn new(config: &Config, plan: &BatchPlan, found: Option<usize>) -> Self {
+        let is_auto = config.device_train_microbatch_size == Microbatch::Auto;
+        let found = found.filter(|&rows| is_auto && rows > 0);
+        let rows = found.unwrap_or(plan.microbatch).min(plan.device_batch);
+        Self { device_batch: plan.device_batch, rows, is_auto }
+    }
+
+    /// Rows of the batches.
+    pub(crate) fn device_batch(&self) -> usize {
+        self.device_batch
+    }
+
+    /// Passes of a batch.
+    pub(crate) fn count(&self) -> usize {
+        self.device_batch.div_ceil(self.rows)
+    }
+
+    /// The rows of a pass, where they had to be found.
+    pub(crate) fn found(&self) -> Option<usize> {
+        self.is_auto.then_some(self.rows)
+    }
+
+    /// Computes a batch in passes of at most the rows that `attempt` is given: with fewer after each failure for want of
+    /// memory, if that is allowed. `free` is called before each further attempt.
+    ///
+    /// # Errors
+    /// When the device fails for another reason, has not even memory for one row, or the size was given.
+    pub(crate) fn run<T>(
+        &mut self,
+        mut attempt: impl FnMut(usize) -> Result<T, String>,
+        mut free: impl FnMut(),
+    ) -> Result<Passed<T>> {
+        let mut notes = Vec::new();
+        loop {
+            let rows = self.rows;
+            // Some operations of a device panic when it fails. Nothing that outlives the attempt is changed by it.
+            let attempted = catch_unwind(AssertUnwindSafe(|| attempt(rows)));
+            let problem = match attempted.unwrap_or_else(|panic| Err(words(&*panic))) {
+                Ok(value) => return Ok(Passed { value, notes }),
+                Err(problem) => problem,
+            };
+            if !is_out_of_memory(&problem) {
+                return Err(Error::Device(format!(
+                    "the device failed in the middle of a step: {}; the model was not changed by it: continue from the \
+                     last checkpoint",
+                    first_line(&problem)
+                )));
+            }
+            let too_large = |remedy: &str| {
+                Error::Device(format!(
+                    "the device has not enough memory for a pass of {rows} row(s): {}; {remedy}",
+                    first_line(&problem)
+                ))
+            };
+            if !self.is_auto {
+                return Err(too_large(
+                    "lower device_train_microbatch_size or set it to auto, or set \
+                     fsdp_config.activation_checkpointing=true",
+                ));
+            }
+            if rows == 1 {
+                return Err(too_large(
+                    "shorten max_seq_len, set fsdp_config.activation_checkpointing=true, or take a smaller model",
+                ));
+            }
+            self.rows = rows.div_ceil(2);
+            notes.push(format!(
+                "a pass of {rows} rows does not fit the device's memory; device_train_microbatch_size is {} from here on",
+                self.rows
+            ));
+            free();
+        }
+    }
+}
+
+/// What a panic says.
+fn words(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+    text.unwrap_or_else(|| "it does not say why".to_owned())
+}
+
+/// Whether a device says that its memory is used up; there is no type for it that reaches this far.
+fn is_out_of_memory(problem: &str) -> bool {
+    let problem = problem.to_lowercase();
+    ["out of memory", "out-of-memory", "out of device memory", "outofmemory", "buffertoobig"]
+        .iter()
+        .any(|words| problem.contains(words))
+}
+
+/// The rest is a backtrace.
+fn first_line(problem: &str) -> &str {
+    let is_said = |line: &&str| !line.trim().is_empty();
+    problem.lines().find(is_said).unwrap_or("it does not say why").trim()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::tiny_config;
+    use burn::tensor::Device;
+
+    fn config(microbatch: &str) -> Config {
+        let yaml = format!(
+            "{{data_remote: /nowhere, tokenizer_name: gpt2, max_seq_len: 5, max_duration: 1ba, global_train_batch_size: 7, \
+             device_train_microbatch_size: {microbatch}, model: {{d_model: 8, n_heads: 2, n_layers: 2, vocab_size: 11}}, \
+             train_loader: {{}}, optimizer: {{lr: 1}}, scheduler: {{name: constant_with_warmup, t_warmup: 0ba}}}}"
+        );
+        Config::from_yaml_str(&yaml, &[]).unwrap()
+    }
+
+    fn passes(config: &Config) -> Passes {
+        Passes::new(config, &config.batch_plan(1).unwrap(), None)
+    }
+
+    const FULL: &str = "An error happened\nCaused by:\n  out of device memory allocating 123 bytes";
+
+    #[test]
+    fn auto_halves_until_a_batch_fits_and_keeps_what_did() {
+        let config = config("auto");
+        let mut passes = passes(&config);
+        let (mut tried, mut freed) = (Vec::new(), 0);
+        for _ in 0..2 {
+            let attempt = |rows| {
+                tried.push(rows);
+                if rows > 2 { Err(FULL.to_owned()) } else { Ok(rows) }
+            };
+            assert_eq!(passes.run(attempt, || freed += 1).unwrap().value, 2);
+        }
+        assert_eq!((tried, freed), (vec![7, 4, 2, 2], 2));
+        assert_eq!((passes.count(), passes.found()), (4, Some(2)));
+        let plan = config.batch_plan(1).unwrap();
+        assert_eq!(Passes::new(&config, &plan, Some(2)).count(), 4);
+    }
+
+    /// The same batch, whether it fitted at once or not: nothing of a failed attempt is left in it.
+    #[test]
+    fn a_batch_that_had_to_be_halved_is_the_same_batch() {
+        let config = config("auto");
+        let model = Gpt::init(&tiny_config(), 3, &Device::flex().autodiff());
+        let mut batch = TokenBatch::new(5);
+        (0..7).for_each(|row| batch.push(&[row, 1, row + 2, 3, row + 4], 0));
+        let mut log = Vec::new();
+        let attempt = |rows| {
+            let computed = accumulate(&model, &batch, &config, rows, 0)?;
+            if rows > 3 { panic!("out of memory") } else { Ok(computed) }
+        };
+        let passed = passes(&config).run(attempt, || log.push("freed")).unwrap();
+        let (loss, gradients) = passed.value;
+        let (whole_loss, whole) = accumulate(&model, &batch, &config, 7, 0).unwrap();
+        assert!((loss.total - whole_loss.total).abs() < 1e-5, "{loss:?} {whole_loss:?}");
+        let distance = gradients.accumulate(whole.clone().scaled(-1.0)).global_norm();
+        assert!(distance < 1e-5 * whole.global_norm(), "{distance}");
+        assert_eq!(log, ["freed"; 2]);
+        assert_eq!(
+            passed.notes,
+            [
+                "a pass of 7 rows does not fit the device's memory; device_train_microbatch_size is 4 from here on",
+                "a pass of 4 rows does not fit the device's memory; device_train_microbatch_size is 2 from here on",
+            ]
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_mended_is_one_sentence() {
+        let fail = |config: &Config, problem: &str| {
+            let attempt = |_| Err::<(), _>(problem.to_owned());
+            passes(config).run(attempt, || {}).unwrap_err().to_string()
+        };
+        assert_eq!(
+            fail(&config("auto"), FULL),
+            "the device has not enough memory for a pass of 1 row(s): An error happened; shorten max_seq_len, set \
+             fsdp_config.activation_checkpointing=true, or take a smaller model"
+        );
+        assert_eq!(
+            fail(&config("4"), FULL),
+            "the device has not enough memory for a pass of 4 row(s): An error happened; lower \
+             device_train_microbatch_size or set it to auto, or set fsdp_config.activation_checkpointing=true"
+        );
+        assert_eq!(
+            fail(&config("auto"), "an illegal address"),
+            "the device failed in the middle of a step: an illegal address; the model was not changed by it: continue \
+             from the last checkpoint"
+        );
+    }
+}
