@@ -37,11 +37,11 @@ fn a_hundred_evaluation_batches_leave_memory_flat() {
     // The model of a training run: on a device with autodiff.
     let model = Gpt::init(&config.model, 17, &Device::flex().autodiff());
 
-    let few = EvalData::open(&load(10), &tokenizer).unwrap().unwrap();
+    let few = EvalData::open(&load(10), &tokenizer).unwrap().remove(0);
     let interrupt = Interrupt::default();
     evaluate(&model, &few, &tokenizer, &interrupt).unwrap();
     let before = resident_mb();
-    let hundred = EvalData::open(&config, &tokenizer).unwrap().unwrap();
+    let hundred = EvalData::open(&config, &tokenizer).unwrap().remove(0);
     let evaluation = evaluate(&model, &hundred, &tokenizer, &interrupt).unwrap().unwrap();
     let after = resident_mb();
     println!("resident: {before:.0} MB before, {after:.0} MB after {} tokens", evaluation.tokens);

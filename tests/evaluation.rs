@@ -76,7 +76,7 @@ fn the_unigram_entropy_is_that_of_the_training_counts() {
     let root = tempfile::tempdir().unwrap();
     let config = config(root.path(), &[]);
     let tokenizer = tokenizer();
-    let data = EvalData::open(&config, &tokenizer).unwrap().unwrap();
+    let data = EvalData::open(&config, &tokenizer).unwrap().remove(0);
     let unigram = Unigram::of_training_split(&config, &tokenizer, &Interrupt::default());
     let unigram = unigram.unwrap().unwrap();
     let evaluation = unigram.evaluate(&data, &tokenizer, &Interrupt::default());
@@ -99,12 +99,12 @@ fn the_unigram_entropy_is_that_of_the_training_counts() {
 fn a_model_that_knows_nothing_is_at_the_logarithm_of_its_vocabulary() {
     let root = tempfile::tempdir().unwrap();
     let config = config(root.path(), &["model.init_std=0"]);
-    let data = EvalData::open(&config, &tokenizer()).unwrap().unwrap();
+    let data = EvalData::open(&config, &tokenizer()).unwrap().remove(0);
     let model = Gpt::init(&config.model, 1, &Device::flex());
     let evaluation = evaluate(&model, &data, &tokenizer(), &Interrupt::default()).unwrap().unwrap();
     assert!(close(evaluation.nats, 9.0 * VOCAB_SIZE.ln()), "{evaluation:?}");
     assert_eq!((evaluation.tokens, evaluation.bytes), (9, 30));
-    let metrics = evaluation.metrics();
+    let metrics = evaluation.metrics(None);
     assert_eq!(metrics[1].0, "metrics/eval/LanguagePerplexity");
     let Metric::Float(perplexity) = metrics[1].1 else { panic!("{metrics:?}") };
     assert!(close(perplexity, VOCAB_SIZE), "{perplexity}");
@@ -117,7 +117,7 @@ fn every_token_weighs_the_same_however_rows_are_batched() {
     let with_batch = |rows: &str| -> Evaluation {
         let batch = format!("device_eval_batch_size={rows}");
         let config = config(root.path(), &["model.init_std=1", &batch]);
-        let data = EvalData::open(&config, &tokenizer()).unwrap().unwrap();
+        let data = EvalData::open(&config, &tokenizer()).unwrap().remove(0);
         let model = Gpt::init(&config.model, 1, &Device::flex());
         evaluate(&model, &data, &tokenizer(), &Interrupt::default()).unwrap().unwrap()
     };

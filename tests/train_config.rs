@@ -150,7 +150,7 @@ fn a_recipe_of_the_source_document_loads_unchanged() {
     assert_eq!(config.train_loader.dataset.remote.as_deref(), Some("./my-copy-c4"));
     assert_eq!(config.train_loader.dataset.group_method, GroupMethod::Concat);
     assert_eq!(config.train_loader.dataset.predownload, Some(1_000_000));
-    let eval = config.eval_loader.as_ref().unwrap();
+    let [eval] = &config.eval_loaders[..] else { panic!("one evaluation loader") };
     assert_eq!(eval.dataset.group_method, GroupMethod::Truncate);
     assert_eq!((eval.dataset.split.as_deref(), eval.dataset.shuffle), (Some("val"), false));
     assert_eq!((eval.drop_last, config.train_loader.drop_last), (false, true));
@@ -211,7 +211,7 @@ fn an_override_of_a_variable_reaches_every_reference() {
     let overrides = ["max_seq_len=128", "data_remote=/data/c4", "tokenizer_name=/tok"];
     let overrides = overrides.map(String::from);
     let config = Config::load(&yamls().join("125m.yaml"), &overrides).unwrap();
-    let eval = config.eval_loader.unwrap().dataset;
+    let eval = &config.eval_loaders[0].dataset;
     let train = config.train_loader.dataset;
     assert_eq!(config.model.max_seq_len, 128);
     assert_eq!((train.max_seq_len, eval.max_seq_len), (128, 128));
@@ -248,7 +248,7 @@ fn overrides_take_lists_sections_and_null() {
     .unwrap();
     assert_eq!(config.optimizer.betas, [0.8, 0.99]);
     assert!(config.callbacks.lr_monitor.is_some() && config.callbacks.speed_monitor.is_none());
-    assert!(config.eval_loader.is_none());
+    assert!(config.eval_loaders.is_empty());
     assert_eq!(config.generate.prompt.as_deref(), Some("He said: \"no\""));
     assert_eq!(config.train_loader.dataset.split.as_deref(), Some("val"));
     assert_eq!(config.optimizer.lr, 1e-3);

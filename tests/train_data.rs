@@ -342,25 +342,25 @@ fn evaluation_is_every_sample_once_as_often_as_asked() {
     text_dataset(dir.path(), "train");
     let all: Vec<i32> = (0..DOCUMENTS).flat_map(|i| ids(&document(i))).collect();
     let concat = config(dir.path(), &[]);
-    let eval = EvalData::open(&concat, &tokenizer()).unwrap().unwrap();
+    let eval = EvalData::open(&concat, &tokenizer()).unwrap().remove(0);
     for _ in 0..2 {
         let rows: Vec<_> = eval.pass().unwrap().map(Result::unwrap).collect();
         // The last row that is not full is left out, the last batch that is not full is not.
         assert_eq!(tokens(&rows), all[..all.len() / 16 * 16]);
     }
     let truncate = config(dir.path(), &["eval_loader.dataset.group_method=truncate"]);
-    let eval = EvalData::open(&truncate, &tokenizer()).unwrap().unwrap();
+    let eval = EvalData::open(&truncate, &tokenizer()).unwrap().remove(0);
     assert_eq!(eval.batches(), Some(14));
     let rows: Vec<_> = eval.pass().unwrap().map(Result::unwrap).collect();
     assert_eq!(rows.iter().map(|batch| batch.rows).sum::<usize>(), DOCUMENTS);
     assert_eq!(rows.len(), 14);
 
     let subset = config(dir.path(), &["eval_subset_num_batches=3"]);
-    let eval = EvalData::open(&subset, &tokenizer()).unwrap().unwrap();
+    let eval = EvalData::open(&subset, &tokenizer()).unwrap().remove(0);
     assert_eq!(eval.pass().unwrap().count(), 3);
     assert_eq!(eval.batches(), Some(3));
     let none = config(dir.path(), &["eval_loader=null"]);
-    assert!(EvalData::open(&none, &tokenizer()).unwrap().is_none());
+    assert!(EvalData::open(&none, &tokenizer()).unwrap().is_empty());
 }
 
 fn ramp(i: usize, len: usize) -> Vec<i32> {

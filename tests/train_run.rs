@@ -27,6 +27,44 @@ fn checkpoints(folder: &Path) -> Vec<String> {
     names
 }
 
+/// Each split under its own label, whatever the others hold.
+#[test]
+fn several_evaluation_splits_are_told_apart_by_their_labels() {
+    let (folder, recipe) = workshop();
+    let loaders = "eval_loader=[{label: whole, dataset: {split: val}}, \
+                   {label: two, dataset: {split: val}, eval_subset_num_batches: 2}]";
+    let overrides =
+        ["max_duration=2ba", "eval_interval=1ba", "eval_subset_num_batches=null", loaders];
+    let output = succeed(&mut train(&recipe, &overrides));
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(text.contains("held-out documents of whole ("), "{text}");
+    assert!(text.contains("held-out documents of two ("), "{text}");
+    let losses = |label: &str| -> Vec<f64> {
+        let name = format!("metrics/eval/{label}/LanguageCrossEntropy");
+        records(folder.path()).iter().filter_map(|record| record.get(&name)?.as_f64()).collect()
+    };
+    let (whole, two) = (losses("whole"), losses("two"));
+    assert_eq!((whole.len(), two.len()), (2, 2));
+    assert!(whole[0] != two[0] && (whole[0] - two[0]).abs() < 0.5, "{whole:?} {two:?}");
+
+    let unnamed = "eval_loader=[{dataset: {split: val}}, {label: b, dataset: {split: val}}]";
+    assert_eq!(
+        failure(&mut train(&recipe, &[unnamed])),
+        "error: `eval_loader.0.label` is missing; set it, for example `label: c4`"
+    );
+    let twice =
+        "eval_loader=[{label: b, dataset: {split: val}}, {label: b, dataset: {split: val}}]";
+    assert_eq!(
+        failure(&mut train(&recipe, &[twice])),
+        "error: `eval_loader.1.label` is `b`, as that of a loader before; give each its own"
+    );
+    let mistyped = "eval_loader=[{lable: b, dataset: {split: val}}]";
+    assert_eq!(
+        failure(&mut train(&recipe, &[mistyped])),
+        "error: unknown key `eval_loader.0.lable`; did you mean `eval_loader.0.label`?"
+    );
+}
+
 #[test]
 fn a_run_leaves_metrics_events_a_picture_a_checkpoint_and_says_what_it_learned() {
     let (folder, recipe) = workshop();

@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::data::{EvalData, EvalPass, IGNORED, TokenBatch};
 use crate::error::{Error, Result};
 use crate::interrupt::Interrupt;
-use crate::logging::{Metric, MetricLogger};
+use crate::logging::{Metric, MetricLogger, Value};
 use crate::loss::summed_loss;
 use crate::model::Gpt;
 
@@ -40,30 +40,52 @@ impl Evaluation {
         self.nats / std::f64::consts::LN_2 / self.bytes as f64
     }
 
-    /// Under the names of the reference, bits per byte beside them.
-    pub fn metrics(&self) -> Vec<Metric<'static>> {
+    /// Under the names of the reference, bits per byte beside them: `metrics/eval/LanguageCrossEntropy`, or with a label
+    /// `metrics/eval/LABEL/LanguageCrossEntropy`.
+    pub fn metrics(&self, label: Option<&str>) -> Vec<(String, Value)> {
+        let label = label.map_or(String::new(), |label| format!("{label}/"));
+        let named = |name: &str, value: f64| (format!("metrics/eval/{label}{name}"), value.into());
         vec![
-            ("metrics/eval/LanguageCrossEntropy", self.nats_per_token().into()),
-            ("metrics/eval/LanguagePerplexity", self.nats_per_token().exp().into()),
-            ("metrics/eval/BitsPerByte", self.bits_per_byte().into()),
+            named("LanguageCrossEntropy", self.nats_per_token()),
+            named("LanguagePerplexity", self.nats_per_token().exp()),
+            named("BitsPerByte", self.bits_per_byte()),
         ]
     }
 }
 
-/// What an examination of the model found.
-#[derive(Clone, Copy, Debug)]
+/// What an examination of the model found on one split.
+#[derive(Clone, Debug)]
 pub(crate) struct Findings {
-    pub(crate) model: Evaluation,
+    label: Option<String>,
+    model: Evaluation,
     /// What knowing only the counts of the training split would give; at the end of the run only.
-    pub(crate) unigram: Option<Evaluation>,
+    unigram: Option<Evaluation>,
+}
+
+impl Findings {
+    /// All that is logged.
+    pub(crate) fn metrics(&self) -> Vec<(String, Value)> {
+        let label = self.label.as_deref();
+        let mut metrics = self.model.metrics(label);
+        let label = label.map_or(String::new(), |label| format!("{label}/"));
+        let nats = self.unigram.map(|unigram| unigram.nats_per_token());
+        let name = format!("metrics/eval/{label}UnigramCrossEntropy");
+        metrics.extend(nats.map(|nats| (name, nats.into())));
+        metrics
+    }
+}
+
+/// Metrics whose names are lent.
+pub(crate) fn lent(metrics: &[(String, Value)]) -> Vec<Metric<'_>> {
+    metrics.iter().map(|(name, value)| (name.as_str(), value.clone())).collect()
 }
 
 /// Evaluates the model of a run when that is due, and reports at its end.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Examiner<'a> {
     pub(crate) config: &'a Config,
-    /// `None` where the recipe has no `eval_loader`: then nothing is ever due.
-    pub(crate) data: Option<&'a EvalData>,
+    /// Without any nothing is ever due.
+    pub(crate) data: &'a [EvalData],
     pub(crate) tokenizer: &'a Tokenizer,
     pub(crate) interrupt: &'a Interrupt,
 }
@@ -77,77 +99,90 @@ impl Examiner<'_> {
         state: &mut State,
         logger: &mut MetricLogger,
         at_end: bool,
-    ) -> Result<Option<Findings>> {
-        let Some(data) = self.data.filter(|_| state.evaluation_due) else {
+    ) -> Result<Option<Vec<Findings>>> {
+        if self.data.is_empty() || !state.evaluation_due {
             state.evaluation_due = false;
             return Ok(None);
-        };
+        }
         let began = Instant::now();
-        let findings = self.examine(model, data, at_end)?;
+        let findings = self.examine(model, at_end)?;
         state.eval_seconds += began.elapsed().as_secs_f64();
-        if let Some(Findings { model, unigram }) = findings {
-            let mut metrics = model.metrics();
-            let nats = unigram.map(|unigram| unigram.nats_per_token());
-            metrics.extend(nats.map(|nats| ("metrics/eval/UnigramCrossEntropy", nats.into())));
-            logger.log_eval(&state.timestamp, &metrics)?;
+        if let Some(findings) = &findings {
+            let metrics: Vec<_> = findings.iter().flat_map(Findings::metrics).collect();
+            logger.log_eval(&state.timestamp, &lent(&metrics))?;
             state.evaluation_due = false;
         }
         Ok(findings)
     }
 
-    /// Prints what the run came to: the loss beside the unigram entropy. `findings` are those of the end; a run that
-    /// had come to its end before has them on record, and they are made again.
+    /// Prints what the run came to: the loss beside the unigram entropy; returns the first split's. `findings` are those of
+    /// the end; a run that had come to its end before has them on record, and they are made again.
     pub(crate) fn report(
         &self,
         model: &Gpt,
-        findings: Option<Findings>,
+        findings: Option<Vec<Findings>>,
         logger: &MetricLogger,
     ) -> Result<Option<Evaluation>> {
-        let Some(data) = self.data else { return Ok(None) };
+        if self.data.is_empty() {
+            return Ok(None);
+        }
         // A run that its last evaluation ended lacks the unigram entropy.
-        let findings = match findings.filter(|findings| findings.unigram.is_some()) {
+        let whole = |findings: &Vec<Findings>| findings.iter().all(|found| found.unigram.is_some());
+        let findings = match findings.filter(whole) {
             Some(findings) => Some(findings),
-            None => self.examine(model, data, true)?,
+            None => self.examine(model, true)?,
         };
-        let Some(Findings { model, unigram: Some(unigram) }) = findings else { return Ok(None) };
+        let Some(findings) = findings else { return Ok(None) };
+        for (data, found) in self.data.iter().zip(&findings) {
+            self.report_split(data, found, logger);
+        }
+        Ok(findings.first().map(|found| found.model))
+    }
+
+    fn report_split(&self, data: &EvalData, found: &Findings, logger: &MetricLogger) {
+        let Findings { label, model, unigram: Some(unigram) } = found else { return };
         let line = |what: &str, e: &Evaluation| {
             let (nats, bits) = (e.nats_per_token(), e.bits_per_byte());
             logger.print(&format!("{what:<34} {nats:.4} nats/token  {bits:.4} bits/byte"));
         };
-        let evaluation_split = self.config.eval_loader.as_ref().map(|loader| &loader.dataset);
-        let training_split = &self.config.train_loader.dataset;
-        let same = evaluation_split.is_some_and(|split| {
-            (&split.remote, &split.local, &split.split)
-                == (&training_split.remote, &training_split.local, &training_split.split)
-        });
+        let (split, training) = (&data.loader().dataset, &self.config.train_loader.dataset);
+        let same = (&split.remote, &split.local, &split.split, &split.streams)
+            == (&training.remote, &training.local, &training.split, &training.streams);
         let documents = if same { "documents that were trained on" } else { "held-out documents" };
+        let of = label.as_ref().map_or(String::new(), |label| format!(" of {label}"));
         let Evaluation { tokens, bytes, .. } = unigram;
-        logger.print(&format!("{documents} ({tokens} tokens, {bytes} bytes):"));
-        line("  unigram entropy (training counts)", &unigram);
-        line("  loss of the model", &model);
+        logger.print(&format!("{documents}{of} ({tokens} tokens, {bytes} bytes):"));
+        line("  unigram entropy (training counts)", unigram);
+        line("  loss of the model", model);
         let below = unigram.nats_per_token() - model.nats_per_token();
         let side = if below >= 0.0 { "below" } else { "above" };
         logger.print(&format!(
             "  the model is {:.4} nats/token {side} the unigram entropy",
             below.abs()
         ));
-        Ok(Some(model))
     }
 
-    /// `None` if it was interrupted.
-    fn examine(&self, model: &Gpt, data: &EvalData, at_end: bool) -> Result<Option<Findings>> {
-        let Some(model) = evaluate(model, data, self.tokenizer, self.interrupt)? else {
-            return Ok(None);
-        };
-        if !at_end {
-            return Ok(Some(Findings { model, unigram: None }));
-        }
+    /// What is found on each split; `None` if it was interrupted.
+    fn examine(&self, model: &Gpt, at_end: bool) -> Result<Option<Vec<Findings>>> {
         let (tokenizer, interrupt) = (self.tokenizer, self.interrupt);
+        let mut findings = Vec::new();
+        for data in self.data {
+            let Some(model) = evaluate(model, data, tokenizer, interrupt)? else { return Ok(None) };
+            findings.push(Findings { label: data.loader().label.clone(), model, unigram: None });
+        }
+        if !at_end {
+            return Ok(Some(findings));
+        }
         let Some(unigram) = Unigram::of_training_split(self.config, tokenizer, interrupt)? else {
             return Ok(None);
         };
-        let unigram = unigram.evaluate(data, tokenizer, interrupt)?;
-        Ok(unigram.map(|unigram| Findings { model, unigram: Some(unigram) }))
+        for (data, found) in self.data.iter().zip(&mut findings) {
+            found.unigram = unigram.evaluate(data, tokenizer, interrupt)?;
+            if found.unigram.is_none() {
+                return Ok(None);
+            }
+        }
+        Ok(Some(findings))
     }
 }
 
@@ -216,11 +251,9 @@ impl Unigram {
         let mut loader = config.train_loader.clone();
         loader.dataset.shuffle = false;
         loader.drop_last = false;
-        let mut counting = config.clone();
-        counting.eval_loader = Some(loader);
-        counting.eval_subset_num_batches = None;
-        let mut unigram = Self { counts: vec![0; config.model.vocab_size], total: 0 };
-        let Some(data) = EvalData::open(&counting, tokenizer)? else { return Ok(Some(unigram)) };
+        let (rows, vocab_size) = (config.device_eval_batch_size, config.model.vocab_size);
+        let data = EvalData::of(&loader, rows, None, vocab_size, tokenizer)?;
+        let mut unigram = Self { counts: vec![0; vocab_size], total: 0 };
         let whole = for_each_batch(data.pass()?, interrupt, |batch| {
             unigram.count(&batch);
             Ok(match unigram.total >= COUNTED_TOKENS {

@@ -10,7 +10,7 @@ use crate::config::{Address, BatchPlan, Config, DataloaderLabel, Precision};
 use crate::data::{EvalData, Replica, TrainData};
 use crate::device;
 use crate::error::{Error, Result};
-use crate::eval::{Evaluation, Examiner, Findings};
+use crate::eval::{Evaluation, Examiner, Findings, lent};
 use crate::generate::generate;
 use crate::interrupt::Interrupt;
 use crate::logging::monitor::{Memory, SpeedMonitor, hours, peak_flops, remaining_hours};
@@ -106,13 +106,13 @@ pub fn train(config: &Config, interrupt: &Interrupt) -> Result<Outcome> {
     let has_ended = |state: &State| {
         config.max_duration.reached(&state.timestamp) || watch.is_over(&state.watch)
     };
-    let examiner = Examiner { config, data: eval_data.as_ref(), tokenizer: &tokenizer, interrupt };
+    let examiner = Examiner { config, data: &eval_data, tokenizer: &tokenizer, interrupt };
     // A resumed run may owe an evaluation that Ctrl-C broke off; once that is on record, the checkpoint must say so.
     let owed = state.evaluation_due;
     state.evaluation_due |= config.eval_first && state.timestamp.batch == 0;
     let at_end = has_ended(&state);
     let mut findings = examiner.run_due(&model, &mut state, &mut logger, at_end)?;
-    see_evaluation(&watch, &mut state, findings.as_ref());
+    see_evaluation(&watch, &mut state, findings.as_deref());
     if owed && !state.evaluation_due {
         saved_at = save(&mut checkpoints, &state, &model, &optimizer, &mut logger)?;
     }
@@ -189,7 +189,7 @@ pub fn train(config: &Config, interrupt: &Interrupt) -> Result<Outcome> {
         let last = has_ended(&state);
         state.evaluation_due = last || config.eval_interval.is_due(&start, &end);
         findings = examiner.run_due(&model, &mut state, &mut logger, last)?;
-        see_evaluation(&watch, &mut state, findings.as_ref());
+        see_evaluation(&watch, &mut state, findings.as_deref());
         if has_ended(&state) || config.save_interval.is_due(&start, &end) {
             saved_at = save(&mut checkpoints, &state, &model, &optimizer, &mut logger)?;
         }
@@ -217,10 +217,11 @@ pub fn train(config: &Config, interrupt: &Interrupt) -> Result<Outcome> {
 }
 
 /// Shows `watch` what an evaluation has found, if there was one.
-fn see_evaluation(watch: &Watch, state: &mut State, findings: Option<&Findings>) {
+fn see_evaluation(watch: &Watch, state: &mut State, findings: Option<&[Findings]>) {
     if let Some(findings) = findings {
         let at = state.timestamp;
-        watch.see(&mut state.watch, DataloaderLabel::Eval, &at, &at, &findings.model.metrics());
+        let metrics: Vec<_> = findings.iter().flat_map(Findings::metrics).collect();
+        watch.see(&mut state.watch, DataloaderLabel::Eval, &at, &at, &lent(&metrics));
     }
 }
 

@@ -74,13 +74,14 @@ fn run(args: &Args) -> trainer::Result<ExitCode> {
     let rows = found.recipe.as_ref().map(|recipe| recipe.device_eval_batch_size);
     let rows = args.batch_size.or(rows).unwrap_or(4);
     let own_split = found.recipe.as_ref().filter(|_| args.data.is_none());
-    let limit = args.batches.or(own_split.and_then(|recipe| recipe.eval_subset_num_batches));
+    let limit = args.batches.or(own_split
+        .and_then(|recipe| recipe.eval_subset_num_batches.or(loader.eval_subset_num_batches)));
     let data = EvalData::of(&loader, rows, limit, model.vocab_size, &found.tokenizer)?;
     eprintln!("{}: {} parameters on {}", found.place, model.n_params(), device::name(&device));
     let Some(evaluation) = evaluate(&found.model, &data, &found.tokenizer, &interrupt)? else {
         return Ok(ExitCode::from(EXIT_CODE as u8));
     };
-    for (name, value) in evaluation.metrics() {
+    for (name, value) in evaluation.metrics(None) {
         println!("{name}: {value}");
     }
     println!("tokens: {}", evaluation.tokens);
@@ -89,7 +90,7 @@ fn run(args: &Args) -> trainer::Result<ExitCode> {
 
 /// What the flags say, else the run's own evaluation split.
 fn loader(args: &Args, recipe: Option<&Config>, model_len: usize) -> trainer::Result<LoaderConfig> {
-    let own = recipe.and_then(|recipe| recipe.eval_loader.clone());
+    let own = recipe.and_then(|recipe| recipe.eval_loaders.first().cloned());
     let mut loader = match (&args.data, own) {
         (Some(data), _) => {
             let trained = recipe.map_or(model_len, |recipe| recipe.max_seq_len);

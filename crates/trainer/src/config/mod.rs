@@ -95,8 +95,9 @@ pub struct Config {
     pub model: ModelConfig,
     /// Where training rows come from.
     pub train_loader: LoaderConfig,
-    /// Where evaluation rows come from; without it nothing is evaluated.
-    pub eval_loader: Option<LoaderConfig>,
+    /// Where evaluation rows come from: `eval_loader`, one or a list; without any nothing is evaluated.
+    #[serde(rename = "eval_loader", serialize_with = "one_or_many")]
+    pub eval_loaders: Vec<LoaderConfig>,
     /// The learning-rate schedule.
     pub scheduler: SchedulerConfig,
     /// The optimizer.
@@ -166,6 +167,12 @@ pub struct Config {
 pub struct LoaderConfig {
     /// `text` (or its older name `c4`).
     pub name: String,
+    /// What one of several evaluations is called: its metrics are `metrics/eval/LABEL/...`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
+    /// How many batches an evaluation with this loader takes, where the top level does not say it; `None` takes all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub eval_subset_num_batches: Option<u64>,
     /// The dataset.
     pub dataset: DatasetConfig,
     /// Drop a last batch that is not full.
@@ -397,6 +404,17 @@ fn as_map<T: Serialize, S: serde::Serializer>(
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
     serializer.collect_map(entries.iter().map(|(name, value)| (name, value)))
+}
+
+fn one_or_many<T: Serialize, S: serde::Serializer>(
+    values: &[T],
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match values {
+        [] => serializer.serialize_none(),
+        [one] => one.serialize(serializer),
+        many => many.serialize(serializer),
+    }
 }
 
 fn minus_one_for_none<S: serde::Serializer>(

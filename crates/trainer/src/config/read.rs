@@ -64,12 +64,9 @@ impl Config {
     /// What must fit together across sections.
     fn check(&self) -> Result<()> {
         let model = &self.model;
-        let loaders = [
-            ("train_loader", Some(&self.train_loader)),
-            ("eval_loader", self.eval_loader.as_ref()),
-        ];
-        for (name, loader) in loaders {
-            let Some(LoaderConfig { dataset, .. }) = loader else { continue };
+        let eval = self.eval_loaders.iter().map(|loader| ("eval_loader", loader));
+        let loaders = std::iter::once(("train_loader", &self.train_loader)).chain(eval);
+        for (name, LoaderConfig { dataset, .. }) in loaders {
             if dataset.max_seq_len > model.max_seq_len {
                 return Err(Error::Config(format!(
                     "{name}.dataset.max_seq_len {} is longer than the {} positions of the model; \
@@ -86,7 +83,7 @@ impl Config {
         }
         let stopper = self.callbacks.early_stopper.as_ref();
         if stopper.is_some_and(|stopper| stopper.dataloader_label == DataloaderLabel::Eval)
-            && (self.eval_loader.is_none() || self.eval_interval.is_zero())
+            && (self.eval_loaders.is_empty() || self.eval_interval.is_zero())
         {
             return Err(Error::Config(
                 "callbacks.early_stopper watches evaluations, but the run has none before its end; set eval_loader and \
@@ -179,11 +176,8 @@ fn read_config(root: &Section<'_>, mut notices: Vec<String>) -> Result<Config> {
             return Err(root.missing("train_loader", example));
         }
     };
-    let eval_loader = match root.has("eval_loader") {
-        true => Some(read_loader(&root.section("eval_loader")?, &defaults, false)?),
-        false => None,
-    };
-    let separator = read_separator(&train_loader.dataset, eval_loader.as_ref())?;
+    let eval_loaders = read_eval_loaders(root, &defaults)?;
+    let separator = read_separator(&train_loader.dataset, &eval_loaders)?;
     let model = read_model(&root.section("model")?, max_seq_len, separator, &mut notices)?;
     let microbatch = match root.text("device_train_microbatch_size")?.as_deref() {
         None | Some("auto") => Microbatch::Auto,
@@ -212,7 +206,7 @@ fn read_config(root: &Section<'_>, mut notices: Vec<String>) -> Result<Config> {
         tokenizer_name: read_tokenizer_name(root)?.into(),
         model,
         train_loader,
-        eval_loader,
+        eval_loaders,
         scheduler: read_scheduler(&root.section("scheduler")?)?,
         optimizer: read_optimizer(&root.section("optimizer")?, &mut notices)?,
         max_duration,
@@ -312,14 +306,11 @@ fn read_tokenizer_name(root: &Section<'_>) -> Result<String> {
     let tokenizer = root.section("tokenizer")?;
     let args = tokenizer.section("args")?;
     let train = root.section("train_loader")?.section("dataset")?;
-    let eval = root.section("eval_loader")?.section("dataset")?;
-    let places = [
-        (root, "tokenizer_name"),
-        (&tokenizer, "name"),
-        (&args, "tokenizer_name"),
-        (&train, "tokenizer_name"),
-        (&eval, "tokenizer_name"),
-    ];
+    let eval = root.sections("eval_loader")?;
+    let eval = eval.iter().map(|loader| loader.section("dataset")).collect::<Result<Vec<_>>>()?;
+    let places = [(root, "tokenizer_name"), (&tokenizer, "name"), (&args, "tokenizer_name")];
+    let datasets = std::iter::once(&train).chain(&eval);
+    let places = places.into_iter().chain(datasets.map(|dataset| (dataset, "tokenizer_name")));
     let mut found: Option<(String, String)> = None;
     for (section, key) in places {
         let Some(name) = section.text(key)? else { continue };
@@ -343,7 +334,7 @@ fn read_tokenizer_name(root: &Section<'_>) -> Result<String> {
 }
 
 /// What tells the documents of the training data apart; the evaluation's must be the same.
-fn read_separator(train: &DatasetConfig, eval: Option<&LoaderConfig>) -> Result<Option<Separator>> {
+fn read_separator(train: &DatasetConfig, eval: &[LoaderConfig]) -> Result<Option<Separator>> {
     let given = |dataset: &DatasetConfig, loader: &str| match (
         dataset.eos_token_id,
         dataset.bos_token_id,
@@ -356,14 +347,14 @@ fn read_separator(train: &DatasetConfig, eval: Option<&LoaderConfig>) -> Result<
         (None, bos) => Ok(bos.map(Separator::Bos)),
     };
     let separator = given(train, "train_loader")?;
-    if let Some(eval) = eval
-        && given(&eval.dataset, "eval_loader")?.is_some_and(|other| Some(other) != separator)
-    {
-        return Err(Error::Config(
-            "`eval_loader.dataset` tells documents apart by another token than `train_loader.dataset`; give both the \
-             same eos_token_id or bos_token_id"
-                .into(),
-        ));
+    for loader in eval {
+        if given(&loader.dataset, "eval_loader")?.is_some_and(|other| Some(other) != separator) {
+            return Err(Error::Config(
+                "`eval_loader.dataset` tells documents apart by another token than `train_loader.dataset`; give both \
+                 the same eos_token_id or bos_token_id"
+                    .into(),
+            ));
+        }
     }
     Ok(separator)
 }
@@ -393,6 +384,30 @@ struct DataDefaults<'a> {
     max_seq_len: usize,
 }
 
+/// `eval_loader`: one, or a list of loaders with labels.
+fn read_eval_loaders(root: &Section<'_>, defaults: &DataDefaults<'_>) -> Result<Vec<LoaderConfig>> {
+    let sections = root.sections("eval_loader")?;
+    let mut loaders: Vec<LoaderConfig> = Vec::new();
+    for section in &sections {
+        let mut loader = read_loader(section, defaults, false)?;
+        loader.eval_subset_num_batches = read_eval_subset(section)?;
+        loader.label = section.text("label")?.filter(|_| sections.len() > 1);
+        if sections.len() > 1 {
+            let Some(label) = &loader.label else {
+                return Err(section.missing("label", "label: c4"));
+            };
+            if loaders.iter().any(|other| other.label.as_ref() == Some(label)) {
+                return Err(Error::Config(format!(
+                    "`{}` is `{label}`, as that of a loader before; give each its own",
+                    section.path("label")
+                )));
+            }
+        }
+        loaders.push(loader);
+    }
+    Ok(loaders)
+}
+
 fn read_loader(
     loader: &Section<'_>,
     defaults: &DataDefaults<'_>,
@@ -401,6 +416,8 @@ fn read_loader(
     let name = loader.choice("name", &[("text", "text"), ("c4", "c4")])?.unwrap_or("text");
     Ok(LoaderConfig {
         name: name.to_owned(),
+        label: None,
+        eval_subset_num_batches: None,
         dataset: read_dataset(&loader.section("dataset")?, defaults, training)?,
         drop_last: loader.flag("drop_last")?.unwrap_or(training),
         num_workers: loader.size("num_workers", 0)?.unwrap_or(2),
@@ -520,14 +537,9 @@ fn read_precision(root: &Section<'_>) -> Result<Precision> {
     Ok(root.choice("precision", &names)?.unwrap_or(Precision::Fp32))
 }
 
-/// -1 is all; the top level's value goes before the evaluation loader's.
-fn read_eval_subset(root: &Section<'_>) -> Result<Option<u64>> {
-    let loader = root.section("eval_loader")?;
-    let (section, value) = match root.integer("eval_subset_num_batches")? {
-        Some(value) => (root, Some(value)),
-        None => (&loader, loader.integer("eval_subset_num_batches")?),
-    };
-    match value {
+/// -1 is all.
+fn read_eval_subset(section: &Section<'_>) -> Result<Option<u64>> {
+    match section.integer("eval_subset_num_batches")? {
         None | Some(-1) => Ok(None),
         Some(value) => u64::try_from(value).ok().filter(|n| *n > 0).map(Some).ok_or_else(|| {
             Error::Config(format!(

@@ -21,6 +21,8 @@ enum Rule {
     Section(&'static [Key]),
     /// A section of sections with these keys, which have names of the user's own.
     Named(&'static [Key]),
+    /// A section with these keys, or a list of such.
+    OneOrMany(&'static [Key]),
     /// A section with any keys.
     Open,
     /// Accepted and of no consequence, not worth a notice: values that recipes carry as a record,
@@ -71,7 +73,7 @@ pub(super) const ROOT: &[Key] = &[
     section("model", MODEL),
     section("tokenizer", TOKENIZER),
     section("train_loader", LOADER),
-    section("eval_loader", LOADER),
+    Key { name: "eval_loader", rule: Rule::OneOrMany(LOADER) },
     section("scheduler", SCHEDULER),
     section("optimizer", OPTIMIZER),
     section("algorithms", ALGORITHMS),
@@ -271,7 +273,7 @@ const LOADER: &[Key] = &[
     read("num_workers"),
     read("prefetch_factor"),
     read("eval_subset_num_batches"),
-    silent("label"),
+    read("label"),
     silent("pin_memory"),
     silent("persistent_workers"),
     silent("timeout"),
@@ -459,6 +461,14 @@ fn check_section(
         };
         match &key.rule {
             Rule::Section(keys) => check_section(value, keys, &full, notices)?,
+            Rule::OneOrMany(keys) => match value {
+                Value::Array(list) => {
+                    for (index, value) in list.iter().enumerate() {
+                        check_section(value, keys, &join(&full, &index.to_string()), notices)?;
+                    }
+                }
+                one => check_section(one, keys, &full, notices)?,
+            },
             Rule::Named(keys) => {
                 let Value::Object(named) = value else { continue };
                 for (name, value) in named {
@@ -514,7 +524,10 @@ fn unknown_key(full: &str, name: &str, keys: &'static [Key]) -> Error {
 
 impl Key {
     fn is_offered(&self) -> bool {
-        matches!(self.rule, Rule::Read | Rule::Section(_) | Rule::Named(_) | Rule::Open)
+        matches!(
+            self.rule,
+            Rule::Read | Rule::Section(_) | Rule::OneOrMany(_) | Rule::Named(_) | Rule::Open
+        )
     }
 }
 
@@ -524,7 +537,7 @@ fn find_everywhere(name: &str, keys: &'static [Key], path: &str, found: &mut Vec
         if key.name == name && key.is_offered() {
             found.push(full.clone());
         }
-        if let Rule::Section(keys) = &key.rule {
+        if let Rule::Section(keys) | Rule::OneOrMany(keys) = &key.rule {
             find_everywhere(name, keys, &full, found);
         }
     }

@@ -50,6 +50,21 @@ impl<'a> Section<'a> {
         Ok(Self { map, path: self.path(key) })
     }
 
+    /// The sections under `key`: none where it is absent, one, or a list of them.
+    pub(super) fn sections(&self, key: &str) -> Result<Vec<Self>> {
+        let Some(Value::Array(list)) = self.get(key) else {
+            return Ok(if self.has(key) { vec![self.section(key)?] } else { Vec::new() });
+        };
+        let section = |(index, value): (usize, &'a Value)| {
+            let name = format!("{key}.{index}");
+            match value {
+                Value::Object(map) => Ok(Self { map: Some(map), path: self.path(&name) }),
+                other => Err(self.wrong_type(&name, other, "a section of keys")),
+            }
+        };
+        list.iter().enumerate().map(section).collect()
+    }
+
     /// A text; a number is taken as it is written.
     pub(super) fn text(&self, key: &str) -> Result<Option<String>> {
         self.typed(key, "a text", |value| match value {

@@ -20,14 +20,22 @@ pub struct EvalData {
 }
 
 impl EvalData {
-    /// Opens the evaluation split; `None` where the configuration has no `eval_loader`.
+    /// Opens the evaluation splits, one for each `eval_loader` of the configuration.
     ///
     /// # Errors
     /// As [`TrainData::open`](super::TrainData::open).
-    pub fn open(config: &Config, tokenizer: &Tokenizer) -> Result<Option<Self>> {
-        let Some(loader) = &config.eval_loader else { return Ok(None) };
-        let (rows, limit) = (config.device_eval_batch_size, config.eval_subset_num_batches);
-        Self::of(loader, rows, limit, config.model.vocab_size, tokenizer).map(Some)
+    pub fn open(config: &Config, tokenizer: &Tokenizer) -> Result<Vec<Self>> {
+        let rows = config.device_eval_batch_size;
+        let open = |loader: &LoaderConfig| {
+            let limit = config.eval_subset_num_batches.or(loader.eval_subset_num_batches);
+            Self::of(loader, rows, limit, config.model.vocab_size, tokenizer)
+        };
+        config.eval_loaders.iter().map(open).collect()
+    }
+
+    /// The configuration of its loader.
+    pub fn loader(&self) -> &LoaderConfig {
+        &self.source.config
     }
 
     /// The split that `loader` names, in batches of `rows`, at most `limit` of them per pass, for a model that knows
