@@ -14,6 +14,7 @@
 //! * `optimization.rs` and `callbacks.rs` the sections of these names, and how they are read
 //! * `address.rs` paths and addresses, which may hold keys
 //! * `batch.rs` how a global batch is split over ranks and microbatches
+//! * `icl.rs` lists of in-context tasks, which have files of their own
 //!
 //! ```
 //! use trainer::config::Config;
@@ -50,6 +51,7 @@ use crate::time::Time;
 mod address;
 mod batch;
 mod callbacks;
+mod icl;
 mod model;
 mod optimization;
 mod read;
@@ -64,6 +66,7 @@ pub use callbacks::{
     Callbacks, DataloaderLabel, EarlyStopperConfig, KillLossSpikeConfig, OptimizerMonitorConfig,
     SpeedMonitorConfig, Switch,
 };
+pub use icl::{IclTask, IclTaskType};
 pub use model::{
     Activation, AttentionConfig, FanMode, FfnConfig, FfnType, GeluKind, InitConfig, InitScheme,
     ModelConfig, ModelName, Nonlinearity, NormType, ResidualDivisor, RopeScaling, Separator,

@@ -59,6 +59,10 @@ const SAME_RESULT: &str = "it chooses a faster kernel, not another result";
 const NOT_CAUSAL: &str = "no token attends to a later one";
 const FOR_ALL_STREAMS: &str = "it is set for all streams together, beside `streams`";
 const NOT_YET: &str = "it is not supported yet";
+const TASKS_AFTERWARDS: &str =
+    "in-context tasks are evaluated by `evaluate CHECKPOINT --icl_tasks FILE`, not during training";
+const NO_GENERATION: &str = "tasks that generate text are not supported yet";
+const NO_HUB_ROWS: &str = "dataset_uri is a file of JSON lines, whose keys have fixed names";
 
 /// The top level.
 pub(super) const ROOT: &[Key] = &[
@@ -114,10 +118,10 @@ pub(super) const ROOT: &[Key] = &[
     read("autoresume"),
     section("generate", GENERATE),
     refused("train_subset_num_batches", &["-1"], "set max_duration instead"),
-    no_effect("icl_tasks", "in-context tasks are not evaluated yet"),
-    no_effect("icl_subset_num_batches", "in-context tasks are not evaluated yet"),
-    no_effect("icl_seq_len", "in-context tasks are not evaluated yet"),
-    no_effect("eval_gauntlet", "in-context tasks are not evaluated yet"),
+    no_effect("icl_tasks", TASKS_AFTERWARDS),
+    no_effect("icl_subset_num_batches", TASKS_AFTERWARDS),
+    no_effect("icl_seq_len", TASKS_AFTERWARDS),
+    no_effect("eval_gauntlet", TASKS_AFTERWARDS),
     refused("code_paths", &["[]"], "Python code cannot be loaded"),
     no_effect("compile_config", SAME_RESULT),
     no_effect("profiler", "there is no profiler yet"),
@@ -436,6 +440,48 @@ const GENERATE: &[Key] = &[
     read("top_p"),
     read("repetition_penalty"),
 ];
+
+/// The top level of a file of in-context tasks.
+const ICL_TASKS: &[Key] = &[read("icl_tasks"), Key { name: "variables", rule: Rule::Open }];
+
+const ICL_TASK: &[Key] = &[
+    read("label"),
+    read("dataset_uri"),
+    read("num_fewshot"),
+    read("icl_task_type"),
+    read("prompt_string"),
+    read("example_delimiter"),
+    read("continuation_delimiter"),
+    read("question_prelimiter"),
+    read("has_categories"),
+    read("fewshot_random_seed"),
+    read("max_seq_len"),
+    read("metric_names"),
+    silent("batch_size"),
+    silent("pad_tok_id"),
+    refused("hf_loading_vars", &["{}"], NO_HUB_ROWS),
+    refused("hf_parsing_map", &["{}"], NO_HUB_ROWS),
+    refused("cot_delimiter", &[], NO_GENERATION),
+    refused("early_stopping_criteria", &[], NO_GENERATION),
+    refused("do_normalization", &[], NO_GENERATION),
+    refused("generation_kwargs", &[], NO_GENERATION),
+    refused("pass_at_k", &[], NO_GENERATION),
+    refused("generations_per_sample", &[], NO_GENERATION),
+];
+
+/// Checks every key of a file of in-context tasks.
+///
+/// # Errors
+/// As [`check`].
+pub(super) fn check_icl_tasks(tree: &Value) -> Result<()> {
+    let mut notices = Vec::new();
+    check_section(tree, ICL_TASKS, "", &mut notices)?;
+    let tasks = tree.get("icl_tasks").and_then(Value::as_array);
+    for (i, task) in tasks.into_iter().flatten().enumerate() {
+        check_section(task, ICL_TASK, &format!("icl_tasks.{i}"), &mut notices)?;
+    }
+    Ok(())
+}
 
 /// Checks every key of `tree` against the tables above, and returns the notices.
 ///

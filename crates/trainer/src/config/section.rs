@@ -20,6 +20,17 @@ impl<'a> Section<'a> {
         Self { map: tree.as_object(), path: String::new() }
     }
 
+    /// The section that is the element at `path` of a list.
+    pub(super) fn at(value: &'a Value, path: String) -> Result<Self> {
+        match value {
+            Value::Object(map) => Ok(Self { map: Some(map), path }),
+            other => {
+                let shown = mds::redacted(&other.to_string());
+                Err(Error::Config(format!("`{path}` is {shown}; it must be a section of keys")))
+            }
+        }
+    }
+
     /// The dotted path of `key` in this section.
     pub(super) fn path(&self, key: &str) -> String {
         join(&self.path, key)
@@ -115,6 +126,29 @@ impl<'a> Section<'a> {
         expected: &str,
     ) -> Result<Option<f64>> {
         self.typed(key, expected, |value| value.as_f64().filter(|n| range.contains(n)))
+    }
+
+    /// A list of whole numbers, not empty; one number is a list of one.
+    pub(super) fn wholes(&self, key: &str) -> Result<Option<Vec<usize>>> {
+        self.typed(key, "whole numbers, for example [0, 5]", |value| {
+            let size = |value: &Value| usize::try_from(whole(value)?).ok();
+            match value {
+                Value::Array(values) if values.is_empty() => None,
+                Value::Array(values) => values.iter().map(size).collect(),
+                one => size(one).map(|one| vec![one]),
+            }
+        })
+    }
+
+    /// A list of texts; one text is a list of one.
+    pub(super) fn texts(&self, key: &str) -> Result<Option<Vec<String>>> {
+        self.typed(key, "a list of texts", |value| {
+            let text = |value: &Value| value.as_str().map(str::to_owned);
+            match value {
+                Value::Array(values) => values.iter().map(text).collect(),
+                one => text(one).map(|one| vec![one]),
+            }
+        })
     }
 
     /// `true` or `false`.
