@@ -15,6 +15,7 @@
 //! * [`mod@train`] the run itself: the loop, read from top to bottom
 //! * [`mod@replay`] one batch of a run again, without training
 //! * [`eval`] the loss on held-out documents, and the unigram entropy beside it
+//! * [`icl`] in-context tasks: which answers a model finds likeliest
 //! * [`generate`] text from a model
 //! * [`hf`] models as folders of Hugging Face's `transformers`, both ways
 //! * [`pretrained`] a trained model with its tokenizer, from either
@@ -63,6 +64,7 @@ pub mod error;
 pub mod eval;
 pub mod generate;
 pub mod hf;
+pub mod icl;
 pub mod interrupt;
 pub mod logging;
 pub mod loss;
