@@ -1,14 +1,26 @@
-//! `evaluate CHECKPOINT --data ADDRESS`: the perplexity of a trained model.
+//! `evaluate CHECKPOINT`: the perplexity of a trained model, and its answers to in-context tasks.
 
+use std::fmt::Write as _;
+use std::io::IsTerminal;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use clap::Parser;
-use trainer::config::{Config, DeviceChoice, LoaderConfig};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+use trainer::config::{Config, DeviceChoice, IclTask, LoaderConfig};
 use trainer::data::EvalData;
 use trainer::device;
 use trainer::eval::evaluate;
+use trainer::icl::{Answer, IclOptions, IclProgress, TaskResult, accuracies, evaluate_tasks};
 use trainer::interrupt::{EXIT_CODE, Interrupt};
+use trainer::logging::Value;
 use trainer::pretrained::Pretrained;
+
+/// How often a line of progress is printed where there is no terminal for a bar.
+const PLAIN_PROGRESS_EVERY: Duration = Duration::from_secs(10);
 
 const EXAMPLES: &str = "\
 Examples:
@@ -21,17 +33,20 @@ Examples:
   A GPT-2 that transformers saved with save_pretrained, on a dataset in a bucket:
     evaluate ./gpt2 --data s3://bucket/c4 --split val --batches 100
 
-Each line of the result is NAME: VALUE, as in metrics.jsonl. Loss is in nats per token.
+  In-context tasks, listed under icl_tasks in llm-foundry's format:
+    evaluate runs/gpt-125m/checkpoints --icl_tasks tasks.yaml
+
+Each line of the result is NAME: VALUE, as in metrics.jsonl. Loss is in nats per token, accuracies go from 0 to 1.
 
 Exit codes: 0 done; 1 an error, in one sentence; 2 wrong usage; 130 stopped by Ctrl-C or SIGTERM.";
 
-/// Measure the loss of a trained model on a dataset.
+/// Measure the loss of a trained model on a dataset, and its accuracy on in-context tasks.
 #[derive(Debug, Parser)]
 #[command(name = "evaluate", version, about, rename_all = "snake_case", after_long_help = EXAMPLES)]
 struct Args {
     /// A checkpoint, the save_folder that holds it, or a GPT-2 of transformers: a path or an address
     model: String,
-    /// The dataset, or the folder of its splits [default: that of the run's eval_loader]
+    /// The dataset, or the folder of its splits [default: that of the run's eval_loader; none with --icl_tasks]
     #[arg(long, value_name = "ADDRESS")]
     data: Option<String>,
     /// A split below it
@@ -39,7 +54,7 @@ struct Args {
     split: Option<String>,
     /// Rows that are computed together [default: as in the run, else 4]
     #[arg(long, alias = "batch-size", value_name = "N")]
-    batch_size: Option<usize>,
+    batch_size: Option<NonZeroUsize>,
     /// Tokens per row [default: as the model was trained]
     #[arg(long, alias = "max-seq-len", value_name = "N")]
     max_seq_len: Option<usize>,
@@ -49,6 +64,15 @@ struct Args {
     /// A tokenizer in place of the model's own: gpt2, a tokenizer.json or its folder, or a hub name
     #[arg(long)]
     tokenizer: Option<String>,
+    /// In-context tasks to evaluate: a YAML file with a list icl_tasks, a path or an address
+    #[arg(long, alias = "icl-tasks", value_name = "FILE")]
+    icl_tasks: Option<PathBuf>,
+    /// Ask only the first so many questions of each task
+    #[arg(long, alias = "icl-limit", value_name = "N", requires = "icl_tasks")]
+    icl_limit: Option<NonZeroUsize>,
+    /// Write each question's scores there, as JSON lines
+    #[arg(long, alias = "icl-answers", value_name = "FILE", requires = "icl_tasks")]
+    icl_answers: Option<PathBuf>,
     /// auto, cpu or cuda
     #[arg(long, default_value = "auto")]
     device: DeviceChoice,
@@ -66,26 +90,125 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> trainer::Result<ExitCode> {
+    let tasks = args.icl_tasks.as_deref().map(IclTask::load_all).transpose()?;
     let interrupt = Interrupt::listen()?;
     let device = device::select(args.device)?;
     let found = Pretrained::load(&args.model, args.tokenizer.as_deref(), &device)?;
+    let n_params = found.model.config().n_params();
+    eprintln!("{}: {n_params} parameters on {}", found.place, device::name(&device));
+    let mut whole = true;
+    if tasks.is_none() || args.data.is_some() {
+        whole = print_loss(args, &found, &interrupt)?;
+    }
+    if let Some(tasks) = tasks.filter(|_| whole) {
+        whole = print_accuracies(args, &tasks, &found, &interrupt)?;
+    }
+    Ok(if whole { ExitCode::SUCCESS } else { ExitCode::from(EXIT_CODE as u8) })
+}
+
+/// Rows that are computed together.
+fn rows(args: &Args, found: &Pretrained) -> usize {
+    let own = found.recipe.as_ref().map(|recipe| recipe.device_eval_batch_size);
+    args.batch_size.map(NonZeroUsize::get).or(own).unwrap_or(4)
+}
+
+/// `false` if it was interrupted.
+fn print_loss(args: &Args, found: &Pretrained, interrupt: &Interrupt) -> trainer::Result<bool> {
     let model = found.model.config();
     let loader = loader(args, found.recipe.as_ref(), model.max_seq_len)?;
-    let rows = found.recipe.as_ref().map(|recipe| recipe.device_eval_batch_size);
-    let rows = args.batch_size.or(rows).unwrap_or(4);
     let own_split = found.recipe.as_ref().filter(|_| args.data.is_none());
     let limit = args.batches.or(own_split
         .and_then(|recipe| recipe.eval_subset_num_batches.or(loader.eval_subset_num_batches)));
+    let rows = rows(args, found);
     let data = EvalData::of(&loader, rows, limit, model.vocab_size, &found.tokenizer)?;
-    eprintln!("{}: {} parameters on {}", found.place, model.n_params(), device::name(&device));
-    let Some(evaluation) = evaluate(&found.model, &data, &found.tokenizer, &interrupt)? else {
-        return Ok(ExitCode::from(EXIT_CODE as u8));
+    let Some(evaluation) = evaluate(&found.model, &data, &found.tokenizer, interrupt)? else {
+        return Ok(false);
     };
     for (name, value) in evaluation.metrics(None) {
         println!("{name}: {value}");
     }
     println!("tokens: {}", evaluation.tokens);
-    Ok(ExitCode::SUCCESS)
+    Ok(true)
+}
+
+/// `false` if it was interrupted.
+fn print_accuracies(
+    args: &Args,
+    tasks: &[IclTask],
+    found: &Pretrained,
+    interrupt: &Interrupt,
+) -> trainer::Result<bool> {
+    let max_seq_len = args.max_seq_len.unwrap_or(found.model.config().max_seq_len);
+    let options = IclOptions {
+        rows: rows(args, found),
+        max_seq_len,
+        limit: args.icl_limit.map(NonZeroUsize::get),
+    };
+    let mut shown = Shown::new();
+    let (model, tokenizer) = (&found.model, &found.tokenizer);
+    let results = evaluate_tasks(model, tokenizer, tasks, options, interrupt, |progress| {
+        shown.show(progress)
+    })?;
+    shown.bar.finish_and_clear();
+    let Some(results) = results else { return Ok(false) };
+    for (name, accuracy) in accuracies(&results) {
+        println!("{name}: {}", Value::from(accuracy));
+    }
+    if let Some(path) = &args.icl_answers {
+        std::fs::write(path, answers(&results)).map_err(trainer::Error::io("write", path))?;
+    }
+    Ok(true)
+}
+
+/// A line of the file of answers.
+#[derive(Serialize)]
+struct AnswerLine<'a> {
+    task: &'a str,
+    #[serde(flatten)]
+    answer: &'a Answer,
+}
+
+/// One line for each question.
+fn answers(results: &[TaskResult]) -> String {
+    let mut lines = String::new();
+    for result in results {
+        let task = result.label();
+        for answer in &result.answers {
+            let line = serde_json::json!(AnswerLine { task: &task, answer });
+            _ = writeln!(lines, "{line}");
+        }
+    }
+    lines
+}
+
+/// What is shown of the progress: a bar, or a line now and then where there is no terminal.
+struct Shown {
+    bar: ProgressBar,
+    terminal: bool,
+    last: Instant,
+}
+
+impl Shown {
+    fn new() -> Self {
+        let style =
+            ProgressStyle::with_template("{msg:30} {percent:>3}%|{bar:25}| {pos}/{len} questions")
+                .expect("the template above is well-formed")
+                .progress_chars("█▉▊▋▌▍▎▏ ");
+        // On stderr, and hidden where that is no terminal.
+        let bar = ProgressBar::new(0).with_style(style);
+        Self { bar, terminal: std::io::stderr().is_terminal(), last: Instant::now() }
+    }
+
+    fn show(&mut self, IclProgress { label, done, total }: IclProgress<'_>) {
+        if self.terminal {
+            self.bar.set_message(label.to_owned());
+            self.bar.set_length(total as u64);
+            self.bar.set_position(done as u64);
+        } else if self.last.elapsed() >= PLAIN_PROGRESS_EVERY {
+            self.last = Instant::now();
+            eprintln!("{label}: {done}/{total} questions");
+        }
+    }
 }
 
 /// What the flags say, else the run's own evaluation split.
