@@ -1,7 +1,7 @@
 """Compares our models with those of Hugging Face's transformers, both ways.
 
     transformers_reads.py exported FOLDER LOGITS TEXT   what export-hf wrote: its logits are LOGITS, and it greedily writes TEXT
-    transformers_reads.py make TOKENIZER FOLDER         a GPT-2 of random weights, as save_pretrained leaves it
+    transformers_reads.py make TOKENIZER FOLDER LENGTH  a GPT-2 of random weights, as save_pretrained leaves it
 """
 
 import json
@@ -31,9 +31,9 @@ def exported(folder, logits, text):
     print(f"  greedy: {written!r}")
 
 
-def make(tokenizer, folder):
+def make(tokenizer, folder, length):
     torch.manual_seed(17)
-    config = GPT2Config(vocab_size=4096, n_positions=32, n_embd=48, n_layer=2, n_head=3, initializer_range=0.2)
+    config = GPT2Config(vocab_size=4096, n_positions=int(length), n_embd=48, n_layer=2, n_head=3, initializer_range=0.2)
     GPT2LMHeadModel(config).save_pretrained(folder)
     for file in Path(tokenizer).iterdir():
         (Path(folder) / file.name).write_bytes(file.read_bytes())
