@@ -95,12 +95,13 @@ impl IclTask {
     fn from_tree(tree: &Value) -> Result<Vec<Self>> {
         let tree = yaml::interpolate(tree)?;
         schema::check_icl_tasks(&tree)?;
-        let Some(list) = tree.get("icl_tasks").and_then(Value::as_array) else {
-            return Err(Section::root(&tree)
-                .missing("icl_tasks", "icl_tasks: [{label: copa, dataset_uri: copa.jsonl, ..}]"));
-        };
-        let task = |(i, task)| read_task(&Section::at(task, format!("icl_tasks.{i}"))?);
-        let tasks: Vec<Self> = list.iter().enumerate().map(task).collect::<Result<_>>()?;
+        let root = Section::root(&tree);
+        let tasks: Vec<Self> =
+            root.sections("icl_tasks")?.iter().map(read_task).collect::<Result<_>>()?;
+        if tasks.is_empty() {
+            let example = "icl_tasks: [{label: copa, dataset_uri: copa.jsonl, ..}]";
+            return Err(root.missing("icl_tasks", example));
+        }
         for (i, task) in tasks.iter().enumerate() {
             if let Some(first) = tasks[..i].iter().position(|other| other.label == task.label) {
                 return Err(Error::Config(format!(
@@ -214,7 +215,7 @@ icl_tasks:
                 "unknown key `icl_task`; did you mean `icl_tasks`?",
             ),
             (
-                "variables: {}".to_owned(),
+                "variables: {}\nicl_tasks: []".to_owned(),
                 "`icl_tasks` is missing; set it, for example `icl_tasks: [{label: copa, dataset_uri: copa.jsonl, ..}]`",
             ),
             (

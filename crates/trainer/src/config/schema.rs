@@ -442,7 +442,10 @@ const GENERATE: &[Key] = &[
 ];
 
 /// The top level of a file of in-context tasks.
-const ICL_TASKS: &[Key] = &[read("icl_tasks"), Key { name: "variables", rule: Rule::Open }];
+const ICL_TASKS: &[Key] = &[
+    Key { name: "icl_tasks", rule: Rule::OneOrMany(ICL_TASK) },
+    Key { name: "variables", rule: Rule::Open },
+];
 
 const ICL_TASK: &[Key] = &[
     read("label"),
@@ -474,13 +477,7 @@ const ICL_TASK: &[Key] = &[
 /// # Errors
 /// As [`check`].
 pub(super) fn check_icl_tasks(tree: &Value) -> Result<()> {
-    let mut notices = Vec::new();
-    check_section(tree, ICL_TASKS, "", &mut notices)?;
-    let tasks = tree.get("icl_tasks").and_then(Value::as_array);
-    for (i, task) in tasks.into_iter().flatten().enumerate() {
-        check_section(task, ICL_TASK, &format!("icl_tasks.{i}"), &mut notices)?;
-    }
-    Ok(())
+    check_section(tree, ICL_TASKS, "", &mut Vec::new())
 }
 
 /// Checks every key of `tree` against the tables above, and returns the notices.

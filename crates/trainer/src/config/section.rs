@@ -20,17 +20,6 @@ impl<'a> Section<'a> {
         Self { map: tree.as_object(), path: String::new() }
     }
 
-    /// The section that is the element at `path` of a list.
-    pub(super) fn at(value: &'a Value, path: String) -> Result<Self> {
-        match value {
-            Value::Object(map) => Ok(Self { map: Some(map), path }),
-            other => {
-                let shown = mds::redacted(&other.to_string());
-                Err(Error::Config(format!("`{path}` is {shown}; it must be a section of keys")))
-            }
-        }
-    }
-
     /// The dotted path of `key` in this section.
     pub(super) fn path(&self, key: &str) -> String {
         join(&self.path, key)

@@ -55,7 +55,7 @@ impl<'a> Prompts<'a> {
         let mut drawn: Vec<usize> = Vec::with_capacity(self.shots.min(others));
         while drawn.len() < self.shots.min(others) {
             // The upper half of the product is uniform below `others`, but for less than others / 2^64.
-            let below = u128::from(self.generator.next_u64()) * others as u128 >> 64;
+            let below = (u128::from(self.generator.next_u64()) * others as u128) >> 64;
             let index = below as usize;
             let index = if index < own { index } else { index + 1 };
             if !drawn.contains(&index) {
