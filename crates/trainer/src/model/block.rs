@@ -158,8 +158,13 @@ fn in_heads(x: Tensor<3>, norm: Option<&Norm>, config: &ModelConfig) -> Tensor<4
 /// - x: `[batch, seq, d_in]`
 /// - output: `[batch, seq, d_out]`
 fn project(layer: &Linear, x: Tensor<3>, pass: &Pass<'_>) -> Tensor<3> {
+    let [batch, seq, d_in] = x.dims();
     let bias = layer.bias.as_ref().map(|bias| bias.val().cast(pass.dtype));
-    linear(x.cast(pass.dtype), layer.weight.val().cast(pass.dtype), bias)
+    let weight = layer.weight.val().cast(pass.dtype); // [d_in, d_out]
+    let [_, d_out] = weight.dims();
+    // As one matrix: the rows of a batch would each make a gradient of the weight, and these be summed.
+    let x = x.cast(pass.dtype).reshape([batch * seq, d_in]); // [B·T, d_in]
+    linear(x, weight, bias).reshape([batch, seq, d_out])
 }
 
 /// Two linear layers around a function, or three with a gate. `F` is the width between them.
