@@ -6,8 +6,8 @@
 use std::path::{Path, PathBuf};
 
 use trainer::config::{
-    ClippingType, Config, DeviceChoice, GradientClipping, GroupMethod, Microbatch, Precision,
-    SchedulerName,
+    ClippingType, Config, DeviceChoice, GradientClipping, GroupMethod, Microbatch, ModelConfig,
+    OptimizerConfig, Precision, SchedulerName,
 };
 use trainer::time::Time;
 
@@ -204,6 +204,54 @@ fn the_recipes_of_this_repository_load() {
         assert!(lines <= 60, "{} has {lines} lines", path.display());
         Config::load(&path, &[]).unwrap();
     }
+}
+
+/// What the nine recipes of the reference differ in, and what they have in common.
+#[test]
+fn the_sizes_of_the_reference_have_its_numbers() {
+    for (name, shape, batch, rows, lr, steps, every, checkpointing) in [
+        ("125m", (768, 12, 12), 256, 16, 6.0e-4, 4_800, 500, false),
+        ("350m", (1024, 16, 24), 256, 8, 3.0e-4, 13_400, 1000, false),
+        ("760m", (1536, 12, 24), 256, 4, 2.5e-4, 29_000, 2000, false),
+        ("1b", (2048, 16, 24), 512, 16, 2.0e-4, 24_800, 2000, true),
+        ("3b", (2560, 20, 32), 512, 8, 2.0e-4, 51_500, 5000, true),
+        ("7b", (4096, 32, 32), 1024, 8, 1.2e-4, 63_900, 5000, true),
+        ("13b", (5120, 40, 40), 1024, 8, 1.0e-4, 124_000, 5000, true),
+        ("30b", (7168, 56, 48), 2048, 8, 1.0e-4, 143_100, 10_000, true),
+        ("70b", (8192, 64, 80), 2048, 4, 8.0e-5, 333_800, 10_000, true),
+    ] {
+        let config = Config::load(&yamls().join(name).with_extension("yaml"), &[]).unwrap();
+        let model = &config.model;
+        assert_eq!((model.d_model, model.n_heads, model.n_layers), shape, "{name}");
+        assert_eq!(config.run_name, format!("gpt-{name}"));
+        assert_eq!(config.global_train_batch_size, batch, "{name}");
+        assert_eq!(config.device_train_microbatch_size, Microbatch::Rows(rows), "{name}");
+        assert_eq!(config.device_eval_batch_size, rows, "{name}");
+        assert_eq!(config.optimizer.lr, lr, "{name}");
+        assert_eq!(config.max_duration, Time::batches(steps), "{name}");
+        assert_eq!(config.eval_interval, Time::batches(every), "{name}");
+        assert_eq!(config.fsdp_config.activation_checkpointing, checkpointing, "{name}");
+        // And what they have in common, with the oldest of them.
+        let old = load(&[]).unwrap();
+        assert_eq!((config.max_seq_len, config.seed), (2048, 17), "{name}");
+        assert_eq!(config.scheduler, old.scheduler, "{name}");
+        let lr = config.optimizer.lr;
+        assert_eq!(config.optimizer, OptimizerConfig { lr, ..old.optimizer }, "{name}");
+        assert_eq!(config.algorithms, old.algorithms, "{name}");
+        assert_eq!(config.precision, Precision::AmpBf16, "{name}");
+        let (d_model, n_heads, n_layers) = shape;
+        let gpt = ModelConfig::mosaic_gpt(d_model, n_heads, n_layers, 2048, 50257);
+        assert_eq!(*model, gpt, "{name}");
+    }
+}
+
+/// Recipes of the reference as they were a month later, with one more variable and a seed beside each dataset.
+#[test]
+fn recipes_with_a_seed_beside_the_dataset_load_too() {
+    let config =
+        load(&["num_canonical_nodes=8", "train_loader.seed=17", "eval_loader.seed=17"]).unwrap();
+    let notice = "`train_loader.seed` has no effect here: dataset.shuffle_seed sets the order";
+    assert!(config.notices.iter().any(|n| n == notice), "{:?}", config.notices);
 }
 
 #[test]

@@ -70,6 +70,8 @@ pub(super) const ROOT: &[Key] = &[
     read("data_local"),
     read("max_seq_len"),
     read("tokenizer_name"),
+    // A variable that older recipes refer to.
+    silent("num_canonical_nodes"),
     read("global_seed"),
     read("run_name"),
     read("run_folder"),
@@ -281,6 +283,7 @@ const LOADER: &[Key] = &[
     silent("pin_memory"),
     silent("persistent_workers"),
     silent("timeout"),
+    no_effect("seed", "dataset.shuffle_seed sets the order"),
 ];
 
 const DATASET: &[Key] = &[
