@@ -6,7 +6,9 @@
 //! * [`time`] durations (`4800ba`) and the position that a run has reached
 //! * [`schedule`] the learning rate over time
 //! * [`data`] an MDS dataset of text or tokens to rows of token ids
+//! * [`mod@dry_run`] what a run would be, from its recipe alone
 //! * [`device`] the CPU or a GPU, chosen from what there is
+//! * [`host`] the memory that this machine has left
 //! * [`model`] the GPT
 //! * [`loss`] cross-entropy over the vocabulary and its gradient
 //! * [`recompute`] the backward block by block, which keeps fewer activations
@@ -60,10 +62,12 @@ pub mod checkpoint;
 pub mod config;
 pub mod data;
 pub mod device;
+pub mod dry_run;
 pub mod error;
 pub mod eval;
 pub mod generate;
 pub mod hf;
+pub mod host;
 pub mod icl;
 pub mod interrupt;
 pub mod logging;
@@ -79,6 +83,7 @@ pub mod time;
 pub mod train;
 pub mod watch;
 
+pub use dry_run::dry_run;
 pub use error::{Error, Result};
 pub use replay::replay;
 pub use train::train;

@@ -22,7 +22,7 @@ use crate::optim::Gradients;
 use crate::recompute::{Activations, backward_from, recomputed_gradients};
 
 /// Tokens whose logits exist at the same time.
-const CHUNK_TOKENS: usize = 512;
+pub(crate) const CHUNK_TOKENS: usize = 512;
 
 /// The token ids on `device`, `[rows, seq_len]`.
 fn ids(batch: &TokenBatch, device: &Device) -> Tensor<2, Int> {

@@ -5,7 +5,7 @@
 //! fitted is kept for the batches to come, and in checkpoints. Order and metrics know nothing of it.
 //!
 //! A GPU reports that its memory is used up when results are read. A CPU's allocator ends the process instead, so there
-//! the size has to be found beforehand: see [`Passes::new`].
+//! [`Config::plan_within`] finds the size beforehand.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -94,11 +94,11 @@ pub(crate) struct Passed<T> {
 }
 
 impl Passes {
-    /// As `plan` says; with `auto`, what `found` before, else what the plan begins with.
+    /// As `plan` says; with `auto` what was `found` before, if that is less.
     pub(crate) fn new(config: &Config, plan: &BatchPlan, found: Option<usize>) -> Self {
         let is_auto = config.device_train_microbatch_size == Microbatch::Auto;
         let found = found.filter(|&rows| is_auto && rows > 0);
-        let rows = found.unwrap_or(plan.microbatch).min(plan.device_batch);
+        let rows = found.unwrap_or(plan.microbatch).min(plan.microbatch);
         Self { device_batch: plan.device_batch, rows, is_auto }
     }
 

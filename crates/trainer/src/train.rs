@@ -6,12 +6,13 @@ use burn::tensor::{Device, FloatDType};
 use convert::tokenizer::Tokenizer;
 
 use crate::checkpoint::{Checkpoint, Found, Place, SaveFolder, State};
-use crate::config::{Address, BatchPlan, Config, DataloaderLabel, Precision};
+use crate::config::{Address, BatchPlan, Config, DataloaderLabel, Engine, Precision};
 use crate::data::{EvalData, Replica, TrainData};
 use crate::device;
 use crate::error::{Error, Result};
 use crate::eval::{Evaluation, Examiner, Findings, lent};
 use crate::generate::generate;
+use crate::host;
 use crate::interrupt::Interrupt;
 use crate::logging::monitor::{Memory, SpeedMonitor, hours, peak_flops, remaining_hours};
 use crate::logging::{Metric, MetricLogger};
@@ -53,6 +54,10 @@ pub fn train(config: &Config, interrupt: &Interrupt) -> Result<Outcome> {
             "WORLD_SIZE is {world_size}, but a run has one process and one device so far; unset WORLD_SIZE"
         )));
     }
+    let plan = match host::available_memory().filter(|_| device::is_cpu(&device)) {
+        Some(available) => config.plan_within(plan, Engine::Cpu, available)?,
+        None => plan,
+    };
     let mut train_data = TrainData::open(config, &tokenizer, Replica::single())?;
     let eval_data = EvalData::open(config, &tokenizer)?;
     let batches_per_epoch = train_data.batches_per_epoch();
@@ -346,7 +351,7 @@ fn announce(
 }
 
 /// As Python's `f"{x:.2e}"` for x >= 1: `1.25e+08`.
-fn scientific(x: f64) -> String {
+pub(crate) fn scientific(x: f64) -> String {
     let exponent = x.log10().floor() as i32;
     format!("{:.2}e+{exponent:02}", x / 10f64.powi(exponent))
 }

@@ -1,6 +1,6 @@
 //! `train CONFIG.yaml [key.sub=value ...]`: trains the GPT that a YAML recipe describes.
 
-use std::io::IsTerminal;
+use std::io::{ErrorKind, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -22,6 +22,9 @@ Examples:
 
   What is in batch 213, at which a run stopped, and how its rows do:
     train yamls/125m.yaml data_remote=./c4 --replay_step 213
+
+  What a run would be, without data, tokenizer, network or the memory it takes; on any machine for a GPU:
+    train --dry_run yamls/70b.yaml device=cuda
 
   From a bucket through a cache on this machine:
     train yamls/125m.yaml data_remote=s3://bucket/c4 data_local=/tmp/c4
@@ -76,6 +79,15 @@ struct Args {
     /// JSON in replay-baN.jsonl. N is the number that an error names, and `batch` in metrics.jsonl.
     #[arg(long = "replay_step", value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     replay_step: Option<u64>,
+    /// Print what the run would be, and exit: nothing is read but the recipe.
+    ///
+    /// On standard output: the resolved recipe as YAML, and as comments below it the exact number of
+    /// parameters, operations per token, the batch and its microbatches, steps and tokens of the run, and
+    /// the bytes that a step takes from one device: weights, gradients, moments, activations (also if each
+    /// block were computed again in the backward), and the most at one time. What it prints is a recipe
+    /// again. device=cuda is planned for on any machine; with the CPU it also says what memory there is.
+    #[arg(long = "dry_run", visible_alias = "dry-run", conflicts_with_all = ["devices", "replay_step"])]
+    dry_run: bool,
     /// Print which devices this build supports and this machine has, and exit.
     #[arg(long)]
     devices: bool,
@@ -107,6 +119,10 @@ fn run(args: &Args) -> trainer::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     };
     let config = Config::load(path, &args.overrides)?;
+    if args.dry_run {
+        print(&trainer::dry_run(&config)?)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let interrupt = Interrupt::listen()?;
     if let Some(batch) = args.replay_step {
         return Ok(match trainer::replay(&config, batch, &interrupt)? {
@@ -127,4 +143,15 @@ fn run(args: &Args) -> trainer::Result<ExitCode> {
         return Ok(ExitCode::from(EXIT_CODE as u8));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// To standard output; who reads it may stop when it has seen enough.
+fn print(text: &str) -> trainer::Result<()> {
+    let mut output = std::io::stdout().lock();
+    match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(trainer::Error::io("write", "standard output")(error))
+        }
+        _ => Ok(()),
+    }
 }

@@ -15,6 +15,7 @@
 //! * `address.rs` paths and addresses, which may hold keys
 //! * `batch.rs` how a global batch is split over ranks and microbatches
 //! * `icl.rs` lists of in-context tasks, which have files of their own
+//! * `memory.rs` what a step takes from the memory of its device
 //!
 //! ```
 //! use trainer::config::Config;
@@ -52,6 +53,7 @@ mod address;
 mod batch;
 mod callbacks;
 mod icl;
+mod memory;
 mod model;
 mod optimization;
 mod read;
@@ -67,6 +69,7 @@ pub use callbacks::{
     SpeedMonitorConfig, Switch,
 };
 pub use icl::{IclTask, IclTaskType};
+pub use memory::{Engine, Step, StepMemory};
 pub use model::{
     Activation, AttentionConfig, FanMode, FfnConfig, FfnType, GeluKind, InitConfig, InitScheme,
     ModelConfig, ModelName, Nonlinearity, NormType, ResidualDivisor, RopeScaling, Separator,

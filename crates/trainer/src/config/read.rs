@@ -63,6 +63,7 @@ impl Config {
 
     /// What must fit together across sections.
     fn check(&self) -> Result<()> {
+        self.model.check_size()?;
         let model = &self.model;
         let eval = self.eval_loaders.iter().map(|loader| ("eval_loader", loader));
         let loaders = std::iter::once(("train_loader", &self.train_loader)).chain(eval);
