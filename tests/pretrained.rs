@@ -72,12 +72,27 @@ fn mistakes_are_one_sentence() {
         said(&output)
     };
     let no_state = format!(
-        "error: the checkpoint `{nothing}` is damaged: state.json is missing; remove that folder and continue from an \
-         older one\n"
+        "error: there is no checkpoint `{nothing}`; give a folder like ep0-ba100, or the save_folder that holds it\n"
     );
     assert_eq!(fails("generate", &[&nothing, "--prompt", "x"]), no_state);
     assert_eq!(fails("evaluate", &[&nothing]), no_state);
     assert_eq!(fails("export-hf", &[&nothing, "out"]), no_state);
+
+    let model = trained(folder.path(), &[]);
+    assert_eq!(
+        fails("generate", &[&model, "--prompt", "x", "--tokenizer", "gpt2"]),
+        "error: the tokenizer `gpt2` has ids up to 50256, but the model knows 4096; use the one that the model was \
+         trained with\n"
+    );
+    assert_eq!(
+        fails("evaluate", &[&model, "--max_seq_len", "64"]),
+        "error: --max_seq_len is 64; rows of this model have from 2 to 32 tokens\n"
+    );
+    for flag in [["--top_p", "0"], ["--top_k", "0"], ["--temperature", "nan"]] {
+        let output =
+            program("generate").args([&model, "--prompt", "x"]).args(flag).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+    }
 
     std::fs::write(folder.path().join("config.json"), r#"{"model_type": "t5"}"#).unwrap();
     assert_eq!(

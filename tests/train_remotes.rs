@@ -201,7 +201,7 @@ fn a_checkpoint_in_a_bucket_is_loaded_by_its_own_address_or_its_save_folders() {
     let load = format!("load_path={}", scene.bucket.address("run/ep0-ba3"));
     assert_eq!(
         failure(&mut scene.anywhere("second", &[nowhere, "autoresume=false", &load])),
-        "error: there is no checkpoint `s3://bucket/run/ep0-ba3`; give load_path a folder like ep0-ba100, or the \
+        "error: there is no checkpoint `s3://bucket/run/ep0-ba3`; give a folder like ep0-ba100, or the \
          save_folder that holds it"
     );
     scene.bucket.remove("run/ep0-ba2/state.json");

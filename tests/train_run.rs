@@ -445,7 +445,7 @@ fn a_load_path_that_is_not_there_is_named() {
     assert_eq!(
         failure(&mut train(&recipe, &[&format!("load_path={}", missing.display())])),
         format!(
-            "error: there is no checkpoint `{}`; give load_path a folder like ep0-ba100, or the save_folder \
+            "error: there is no checkpoint `{}`; give a folder like ep0-ba100, or the save_folder \
              that holds it",
             missing.display()
         )

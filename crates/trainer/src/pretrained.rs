@@ -37,6 +37,7 @@ impl Pretrained {
             let model =
                 model.map_err(|e| Error::Checkpoint(format!("the model `{place}`: {e}")))?;
             let tokenizer = Tokenizer::load(tokenizer.unwrap_or(address))?;
+            check_vocabulary(&model, &tokenizer)?;
             return Ok(Self { model, tokenizer, recipe: None, place: place.to_string() });
         }
         let found = place.load()?;
@@ -46,6 +47,20 @@ impl Pretrained {
         let model =
             model.map_err(|e| Error::Checkpoint(format!("the checkpoint `{place}`: {e}")))?;
         let tokenizer = Tokenizer::load(tokenizer.unwrap_or(&recipe.tokenizer_name))?;
+        check_vocabulary(&model, &tokenizer)?;
         Ok(Self { model, tokenizer, recipe: Some(recipe), place })
     }
+}
+
+/// An id that the model has no row for would be looked up all the same.
+fn check_vocabulary(model: &Gpt, tokenizer: &Tokenizer) -> Result<()> {
+    let (known, ids) = (model.config().vocab_size, tokenizer.vocab_size());
+    if ids <= known {
+        return Ok(());
+    }
+    Err(Error::Config(format!(
+        "the tokenizer `{}` has ids up to {}, but the model knows {known}; use the one that the model was trained with",
+        tokenizer.name(),
+        ids - 1
+    )))
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io::IsTerminal;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -42,7 +42,7 @@ Exit codes: 0 done; 1 an error, in one sentence; 2 wrong usage; 130 stopped by C
 
 /// Measure the loss of a trained model on a dataset, and its accuracy on in-context tasks.
 #[derive(Debug, Parser)]
-#[command(name = "evaluate", version, about, rename_all = "snake_case", after_long_help = EXAMPLES)]
+#[command(name = "evaluate", version, rename_all = "snake_case", after_long_help = EXAMPLES)]
 struct Args {
     /// A checkpoint, the save_folder that holds it, or a GPT-2 of transformers: a path or an address
     model: String,
@@ -60,7 +60,7 @@ struct Args {
     max_seq_len: Option<usize>,
     /// Stop after so many batches [default: as in the run on its own split, else all]
     #[arg(long, value_name = "N")]
-    batches: Option<u64>,
+    batches: Option<NonZeroU64>,
     /// A tokenizer in place of the model's own: gpt2, a tokenizer.json or its folder, or a hub name
     #[arg(long)]
     tokenizer: Option<String>,
@@ -117,7 +117,7 @@ fn print_loss(args: &Args, found: &Pretrained, interrupt: &Interrupt) -> trainer
     let model = found.model.config();
     let loader = loader(args, found.recipe.as_ref(), model.max_seq_len)?;
     let own_split = found.recipe.as_ref().filter(|_| args.data.is_none());
-    let limit = args.batches.or(own_split
+    let limit = args.batches.map(NonZeroU64::get).or(own_split
         .and_then(|recipe| recipe.eval_subset_num_batches.or(loader.eval_subset_num_batches)));
     let rows = rows(args, found);
     let data = EvalData::of(&loader, rows, limit, model.vocab_size, &found.tokenizer)?;
@@ -230,6 +230,12 @@ fn loader(args: &Args, recipe: Option<&Config>, model_len: usize) -> trainer::Re
             ));
         }
     };
-    loader.dataset.max_seq_len = args.max_seq_len.unwrap_or(loader.dataset.max_seq_len);
+    let length = args.max_seq_len.unwrap_or(loader.dataset.max_seq_len);
+    if length < 2 || length > model_len {
+        return Err(trainer::Error::Config(format!(
+            "--max_seq_len is {length}; rows of this model have from 2 to {model_len} tokens"
+        )));
+    }
+    loader.dataset.max_seq_len = length;
     Ok(loader)
 }

@@ -23,7 +23,7 @@ Exit codes: 0 done; 1 an error, in one sentence; 2 wrong usage.";
 
 /// Write a checkpoint as a folder that Hugging Face's transformers load: config, weights, tokenizer.
 #[derive(Debug, Parser)]
-#[command(name = "export-hf", version, about, after_long_help = EXAMPLES)]
+#[command(name = "export-hf", version, after_long_help = EXAMPLES)]
 struct Args {
     /// A checkpoint like ep0-ba100, or the save_folder that holds it: a path or an address
     checkpoint: String,

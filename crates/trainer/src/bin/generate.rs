@@ -1,6 +1,7 @@
 //! `generate CHECKPOINT --prompt TEXT`: text from a trained model.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
+use std::num::NonZeroUsize;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -20,33 +21,33 @@ Examples:
   A GPT-2 that transformers saved with save_pretrained, with its tokenizer beside it:
     generate ./gpt2 --prompt 'To be' --top_p 0.9 --repetition_penalty 1.1 --seed 42
 
-The text goes to stdout as it comes, the pace to stderr.
+The text goes to stdout as it comes, the time that it took to stderr.
 
 Exit codes: 0 done; 1 an error, in one sentence; 2 wrong usage.";
 
 /// Let a trained model write on from a prompt.
 #[derive(Debug, Parser)]
-#[command(name = "generate", version, about, rename_all = "snake_case", after_long_help = EXAMPLES)]
+#[command(name = "generate", version, rename_all = "snake_case", after_long_help = EXAMPLES)]
 struct Args {
     /// A checkpoint, the save_folder that holds it, or a GPT-2 of transformers: a path or an address
     model: String,
-    /// What the model continues; several are continued one after the other
-    #[arg(long, required = true, num_args = 1..)]
+    /// What the model continues; given several times, one after the other
+    #[arg(long, required = true)]
     prompt: Vec<String>,
     /// Tokens to generate, if no end of text comes before
     #[arg(long, alias = "max-new-tokens", default_value_t = 100)]
     max_new_tokens: usize,
     /// Divides the scores: below 1 likelier, above 1 bolder; 0 always takes the likeliest token
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, default_value_t = 1.0, value_parser = at_least_zero)]
     temperature: f64,
     /// Draw among the likeliest N tokens only
     #[arg(long, alias = "top-k", value_name = "N")]
-    top_k: Option<usize>,
+    top_k: Option<NonZeroUsize>,
     /// Draw among the fewest tokens whose probabilities sum to P
-    #[arg(long, alias = "top-p", value_name = "P")]
+    #[arg(long, alias = "top-p", value_name = "P", value_parser = probability)]
     top_p: Option<f64>,
     /// Divides the scores of tokens that are there already; 1 does nothing
-    #[arg(long, alias = "repetition-penalty", default_value_t = 1.0)]
+    #[arg(long, alias = "repetition-penalty", default_value_t = 1.0, value_parser = above_zero)]
     repetition_penalty: f64,
     /// The same seed draws the same text
     #[arg(long, default_value_t = 42)]
@@ -57,6 +58,26 @@ struct Args {
     /// auto, cpu or cuda
     #[arg(long, default_value = "auto")]
     device: DeviceChoice,
+}
+
+fn number(text: &str, is_good: impl Fn(f64) -> bool, must: &str) -> Result<f64, String> {
+    text.parse().ok().filter(|&n: &f64| n.is_finite() && is_good(n)).ok_or_else(|| must.to_owned())
+}
+
+fn at_least_zero(text: &str) -> Result<f64, String> {
+    number(text, |n| n >= 0.0, "it must be a number of at least 0, for example 0.8")
+}
+
+fn above_zero(text: &str) -> Result<f64, String> {
+    number(text, |n| n > 0.0, "it must be a number above 0, for example 1.1")
+}
+
+fn probability(text: &str) -> Result<f64, String> {
+    number(
+        text,
+        |n| n > 0.0 && n <= 1.0,
+        "it must be a number above 0 and at most 1, for example 0.9",
+    )
 }
 
 fn main() -> ExitCode {
@@ -79,23 +100,27 @@ fn run(args: &Args) -> trainer::Result<()> {
         prompt: None,
         max_new_tokens: args.max_new_tokens,
         temperature: args.temperature,
-        top_k: args.top_k,
+        top_k: args.top_k.map(NonZeroUsize::get),
         top_p: args.top_p,
         repetition_penalty: args.repetition_penalty,
     };
     for prompt in &args.prompt {
-        // Whoever closed the pipe wants no more.
         let mut out = std::io::stdout().lock();
-        let mut show = |text: &str| {
-            let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+        let mut show = |text: &str| match out.write_all(text.as_bytes()).and_then(|()| out.flush())
+        {
+            Ok(()) => {}
+            // Whoever closed the pipe wants no more.
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => std::process::exit(0),
+            Err(error) => {
+                eprintln!("error: the text cannot be written: {error}");
+                std::process::exit(1)
+            }
         };
         show(prompt);
         let began = std::time::Instant::now();
-        let text = generate(&model, &tokenizer, prompt, &config, args.seed, &mut show)?;
+        generate(&model, &tokenizer, prompt, &config, args.seed, &mut show)?;
         show("\n");
-        let (tokens, seconds) =
-            (tokenizer.encode_bare(&text)?.len(), began.elapsed().as_secs_f64());
-        eprintln!("{tokens} tokens in {seconds:.1} s: {:.1} tokens/s", tokens as f64 / seconds);
+        eprintln!("{:.1} s", began.elapsed().as_secs_f64());
     }
     Ok(())
 }

@@ -61,7 +61,7 @@ Ctrl-C or SIGTERM.";
 /// the schedule and what to log and save: see yamls/125m.yaml and yamls/quickstart.yaml. Durations are 100ba
 /// (steps), 5000sp (rows), 2e6tok (tokens), 1ep (epochs) or 0.1dur (a part of the run).
 #[derive(Debug, Parser)]
-#[command(name = "train", version, about, after_long_help = EXAMPLES)]
+#[command(name = "train", version, after_long_help = EXAMPLES)]
 struct Args {
     /// The recipe, a YAML file or its address.
     #[arg(required_unless_present = "devices")]

@@ -164,14 +164,6 @@ impl Place {
             Self::Remote(remote) => Ok(remote.size(name)?.is_some()),
         }
     }
-
-    /// Whether the folder is there, as far as that can be known.
-    pub(super) fn holds_something(&self) -> Result<bool> {
-        match self {
-            Self::Folder(folder) => Ok(folder.is_dir()),
-            Self::Remote(remote) => Ok(remote.can_list() && !remote.objects()?.is_empty()),
-        }
-    }
 }
 
 impl fmt::Display for Place {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 use xxhash_rust::xxh3::xxh3_128;
 
-use super::{Place, STATE_FILE, damaged};
+use super::{MODEL_FILE, OPTIMIZER_FILE, Place, STATE_FILE, damaged};
 use crate::config::{Config, ModelConfig, OptimizerName};
 use crate::data::DataState;
 use crate::error::{Error, Result};
@@ -183,11 +183,11 @@ impl State {
     pub(super) fn read(place: &Place) -> Result<Self> {
         let unreadable = |e| damaged(place, STATE_FILE, &format!("cannot be read ({e})"));
         let Some(bytes) = place.read(STATE_FILE)? else {
-            if place.holds_something()? {
+            if place.has(MODEL_FILE)? || place.has(OPTIMIZER_FILE)? {
                 return Err(damaged(place, STATE_FILE, &"is missing"));
             }
             return Err(Error::Checkpoint(format!(
-                "there is no checkpoint `{place}`; give load_path a folder like ep0-ba100, or the save_folder \
+                "there is no checkpoint `{place}`; give a folder like ep0-ba100, or the save_folder \
                  that holds it"
             )));
         };

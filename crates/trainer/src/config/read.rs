@@ -92,6 +92,15 @@ impl Config {
                     .into(),
             ));
         }
+        if stopper.is_some_and(|stopper| stopper.dataloader_label == DataloaderLabel::Eval)
+            && self.eval_loaders.len() > 1
+        {
+            return Err(Error::Config(
+                "callbacks.early_stopper watches evaluations, but eval_loader is a list of several; give one, or set \
+                 callbacks.early_stopper.dataloader_label=train"
+                    .into(),
+            ));
+        }
         self.check_folders()?;
         self.check_epochs()?;
         self.max_duration.resolve(self.max_duration)?;

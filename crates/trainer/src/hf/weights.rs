@@ -17,11 +17,7 @@ pub(super) fn to_family(
     model: &ModelConfig,
 ) -> Vec<NamedTensor> {
     let to = |tensor: NamedTensor| match family {
-        Family::Gpt2 => vec![renamed(tensor, |name| match name {
-            "lm_head.weight" => name.to_owned(),
-            _ => format!("{GPT2_PREFIX}{name}"),
-        })],
-        // What has GPT-2's parameters has its names.
+        Family::Gpt2 => vec![renamed(tensor, gpt2_name)],
         Family::Mpt => vec![transposed(tensor)],
         Family::Llama => llama(tensor, model),
     };
@@ -85,6 +81,26 @@ fn columns(tensor: &NamedTensor, range: std::ops::Range<usize>) -> NamedTensor {
     NamedTensor { name: tensor.name.clone(), shape, values }
 }
 
+/// The name in a GPT-2 of transformers, also of what computes the same and has MPT's names here.
+fn gpt2_name(ours: &str) -> String {
+    if ours == "lm_head.weight" {
+        return ours.to_owned();
+    }
+    const PARTS: &[(&str, &str)] = &[
+        ("blocks.", "h."),
+        (".norm_1.", ".ln_1."),
+        (".norm_2.", ".ln_2."),
+        ("norm_f.", "ln_f."),
+        (".attn.Wqkv.", ".attn.c_attn."),
+        (".attn.out_proj.", ".attn.c_proj."),
+        (".ffn.up_proj.", ".mlp.c_fc."),
+        (".ffn.down_proj.", ".mlp.c_proj."),
+    ];
+    let bare = ours.strip_prefix(GPT2_PREFIX).unwrap_or(ours).to_owned();
+    let name = PARTS.iter().fold(bare, |name, (ours, theirs)| name.replace(ours, theirs));
+    format!("{GPT2_PREFIX}{name}")
+}
+
 fn llama_name(ours: &str) -> String {
     const PARTS: &[(&str, &str)] = &[
         ("transformer.", "model."),
@@ -130,6 +146,25 @@ mod tests {
         let parts = to_family(vec![bias], Family::Llama, &model);
         assert_eq!(parts[1].values, [2.0]);
         assert_eq!(parts[1].shape, [1]);
+    }
+
+    /// Whatever our names are, transformers finds each parameter of a GPT-2 under its own.
+    #[test]
+    fn what_computes_as_gpt2_gets_its_names() {
+        use burn::tensor::Device;
+        let names = |config: &ModelConfig| -> Vec<String> {
+            let tensors = crate::model::Gpt::init(config, 1, &Device::flex()).to_named_tensors();
+            let exported = to_family(tensors, Family::Gpt2, config);
+            exported.into_iter().map(|tensor| tensor.name).collect()
+        };
+        let gpt2 = ModelConfig::mosaic_gpt(8, 2, 1, 5, 11);
+        let expected = names(&gpt2);
+        assert_eq!(expected[2], "transformer.h.0.ln_1.weight");
+        let mpt = ModelConfig { name: crate::config::ModelName::MptCausalLm, ..gpt2.clone() };
+        assert_eq!(names(&mpt), expected);
+        let untied = ModelConfig { tie_word_embeddings: false, ..gpt2 };
+        let (head, rest) = (names(&untied), expected);
+        assert_eq!(head.split_last(), Some((&"lm_head.weight".to_owned(), &rest[..])));
     }
 
     #[test]
