@@ -84,10 +84,9 @@ fn mistakes_are_one_sentence() {
         "error: the tokenizer `gpt2` has ids up to 50256, but the model knows 4096; use the one that the model was \
          trained with\n"
     );
-    assert_eq!(
-        fails("evaluate", &[&model, "--max_seq_len", "64"]),
-        "error: --max_seq_len is 64; rows of this model have from 2 to 32 tokens\n"
-    );
+    let too_long = fails("evaluate", &[&model, "--max_seq_len", "64"]);
+    let error = "error: --max_seq_len is 64; rows of this model have from 2 to 32 tokens\n";
+    assert!(too_long.ends_with(error), "{too_long}");
     for flag in [["--top_p", "0"], ["--top_k", "0"], ["--temperature", "nan"]] {
         let output =
             program("generate").args([&model, "--prompt", "x"]).args(flag).output().unwrap();
