@@ -485,6 +485,28 @@ fn wrong_types_and_values_name_the_key() {
         ),
         (&["seed=4294967296"], "`seed` is 4294967296; it must be below 4294967296, for example 17"),
         (
+            &["model.alibi=true", "model.attn_config.alibi=false"],
+            "`model.attn_config.alibi` is false, but `model.alibi` is true; keep one of the two",
+        ),
+        (
+            &["model.mlp_ratio=2", "model.expansion_ratio=8"],
+            "`model.mlp_ratio` is 2, but `model.expansion_ratio` is 8; keep one of the two",
+        ),
+        (
+            &["model.attn_config.alibi=true", "model.attn_config.rope=true"],
+            "`model.attn_config.rope` is true, but `model.attn_config.alibi` is true, too; keep one of the two",
+        ),
+        (
+            &["model.attn_config.attn_uses_sequence_id=true"],
+            "`model.attn_config.attn_uses_sequence_id` is true, but `train_loader.dataset` has neither eos_token_id nor \
+             bos_token_id to tell documents apart by; set one, for example eos_token_id: 50256",
+        ),
+        (
+            &["train_loader.dataset.eos_token_id=99999999"],
+            "train_loader.dataset tells documents apart by the token 99999999, but model.vocab_size is 50257; give the \
+             tokenizer's own eos_token_id or bos_token_id",
+        ),
+        (
             &["model.prefix_lm=true"],
             "`model.prefix_lm` is refused: no token attends to a later one; remove the key or set it to \
              false",

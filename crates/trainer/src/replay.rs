@@ -89,7 +89,7 @@ pub fn replay(config: &Config, batch: u64, interrupt: &Interrupt) -> Result<Opti
     let mut origin = None;
     if let Some(Start { found, weights_only }) = find_start(config, batch)? {
         let Found { place, checkpoint, .. } = found;
-        checkpoint.state.check_model(&place, &config.model)?;
+        checkpoint.state.check_model(&place, &config.model, config.load_weights_only)?;
         if !weights_only {
             done = checkpoint.state.timestamp.batch;
             data.restore(checkpoint.state.data)?;

@@ -70,7 +70,7 @@ pub fn train(config: &Config, interrupt: &Interrupt) -> Result<Outcome> {
     let found = find_checkpoint(config, save_place.as_ref())?;
     let mut saved_at = None;
     if let Some(Found { place, checkpoint, .. }) = &found {
-        checkpoint.state.check_model(place, &config.model)?;
+        checkpoint.state.check_model(place, &config.model, config.load_weights_only)?;
         if !config.load_weights_only {
             checkpoint.state.check_optimizer(place, config.optimizer.name)?;
             train_data.restore(checkpoint.state.data.clone())?;

@@ -115,19 +115,23 @@ fn rows(args: &Args, found: &Pretrained) -> usize {
 /// `false` if it was interrupted.
 fn print_loss(args: &Args, found: &Pretrained, interrupt: &Interrupt) -> trainer::Result<bool> {
     let model = found.model.config();
-    let loader = loader(args, found.recipe.as_ref(), model.max_seq_len)?;
     let own_split = found.recipe.as_ref().filter(|_| args.data.is_none());
-    let limit = args.batches.map(NonZeroU64::get).or(own_split
-        .and_then(|recipe| recipe.eval_subset_num_batches.or(loader.eval_subset_num_batches)));
-    let rows = rows(args, found);
-    let data = EvalData::of(&loader, rows, limit, model.vocab_size, &found.tokenizer)?;
-    let Some(evaluation) = evaluate(&found.model, &data, &found.tokenizer, interrupt)? else {
-        return Ok(false);
-    };
-    for (name, value) in evaluation.metrics(None) {
-        println!("{name}: {value}");
+    for loader in loaders(args, found.recipe.as_ref(), model.max_seq_len)? {
+        let own = own_split
+            .and_then(|recipe| recipe.eval_subset_num_batches.or(loader.eval_subset_num_batches));
+        let limit = args.batches.map(NonZeroU64::get).or(own);
+        let rows = rows(args, found);
+        let data = EvalData::of(&loader, rows, limit, model.vocab_size, &found.tokenizer)?;
+        let Some(evaluation) = evaluate(&found.model, &data, &found.tokenizer, interrupt)? else {
+            return Ok(false);
+        };
+        let label = loader.label.as_deref();
+        for (name, value) in evaluation.metrics(label) {
+            println!("{name}: {value}");
+        }
+        let of = label.map_or(String::new(), |label| format!(" of {label}"));
+        println!("tokens{of}: {}", evaluation.tokens);
     }
-    println!("tokens: {}", evaluation.tokens);
     Ok(true)
 }
 
@@ -211,31 +215,43 @@ impl Shown {
     }
 }
 
-/// What the flags say, else the run's own evaluation split.
-fn loader(args: &Args, recipe: Option<&Config>, model_len: usize) -> trainer::Result<LoaderConfig> {
-    let own = recipe.and_then(|recipe| recipe.eval_loaders.first().cloned());
-    let mut loader = match (&args.data, own) {
-        (Some(data), _) => {
+/// What the flags say, else the run's own evaluation splits.
+fn loaders(
+    args: &Args,
+    recipe: Option<&Config>,
+    model_len: usize,
+) -> trainer::Result<Vec<LoaderConfig>> {
+    let own = recipe.map_or(&[][..], |recipe| &recipe.eval_loaders);
+    let mut loaders = match &args.data {
+        Some(data) => {
             let trained = recipe.map_or(model_len, |recipe| recipe.max_seq_len);
-            LoaderConfig::for_evaluation(data, args.split.as_deref(), trained)?
+            vec![LoaderConfig::for_evaluation(data, args.split.as_deref(), trained)?]
         }
-        (None, Some(mut own)) => {
-            own.dataset.split = args.split.clone().or(own.dataset.split);
-            own
-        }
-        (None, None) => {
-            return Err(trainer::Error::Config(
-                "the model comes without an evaluation split; name a dataset with --data"
-                    .to_owned(),
-            ));
-        }
+        None => own.to_vec(),
     };
-    let length = args.max_seq_len.unwrap_or(loader.dataset.max_seq_len);
-    if length < 2 || length > model_len {
-        return Err(trainer::Error::Config(format!(
-            "--max_seq_len is {length}; rows of this model have from 2 to {model_len} tokens"
-        )));
+    if loaders.is_empty() {
+        return Err(trainer::Error::Config(
+            "the model comes without an evaluation split; name a dataset with --data".to_owned(),
+        ));
     }
-    loader.dataset.max_seq_len = length;
-    Ok(loader)
+    for loader in &mut loaders {
+        if let (None, Some(split)) = (&args.data, &args.split) {
+            loader.dataset.split = Some(split.clone());
+        }
+        // Whether documents are joined, and what stands around them, is as the model has learned it.
+        if let (Some(_), Some(own)) = (&args.data, own.first()) {
+            loader.dataset.group_method = own.dataset.group_method;
+            loader.dataset.bos_text.clone_from(&own.dataset.bos_text);
+            loader.dataset.eos_text.clone_from(&own.dataset.eos_text);
+            loader.dataset.token_encoding_type = own.dataset.token_encoding_type;
+        }
+        let length = args.max_seq_len.unwrap_or(loader.dataset.max_seq_len);
+        if length < 2 || length > model_len {
+            return Err(trainer::Error::Config(format!(
+                "--max_seq_len is {length}; rows of this model have from 2 to {model_len} tokens"
+            )));
+        }
+        loader.dataset.max_seq_len = length;
+    }
+    Ok(loaders)
 }

@@ -19,12 +19,15 @@ const FORMAT: u32 = 1;
 
 /// The keys of `model` that decide which function the parameters are of.
 const DECIDE_THE_MODEL: &[&str] = &[
+    "name",
     "d_model",
     "n_heads",
     "n_layers",
     "mlp_ratio",
     "max_seq_len",
     "vocab_size",
+    // Before what follows from it: with ALiBi there are no learned positions.
+    "attn_config",
     "learned_pos_emb",
     "no_bias",
     "tie_word_embeddings",
@@ -32,7 +35,6 @@ const DECIDE_THE_MODEL: &[&str] = &[
     "norm_eps",
     "logit_scale",
     "final_logit_softcapping",
-    "attn_config",
     "ffn_config",
 ];
 
@@ -141,11 +143,17 @@ impl State {
             .collect()
     }
 
-    /// Checks that the checkpoint holds a model of the configured shape.
+    /// Checks that the checkpoint holds a model of the configured shape. With `weights_only`, one without learned positions
+    /// may be for sequences of another length.
     ///
     /// # Errors
     /// The first key that differs, with both values.
-    pub fn check_model(&self, place: &Place, model: &ModelConfig) -> Result<()> {
+    pub fn check_model(
+        &self,
+        place: &Place,
+        model: &ModelConfig,
+        weights_only: bool,
+    ) -> Result<()> {
         let here = serde_json::to_value(model).unwrap_or_default();
         let mut found = Vec::new();
         for key in DECIDE_THE_MODEL {
@@ -156,8 +164,16 @@ impl State {
                 &mut found,
             );
         }
+        // A model that learns no positions may be trained on at another length, with its rotations stretched.
+        let may_differ = |key: &str| {
+            weights_only
+                && !model.learned_pos_emb
+                && (key == "model.max_seq_len" || key.starts_with("model.attn_config.rope_"))
+        };
         // A checkpoint of before there was a variant says nothing of it.
-        match found.into_iter().find(|(_, saved, _)| !saved.is_null()) {
+        let mut found =
+            found.into_iter().filter(|(key, saved, _)| !saved.is_null() && !may_differ(key));
+        match found.next() {
             None => Ok(()),
             Some((key, saved, here)) => Err(Error::Checkpoint(format!(
                 "the checkpoint `{place}` is of another model: {key} is {saved} there and {here} here; set \

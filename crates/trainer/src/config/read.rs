@@ -82,6 +82,15 @@ impl Config {
                 )));
             }
         }
+        if let Some(Separator::Eos(id) | Separator::Bos(id)) = model.attn_config.separator
+            && id as usize >= model.vocab_size
+        {
+            return Err(Error::Config(format!(
+                "train_loader.dataset tells documents apart by the token {id}, but model.vocab_size is {}; give the \
+                 tokenizer's own eos_token_id or bos_token_id",
+                model.vocab_size
+            )));
+        }
         let stopper = self.callbacks.early_stopper.as_ref();
         if stopper.is_some_and(|stopper| stopper.dataloader_label == DataloaderLabel::Eval)
             && (self.eval_loaders.is_empty() || self.eval_interval.is_zero())

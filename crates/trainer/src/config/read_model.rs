@@ -1,5 +1,7 @@
 //! The section `model`: its several spellings over the years, its defaults, and what must fit together in it.
 
+use std::fmt::Display;
+
 use super::section::Section;
 use super::{
     Activation, AttentionConfig, FanMode, FfnConfig, FfnType, GeluKind, InitConfig, InitScheme,
@@ -24,14 +26,14 @@ pub(super) fn read_model(
         section.number(key, 0.0..1.0, "a probability from 0 up to 1, for example 0.1")
     };
     let kernels = [("flash", "flash"), ("torch", "torch"), ("triton", "triton")];
-    let kernel = match model.choice("attn_impl", &kernels)? {
-        Some(kernel) => kernel,
-        None => attention.choice("attn_impl", &kernels)?.unwrap_or("flash"),
-    };
-    let dropout = match probability(model, "attn_pdrop")? {
-        Some(dropout) => dropout,
-        None => probability(&attention, "attn_pdrop")?.unwrap_or(0.0),
-    };
+    let kernel = one_of(
+        (model, "attn_impl", model.choice("attn_impl", &kernels)?),
+        (&attention, "attn_impl", attention.choice("attn_impl", &kernels)?),
+    )?;
+    let dropout = one_of(
+        (model, "attn_pdrop", probability(model, "attn_pdrop")?),
+        (&attention, "attn_pdrop", probability(&attention, "attn_pdrop")?),
+    )?;
     let fraction = "a number above 0 and at most 1";
     let fraction = model.number("embedding_fraction", f64::MIN_POSITIVE..=1.0, fraction)?;
     let size = |key, example| model.size(key, 1)?.ok_or_else(|| model.missing(key, example));
@@ -53,10 +55,10 @@ pub(super) fn read_model(
         max_seq_len: model.size("max_seq_len", 2)?.unwrap_or(max_seq_len),
         vocab_size: size("vocab_size", "vocab_size: 50257")?,
         init_std,
-        attn_pdrop: dropout,
+        attn_pdrop: dropout.unwrap_or(0.0),
         resid_pdrop: probability(model, "resid_pdrop")?.unwrap_or(0.0),
         emb_pdrop: probability(model, "emb_pdrop")?.unwrap_or(0.0),
-        attn_impl: kernel.to_owned(),
+        attn_impl: kernel.unwrap_or("flash").to_owned(),
         embedding_fraction: fraction.unwrap_or(1.0),
         learned_pos_emb: read_learned_positions(model, &attn_config, notices)?,
         no_bias: model.flag("no_bias")?.unwrap_or(false),
@@ -84,6 +86,21 @@ const NORMS: &[(&str, NormType)] = &[
     ("triton_rmsnorm", NormType::RmsNorm),
 ];
 
+/// The value of a key that has had two names, or places, over the years: where both are given they must agree.
+fn one_of<T: PartialEq + Display>(
+    (section, key, value): (&Section<'_>, &str, Option<T>),
+    (older_section, older_key, older): (&Section<'_>, &str, Option<T>),
+) -> Result<Option<T>> {
+    match (value, older) {
+        (Some(value), Some(older)) if value != older => Err(Error::Config(format!(
+            "`{}` is {value}, but `{}` is {older}; keep one of the two",
+            section.path(key),
+            older_section.path(older_key)
+        ))),
+        (value, older) => Ok(value.or(older)),
+    }
+}
+
 /// Two keys that cannot both be.
 fn clash(section: &Section<'_>, key: &str, value: &str, other: &str, remedy: &str) -> Error {
     Error::Config(format!("`{}` is {value}, but {other}; {remedy}", section.path(key)))
@@ -98,11 +115,14 @@ fn read_attention(
 ) -> Result<AttentionConfig> {
     // Some keys lay in `model` itself before there was an `attn_config`.
     let flag = |newer, older| -> Result<bool> {
-        Ok(attention.flag(newer)?.or(model.flag(older)?).unwrap_or(false))
+        let given =
+            one_of((attention, newer, attention.flag(newer)?), (model, older, model.flag(older)?))?;
+        Ok(given.unwrap_or(false))
     };
     let number = |newer, older| -> Result<Option<f64>> {
-        let newer = attention.number(newer, f64::MIN_POSITIVE.., ABOVE_ZERO)?;
-        Ok(newer.or(model.number(older, f64::MIN_POSITIVE.., ABOVE_ZERO)?))
+        let read =
+            |section: &Section<'_>, key| section.number(key, f64::MIN_POSITIVE.., ABOVE_ZERO);
+        one_of((attention, newer, read(attention, newer)?), (model, older, read(model, older)?))
     };
     let config = AttentionConfig {
         kv_n_heads: read_kv_heads(attention, n_heads)?,
@@ -295,10 +315,12 @@ fn read_logit_scale(model: &Section<'_>, d_model: usize) -> Result<Option<f64>> 
 /// `mlp_ratio` and what `ffn_config` says beside it.
 fn read_ffn(model: &Section<'_>, d_model: usize) -> Result<(usize, FfnConfig)> {
     let ffn = model.section("ffn_config")?;
-    let ratio = match model.size("mlp_ratio", 1)? {
-        Some(ratio) => ratio as f64,
-        None => model.number("expansion_ratio", f64::MIN_POSITIVE.., ABOVE_ZERO)?.unwrap_or(4.0),
-    };
+    let expansion = model.number("expansion_ratio", f64::MIN_POSITIVE.., ABOVE_ZERO)?;
+    let ratio = one_of(
+        (model, "mlp_ratio", model.size("mlp_ratio", 1)?.map(|ratio| ratio as f64)),
+        (model, "expansion_ratio", expansion),
+    )?
+    .unwrap_or(4.0);
     let mut hidden = ffn.size("ffn_hidden_size", 1)?;
     if ratio.fract() != 0.0 && hidden.is_none() {
         let width = ratio * d_model as f64;
@@ -338,16 +360,22 @@ const SCHEMES: &[(&str, InitScheme)] = &[
 /// `init_std`, and the rest.
 fn read_init(model: &Section<'_>, name: ModelName) -> Result<(f64, InitConfig)> {
     let init = model.section("init_config")?;
+    // By name, which is what a message shows.
+    let names: Vec<_> = SCHEMES.iter().map(|(name, _)| (*name, *name)).collect();
+    one_of(
+        (&init, "name", init.choice("name", &names)?),
+        (model, "param_init_fn", model.choice("param_init_fn", &names)?),
+    )?;
     let older = model.choice("param_init_fn", SCHEMES)?;
     let default = match name {
         ModelName::MosaicGpt => InitScheme::Baseline,
         ModelName::MptCausalLm => InitScheme::KaimingNormal,
     };
     let scheme = init.choice("name", SCHEMES)?.or(older).unwrap_or(default);
-    let std = match init.number("init_std", 0.0.., LEAST_ZERO)? {
-        Some(std) => Some(std),
-        None => model.number("init_std", 0.0.., LEAST_ZERO)?,
-    };
+    let std = one_of(
+        (&init, "init_std", init.number("init_std", 0.0.., LEAST_ZERO)?),
+        (model, "init_std", model.number("init_std", 0.0.., LEAST_ZERO)?),
+    )?;
     if scheme == InitScheme::Baseline && std.is_none() && name == ModelName::MptCausalLm {
         return Err(init.missing("init_std", "init_std: 0.02"));
     }
