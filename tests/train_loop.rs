@@ -16,15 +16,7 @@ use trainer::model::{Gpt, NamedTensor};
 
 #[path = "support/training.rs"]
 mod training;
-use training::{failure, records, said, small_dataset, small_recipe, succeed, train};
-
-/// A dataset, a recipe, and the folder that they and the run's output are in.
-fn workshop() -> (tempfile::TempDir, std::path::PathBuf) {
-    let folder = tempfile::tempdir().unwrap();
-    let dataset = small_dataset(folder.path());
-    let recipe = small_recipe(folder.path(), &dataset);
-    (folder, recipe)
-}
+use training::{failure, records, said, succeed, train, workshop};
 
 fn config(recipe: &Path, overrides: &[&str]) -> Config {
     let overrides: Vec<String> = overrides.iter().map(ToString::to_string).collect();

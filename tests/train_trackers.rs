@@ -12,7 +12,7 @@ use serde_json::Value;
 
 #[path = "support/training.rs"]
 mod training;
-use training::{failure, records, repository, small_dataset, small_recipe, succeed, train};
+use training::{failure, records, repository, succeed, train, workshop};
 
 /// A port that was free a moment ago.
 fn port() -> u16 {
@@ -27,13 +27,6 @@ fn get(authority: &str, path: &str) -> Option<String> {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;
     answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned())
-}
-
-fn workshop() -> (tempfile::TempDir, std::path::PathBuf) {
-    let folder = tempfile::tempdir().unwrap();
-    let dataset = small_dataset(folder.path());
-    let recipe = small_recipe(folder.path(), &dataset);
-    (folder, recipe)
 }
 
 #[test]

@@ -78,6 +78,14 @@ generate: {{prompt: The, max_new_tokens: 4}}
     recipe
 }
 
+/// A dataset, a recipe, and the folder that they and the run's output are in.
+pub(crate) fn workshop() -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let dataset = small_dataset(folder.path());
+    let recipe = small_recipe(folder.path(), &dataset);
+    (folder, recipe)
+}
+
 /// `train RECIPE OVERRIDES`, run from the root of the repository.
 pub(crate) fn train(recipe: &Path, overrides: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_train"));

@@ -92,26 +92,15 @@ impl Units {
 mod tests {
     use burn::tensor::Device;
 
+    use super::super::gradients::tests::{gradients, values};
     use super::*;
     use crate::config::ModelConfig;
     use crate::model::tiny_config;
-
-    fn gradients() -> Gradients {
-        let device = Device::flex();
-        Gradients::new(vec![
-            Tensor::from_floats([3.0, 0.0], &device),
-            Tensor::from_floats([0.0, -4.0, 0.0], &device),
-        ])
-    }
 
     fn clip(clipping_type: ClippingType, clipping_threshold: f64) -> Vec<Vec<f32>> {
         let model = Gpt::init(&tiny_config(), 1, &Device::flex());
         let clipping = GradientClipping { clipping_type, clipping_threshold };
         values(gradients().clip(&clipping, gradients().global_norm(), &model))
-    }
-
-    fn values(gradients: Gradients) -> Vec<Vec<f32>> {
-        gradients.into_flat().into_iter().map(|g| g.into_data().try_to_vec().unwrap()).collect()
     }
 
     #[test]

@@ -66,11 +66,11 @@ impl Gradients {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use burn::tensor::Device;
 
-    fn gradients() -> Gradients {
+    pub(in crate::optim) fn gradients() -> Gradients {
         let device = Device::flex();
         Gradients::new(vec![
             Tensor::from_floats([3.0, 0.0], &device),
@@ -78,7 +78,7 @@ mod tests {
         ])
     }
 
-    fn values(gradients: Gradients) -> Vec<Vec<f32>> {
+    pub(in crate::optim) fn values(gradients: Gradients) -> Vec<Vec<f32>> {
         gradients.into_flat().into_iter().map(|g| g.into_data().try_to_vec().unwrap()).collect()
     }
 
