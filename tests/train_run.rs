@@ -10,15 +10,7 @@ use safetensors::SafeTensors;
 
 #[path = "support/training.rs"]
 mod training;
-use training::{failure, logged, records, small_dataset, small_recipe, succeed, train};
-
-/// A dataset, a recipe, and the folder that they and the run's output are in.
-fn workshop() -> (tempfile::TempDir, std::path::PathBuf) {
-    let folder = tempfile::tempdir().unwrap();
-    let dataset = small_dataset(folder.path());
-    let recipe = small_recipe(folder.path(), &dataset);
-    (folder, recipe)
-}
+use training::{failure, logged, records, succeed, train, workshop};
 
 fn checkpoints(folder: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(folder.join("checkpoints")).unwrap().flatten();
@@ -332,14 +324,21 @@ fn a_checkpoint_of_another_model_is_refused_in_one_sentence() {
     let (folder, recipe) = workshop();
     succeed(&mut train(&recipe, &["max_duration=2ba"]));
     let path = folder.path().join("checkpoints/ep0-ba2");
-    assert_eq!(
-        failure(&mut train(&recipe, &["model.n_heads=4"])),
-        format!(
-            "error: the checkpoint `{}` is of another model: model.n_heads is 2 there and 4 here; \
-             set model.n_heads=2, or use another save_folder",
-            path.display()
-        )
-    );
+    // The last of them has nothing in the checkpoint where the recipe has a number.
+    for (change, key, saved, here) in [
+        ("model.n_heads=4", "model.n_heads", "2", "4"),
+        ("model.attn_config.alibi=true", "model.attn_config.alibi", "false", "true"),
+        ("model.logit_scale=0.5", "model.logit_scale", "null", "0.5"),
+    ] {
+        assert_eq!(
+            failure(&mut train(&recipe, &[change])),
+            format!(
+                "error: the checkpoint `{}` is of another model: {key} is {saved} there and {here} here; set \
+                 {key}={saved}, or use another save_folder",
+                path.display()
+            )
+        );
+    }
 }
 
 #[test]

@@ -165,14 +165,17 @@ impl State {
             );
         }
         // A model that learns no positions may be trained on at another length, with its rotations stretched.
-        let may_differ = |key: &str| {
-            weights_only
-                && !model.learned_pos_emb
-                && (key == "model.max_seq_len" || key.starts_with("model.attn_config.rope_"))
+        let longer = weights_only && !model.learned_pos_emb;
+        let may_differ = |key: &str| match key {
+            "model.max_seq_len" => longer,
+            key if key.starts_with("model.attn_config.rope_") => longer || !model.attn_config.rope,
+            _ => false,
         };
-        // A checkpoint of before there was a variant says nothing of it.
-        let mut found =
-            found.into_iter().filter(|(key, saved, _)| !saved.is_null() && !may_differ(key));
+        // A checkpoint of before there were variants says nothing of them.
+        let knows_variants = !self.config["model"]["attn_config"].is_null();
+        let mut found = found
+            .into_iter()
+            .filter(|(key, saved, _)| (knows_variants || !saved.is_null()) && !may_differ(key));
         match found.next() {
             None => Ok(()),
             Some((key, saved, here)) => Err(Error::Checkpoint(format!(
