@@ -32,7 +32,7 @@ use crate::logging::Value;
 use crate::loss::loss_and_gradients;
 use crate::model::{Dropout, Gpt};
 use crate::recompute::Activations;
-use crate::step::accumulate;
+use crate::step::{Passes, accumulate};
 use crate::train::place;
 
 /// A batch that was computed again.
@@ -85,13 +85,14 @@ pub fn replay(config: &Config, batch: u64, interrupt: &Interrupt) -> Result<Opti
     // The model of the checkpoint, and the data from there on.
     let mut model = Gpt::init(&config.model, config.seed, &device.clone().autodiff())
         .computing_in(device::arithmetic(config.precision, &device));
-    let mut done = 0;
+    let (mut done, mut microbatch) = (0, None);
     let mut origin = None;
     if let Some(Start { found, weights_only }) = find_start(config, batch)? {
         let Found { place, checkpoint, .. } = found;
-        checkpoint.state.check_model(&place, &config.model, config.load_weights_only)?;
+        checkpoint.state.check_model(&place, &config.model, weights_only)?;
         if !weights_only {
             done = checkpoint.state.timestamp.batch;
+            microbatch = checkpoint.state.microbatch;
             data.restore(checkpoint.state.data)?;
         }
         origin = Some((place.to_string(), checkpoint.state.timestamp.batch));
@@ -110,9 +111,11 @@ pub fn replay(config: &Config, batch: u64, interrupt: &Interrupt) -> Result<Opti
     }
     let Some(rows) = rows else { return Ok(None) };
 
-    let failed = |problem| Error::Device(format!("the device failed: {problem}"));
-    let (loss, gradients) =
-        accumulate(&model, &rows, config, plan.microbatch, batch - 1).map_err(failed)?;
+    let passed = Passes::new(config, plan, microbatch).run(
+        |plan| accumulate(&model, &rows, config, plan, batch - 1),
+        || device.memory_cleanup(),
+    )?;
+    let (loss, gradients) = passed.value;
     let mut replay = Replay {
         batch,
         model: origin,

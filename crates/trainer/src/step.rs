@@ -27,7 +27,7 @@ pub(crate) struct BatchLoss {
     pub(crate) cross_entropy: f64,
 }
 
-/// Loss and gradients of one device batch, summed over microbatches of at most `rows` rows.
+/// Loss and gradients of one device batch, summed over the microbatches of `plan`.
 ///
 /// Each microbatch weighs by its rows, as in the reference, or with `accumulate_train_batch_on_tokens` by its targets.
 /// The two differ only where rows are padded.
@@ -38,18 +38,19 @@ pub(crate) fn accumulate(
     model: &Gpt,
     batch: &TokenBatch,
     config: &Config,
-    rows: usize,
+    plan: &BatchPlan,
     step: u64,
 ) -> Result<(BatchLoss, Gradients), String> {
     let targets = batch.labelled().max(1) as f64;
     let mut losses = Vec::new();
     let mut sum: Option<Gradients> = None;
-    for (index, start) in (0..batch.rows).step_by(rows).enumerate() {
-        let end = batch.rows.min(start + rows);
-        let microbatch = batch.slice(start..end);
+    let mut start = 0;
+    for (index, rows) in plan.microbatches(batch.rows).into_iter().enumerate() {
+        let microbatch = batch.slice(start..start + rows);
+        start += rows;
         let weight = match config.accumulate_train_batch_on_tokens {
             true => microbatch.labelled() as f64 / targets,
-            false => (end - start) as f64 / batch.rows as f64,
+            false => rows as f64 / batch.rows as f64,
         };
         let mut dropout = Dropout::training(config.seed, step, index as u64);
         let (loss, gradients) =
@@ -80,8 +81,7 @@ fn read(scalar: Tensor<1>) -> Result<f64, String> {
 /// In passes of how many rows batches are computed.
 #[derive(Clone, Debug)]
 pub(crate) struct Passes {
-    device_batch: usize,
-    rows: usize,
+    plan: BatchPlan,
     is_auto: bool,
 }
 
@@ -95,43 +95,43 @@ pub(crate) struct Passed<T> {
 
 impl Passes {
     /// As `plan` says; with `auto` what was `found` before, if that is less.
-    pub(crate) fn new(config: &Config, plan: &BatchPlan, found: Option<usize>) -> Self {
+    pub(crate) fn new(config: &Config, plan: BatchPlan, found: Option<usize>) -> Self {
         let is_auto = config.device_train_microbatch_size == Microbatch::Auto;
-        let found = found.filter(|&rows| is_auto && rows > 0);
-        let rows = found.unwrap_or(plan.microbatch).min(plan.microbatch);
-        Self { device_batch: plan.device_batch, rows, is_auto }
+        let found = found.filter(|&rows| is_auto && (1..plan.microbatch).contains(&rows));
+        Self {
+            plan: match found {
+                Some(rows) => plan.with_microbatch(rows),
+                None => plan,
+            },
+            is_auto,
+        }
     }
 
-    /// Rows of the batches.
-    pub(crate) fn device_batch(&self) -> usize {
-        self.device_batch
-    }
-
-    /// Passes of a batch.
-    pub(crate) fn count(&self) -> usize {
-        self.device_batch.div_ceil(self.rows)
+    /// How batches are split now.
+    pub(crate) fn plan(&self) -> &BatchPlan {
+        &self.plan
     }
 
     /// The rows of a pass, where they had to be found.
     pub(crate) fn found(&self) -> Option<usize> {
-        self.is_auto.then_some(self.rows)
+        self.is_auto.then_some(self.plan.microbatch)
     }
 
-    /// Computes a batch in passes of at most the rows that `attempt` is given: with fewer after each failure for want of
+    /// Computes a batch in the passes of the plan that `attempt` is given: smaller ones after each failure for want of
     /// memory, if that is allowed. `free` is called before each further attempt.
     ///
     /// # Errors
     /// When the device fails for another reason, has not even memory for one row, or the size was given.
     pub(crate) fn run<T>(
         &mut self,
-        mut attempt: impl FnMut(usize) -> Result<T, String>,
+        mut attempt: impl FnMut(&BatchPlan) -> Result<T, String>,
         mut free: impl FnMut(),
     ) -> Result<Passed<T>> {
         let mut notes = Vec::new();
         loop {
-            let rows = self.rows;
+            let rows = self.plan.microbatch;
             // Some operations of a device panic when it fails. Nothing that outlives the attempt is changed by it.
-            let attempted = catch_unwind(AssertUnwindSafe(|| attempt(rows)));
+            let attempted = catch_unwind(AssertUnwindSafe(|| attempt(&self.plan)));
             let problem = match attempted.unwrap_or_else(|panic| Err(words(&*panic))) {
                 Ok(value) => return Ok(Passed { value, notes }),
                 Err(problem) => problem,
@@ -160,10 +160,10 @@ impl Passes {
                     "shorten max_seq_len, set fsdp_config.activation_checkpointing=true, or take a smaller model",
                 ));
             }
-            self.rows = rows.div_ceil(2);
+            self.plan = self.plan.clone().with_microbatch(rows.div_ceil(2));
             notes.push(format!(
                 "a pass of {rows} rows does not fit the device's memory; device_train_microbatch_size is {} from here on",
-                self.rows
+                self.plan.microbatch
             ));
             free();
         }
@@ -207,7 +207,7 @@ mod tests {
     }
 
     fn passes(config: &Config) -> Passes {
-        Passes::new(config, &config.batch_plan(1).unwrap(), None)
+        Passes::new(config, config.batch_plan(1).unwrap(), None)
     }
 
     const FULL: &str = "An error happened\nCaused by:\n  out of device memory allocating 123 bytes";
@@ -218,16 +218,16 @@ mod tests {
         let mut passes = passes(&config);
         let (mut tried, mut freed) = (Vec::new(), 0);
         for _ in 0..2 {
-            let attempt = |rows| {
-                tried.push(rows);
-                if rows > 2 { Err(FULL.to_owned()) } else { Ok(rows) }
+            let attempt = |plan: &BatchPlan| {
+                tried.push(plan.microbatch);
+                if plan.microbatch > 2 { Err(FULL.to_owned()) } else { Ok(plan.grad_accum) }
             };
-            assert_eq!(passes.run(attempt, || freed += 1).unwrap().value, 2);
+            assert_eq!(passes.run(attempt, || freed += 1).unwrap().value, 4);
         }
         assert_eq!((tried, freed), (vec![7, 4, 2, 2], 2));
-        assert_eq!((passes.count(), passes.found()), (4, Some(2)));
+        assert_eq!((passes.plan().grad_accum, passes.found()), (4, Some(2)));
         let plan = config.batch_plan(1).unwrap();
-        assert_eq!(Passes::new(&config, &plan, Some(2)).count(), 4);
+        assert_eq!(Passes::new(&config, plan, Some(2)).plan().grad_accum, 4);
     }
 
     /// The same batch, whether it fitted at once or not: nothing of a failed attempt is left in it.
@@ -238,13 +238,14 @@ mod tests {
         let mut batch = TokenBatch::new(5);
         (0..7).for_each(|row| batch.push(&[row, 1, row + 2, 3, row + 4], 0));
         let mut log = Vec::new();
-        let attempt = |rows| {
-            let computed = accumulate(&model, &batch, &config, rows, 0)?;
-            if rows > 3 { panic!("out of memory") } else { Ok(computed) }
+        let attempt = |plan: &BatchPlan| {
+            let computed = accumulate(&model, &batch, &config, plan, 0)?;
+            if plan.microbatch > 3 { panic!("out of memory") } else { Ok(computed) }
         };
         let passed = passes(&config).run(attempt, || log.push("freed")).unwrap();
         let (loss, gradients) = passed.value;
-        let (whole_loss, whole) = accumulate(&model, &batch, &config, 7, 0).unwrap();
+        let (whole_loss, whole) =
+            accumulate(&model, &batch, &config, &config.batch_plan(1).unwrap(), 0).unwrap();
         assert!((loss.total - whole_loss.total).abs() < 1e-5, "{loss:?} {whole_loss:?}");
         let distance = gradients.accumulate(whole.clone().scaled(-1.0)).global_norm();
         assert!(distance < 1e-5 * whole.global_norm(), "{distance}");
@@ -261,7 +262,7 @@ mod tests {
     #[test]
     fn what_cannot_be_mended_is_one_sentence() {
         let fail = |config: &Config, problem: &str| {
-            let attempt = |_| Err::<(), _>(problem.to_owned());
+            let attempt = |_: &BatchPlan| Err::<(), _>(problem.to_owned());
             passes(config).run(attempt, || {}).unwrap_err().to_string()
         };
         assert_eq!(

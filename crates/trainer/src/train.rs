@@ -122,7 +122,7 @@ pub fn train(config: &Config, interrupt: &Interrupt) -> Result<Outcome> {
         saved_at = save(&mut checkpoints, &state, &model, &optimizer, &mut logger)?;
     }
 
-    let mut passes = Passes::new(config, &plan, state.microbatch);
+    let mut passes = Passes::new(config, plan, state.microbatch);
     while !has_ended(&state) && !interrupt.is_asked() {
         let began = Instant::now();
         // What it waits for may be a server that is silent.
@@ -130,7 +130,7 @@ pub fn train(config: &Config, interrupt: &Interrupt) -> Result<Outcome> {
 
         // Forward and backward, microbatch by microbatch.
         let passed = passes.run(
-            |rows| accumulate(&model, &batch, config, rows, state.timestamp.batch),
+            |plan| accumulate(&model, &batch, config, plan, state.timestamp.batch),
             || device.memory_cleanup(),
         )?;
         let (loss, gradients) = passed.value;
@@ -176,7 +176,8 @@ pub fn train(config: &Config, interrupt: &Interrupt) -> Result<Outcome> {
         state.data = train_data.state();
         state.train_seconds += began.elapsed().as_secs_f64();
         let next_lr = config.optimizer.lr * schedule.alpha(&start);
-        let (at_start, mut at_end) = speed.metrics(config, &passes, &state, &loss, norm, next_lr);
+        let (at_start, mut at_end) =
+            speed.metrics(config, passes.plan(), &state, &loss, norm, next_lr);
         at_end.extend(train_data.cache_metrics());
         let norms = by_parameter(&model, norms);
         at_end.extend(norms.iter().map(|(key, norm)| (key.as_str(), (*norm).into())));
@@ -388,14 +389,14 @@ impl Speedometer {
     fn metrics(
         &mut self,
         config: &Config,
-        passes: &Passes,
+        plan: &BatchPlan,
         state: &State,
         loss: &BatchLoss,
         norm: f64,
         lr: f64,
     ) -> (Vec<Metric<'static>>, Vec<Metric<'static>>) {
         let at_start = vec![
-            ("trainer/grad_accum", (passes.count() as u64).into()),
+            ("trainer/grad_accum", (plan.grad_accum as u64).into()),
             ("loss/train/total", loss.total.into()),
             ("metrics/train/LanguageCrossEntropy", loss.cross_entropy.into()),
             ("metrics/train/Perplexity", loss.cross_entropy.exp().into()),
@@ -409,7 +410,7 @@ impl Speedometer {
         if callbacks.lr_monitor.is_some() {
             at_end.push((config.optimizer.name.lr_key(), lr.into()));
         }
-        let rows = passes.device_batch() as u64;
+        let rows = plan.device_batch as u64;
         let speed =
             self.monitor.step_done(state.train_seconds, rows, rows * config.max_seq_len as u64);
         if callbacks.speed_monitor.is_some() {

@@ -17,6 +17,12 @@ pub struct BatchPlan {
 }
 
 impl BatchPlan {
+    /// The same batch in passes of `rows` rows.
+    #[must_use]
+    pub fn with_microbatch(self, rows: usize) -> Self {
+        Self { microbatch: rows, grad_accum: self.device_batch.div_ceil(rows), ..self }
+    }
+
     /// The rows of each pass over a device batch of `rows` rows: 48 by 11 gives 11, 11, 11, 11, 4.
     pub fn microbatches(&self, rows: usize) -> Vec<usize> {
         (0..rows).step_by(self.microbatch).map(|start| self.microbatch.min(rows - start)).collect()
@@ -52,7 +58,7 @@ impl Config {
             )),
             Microbatch::Rows(_) => None,
         };
-        let grad_accum = device_batch.div_ceil(microbatch);
-        Ok(BatchPlan { device_batch, microbatch, grad_accum, notice })
+        let plan = BatchPlan { device_batch, microbatch: device_batch, grad_accum: 1, notice };
+        Ok(plan.with_microbatch(microbatch))
     }
 }

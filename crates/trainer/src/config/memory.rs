@@ -308,9 +308,7 @@ impl Config {
                     DecimalBytes(needed),
                     DecimalBytes(available)
                 ));
-                plan.microbatch = rows;
-                plan.grad_accum = plan.device_batch.div_ceil(rows);
-                return Ok(plan);
+                return Ok(plan.with_microbatch(rows));
             }
         }
 
