@@ -43,14 +43,19 @@ impl Evaluation {
     /// Under the names of the reference, bits per byte beside them: `metrics/eval/LanguageCrossEntropy`, or with a label
     /// `metrics/eval/LABEL/LanguageCrossEntropy`.
     pub fn metrics(&self, label: Option<&str>) -> Vec<(String, Value)> {
-        let label = label.map_or(String::new(), |label| format!("{label}/"));
-        let named = |name: &str, value: f64| (format!("metrics/eval/{label}{name}"), value.into());
+        let named = |name: &str, value: f64| (metric_name(label, name), value.into());
         vec![
             named("LanguageCrossEntropy", self.nats_per_token()),
             named("LanguagePerplexity", self.nats_per_token().exp()),
             named("BitsPerByte", self.bits_per_byte()),
         ]
     }
+}
+
+/// `metrics/eval/NAME`, or `metrics/eval/LABEL/NAME`.
+fn metric_name(label: Option<&str>, name: &str) -> String {
+    let label = label.map_or(String::new(), |label| format!("{label}/"));
+    format!("metrics/eval/{label}{name}")
 }
 
 /// What an examination of the model found on one split.
@@ -67,9 +72,8 @@ impl Findings {
     pub(crate) fn metrics(&self) -> Vec<(String, Value)> {
         let label = self.label.as_deref();
         let mut metrics = self.model.metrics(label);
-        let label = label.map_or(String::new(), |label| format!("{label}/"));
         let nats = self.unigram.map(|unigram| unigram.nats_per_token());
-        let name = format!("metrics/eval/{label}UnigramCrossEntropy");
+        let name = metric_name(label, "UnigramCrossEntropy");
         metrics.extend(nats.map(|nats| (name, nats.into())));
         metrics
     }

@@ -6,7 +6,7 @@
 //!
 //! A run that is continued goes on in the run of MLflow whose id is in `mlflow_run.json` of the run folder.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -239,7 +239,7 @@ async fn answer(answer: Result<Response, reqwest::Error>) -> Result<Json, String
     serde_json::from_str(&text).map_err(|e| format!("its answer is no JSON ({e})"))
 }
 
-fn earlier_run(file: &PathBuf) -> Option<String> {
+fn earlier_run(file: &Path) -> Option<String> {
     let saved: Json = serde_json::from_slice(&std::fs::read(file).ok()?).ok()?;
     Some(saved["run_id"].as_str()?.to_owned())
 }
