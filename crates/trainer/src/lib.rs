@@ -10,6 +10,7 @@
 //! * [`device`] the CPU or a GPU, chosen from what there is
 //! * [`host`] the memory that this machine has left
 //! * [`model`] the GPT
+//! * `cpu` what takes most of a step on the CPU, as fused operations
 //! * [`loss`] cross-entropy over the vocabulary and its gradient
 //! * [`recompute`] the backward block by block, which keeps fewer activations
 //! * [`optim`] gradient clipping and the optimizers
@@ -60,6 +61,7 @@
 
 pub mod checkpoint;
 pub mod config;
+mod cpu;
 pub mod data;
 pub mod device;
 pub mod dry_run;

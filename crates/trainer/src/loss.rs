@@ -16,10 +16,11 @@ use burn::tensor::activation::softmax;
 use burn::tensor::{Device, FloatDType, IndexingUpdateOp, Int, Tensor, TensorData};
 
 use crate::config::ModelConfig;
+use crate::cpu;
 use crate::data::{IGNORED, TokenBatch};
-use crate::model::{Dropout, Gpt, Head, collect_gradients};
+use crate::model::{Dropout, Gpt, Head};
 use crate::optim::Gradients;
-use crate::recompute::{Activations, backward_from, recomputed_gradients};
+use crate::recompute::{Activations, kept_backward, recomputed_backward};
 
 /// Tokens whose logits exist at the same time.
 pub(crate) const CHUNK_TOKENS: usize = 512;
@@ -47,28 +48,18 @@ pub fn loss_and_gradients(
     let tokens = ids(batch, &head.weight.device());
     let scale = weight / batch.labelled().max(1) as f64;
     let head = head.inner();
-    let of_head = |hidden: Tensor<3>| head.gradients_at(hidden, &batch.labels, scale);
-    let (loss, head_grad, mut gradients) = match activations {
-        Activations::Kept => {
-            let hidden = model.hidden(tokens, dropout); // [B, T, C], on the graph
-            let (loss, hidden_grad, head_grad) = of_head(hidden.clone().inner());
-            let mut gradients = backward_from(hidden, hidden_grad);
-            (loss, head_grad, Gradients::new(collect_gradients(model, &mut gradients)))
-        }
-        Activations::Recomputed => {
-            let mut of_loss = None;
-            let gradients = recomputed_gradients(model, tokens, dropout, |hidden| {
-                let (loss, hidden_grad, head_grad) = of_head(hidden);
-                of_loss = Some((loss, head_grad));
-                hidden_grad
-            });
-            let (loss, head_grad) = of_loss.expect("the head is asked once in each pass");
-            (loss, head_grad, gradients)
-        }
+    let mut of_loss = None;
+    let of_hidden = |hidden: Tensor<3>| {
+        let (loss, hidden_grad, head_grad) = head.gradients_at(hidden, &batch.labels, scale);
+        of_loss = Some((loss, head_grad));
+        hidden_grad
     };
-    // Where the head is the embedding, the gradient of that is there already.
-    gradients.add_to(model.head_index(), head_grad);
-    (loss, gradients)
+    let backward = match activations {
+        Activations::Kept => kept_backward(model, tokens.clone(), dropout, of_hidden),
+        Activations::Recomputed => recomputed_backward(model, tokens.clone(), dropout, of_hidden),
+    };
+    let (loss, head_grad) = of_loss.expect("the head is asked once in each pass");
+    (loss, model.gradients(tokens, backward, head_grad))
 }
 
 /// Sum of the losses of all targets, in nats, and their number; on a model without autodiff
@@ -77,8 +68,12 @@ pub fn summed_loss(model: &Gpt, batch: &TokenBatch) -> (f64, u64) {
     let head = model.head();
     let hidden = model.hidden(ids(batch, &head.weight.device()), &mut Dropout::off()); // [B, T, C]
     let [rows, seq_len, d_model] = hidden.dims();
-    let loss = head.loss(hidden.reshape([rows * seq_len, d_model]), &batch.labels);
-    (f64::from(loss.into_scalar::<f32>()), batch.labelled() as u64)
+    let hidden = hidden.reshape([rows * seq_len, d_model]); // [B·T, C]
+    let loss = match head.logit_scale_on_cpu(&hidden) {
+        Some(scale) => cpu::summed_loss(hidden, head.weight.clone(), &batch.labels, scale),
+        None => head.loss(hidden, &batch.labels).into_scalar::<f32>().into(),
+    };
+    (loss, batch.labelled() as u64)
 }
 
 impl Head<'_> {
@@ -91,8 +86,21 @@ impl Head<'_> {
     ) -> (Tensor<1>, Tensor<3>, Tensor<2>) {
         let [rows, seq_len, d_model] = hidden.dims();
         let flat = hidden.reshape([rows * seq_len, d_model]); // [B·T, C]
-        let (loss, hidden_grad, head_grad) = self.loss_and_gradients(flat, labels, scale);
+        let (loss, hidden_grad, head_grad) = match self.logit_scale_on_cpu(&flat) {
+            Some(logit_scale) => {
+                let weight = self.weight.clone();
+                cpu::loss_and_gradients(flat, weight, labels, logit_scale, scale)
+            }
+            None => self.loss_and_gradients(flat, labels, scale),
+        };
         (loss, hidden_grad.reshape([rows, seq_len, d_model]), head_grad)
+    }
+
+    /// What logits are multiplied by, where [`cpu`] computes the loss of hidden states like these.
+    fn logit_scale_on_cpu(&self, hidden: &Tensor<2>) -> Option<f64> {
+        let is_capped = self.config.final_logit_softcapping.is_some();
+        let computes = cpu::computes(hidden) && self.dtype == FloatDType::F32 && !is_capped;
+        computes.then(|| self.config.logit_scale.unwrap_or(1.0))
     }
 
     /// # Shapes
@@ -214,6 +222,8 @@ mod tests {
     use super::*;
     use crate::model::tiny_config;
     use burn::tensor::activation::log_softmax;
+
+    use crate::model::collect_gradients;
 
     fn config() -> ModelConfig {
         ModelConfig {

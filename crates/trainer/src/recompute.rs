@@ -1,4 +1,4 @@
-//! The backward block by block: activation checkpointing.
+//! The backward, from what the forward kept or block by block: activation checkpointing.
 //!
 //! Burn keeps what each operation of the forward needs for its backward; its own checkpointing recomputes single
 //! element-wise operations. With [`Activations::Recomputed`] only the input of each block is kept: the forward runs
@@ -8,8 +8,7 @@
 use burn::module::Module;
 use burn::tensor::{Gradients as Graph, Int, Tensor};
 
-use crate::model::{Dropout, Gpt, Pass, collect_gradients};
-use crate::optim::Gradients;
+use crate::model::{Backward, Block, Dropout, Gpt, Pass, collect_gradients};
 
 /// What becomes of the forward's intermediate values until the backward.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,20 +19,39 @@ pub enum Activations {
     Recomputed,
 }
 
-/// The gradients of all parameters, where `head` gives the gradient at the hidden states `[batch, seq, d_model]` that it
-/// is given; that of the output projection, which `head` knows, is left out.
+/// The backward with what the forward kept, where `head` gives the gradient at the hidden states `[batch, seq, d_model]`
+/// that it is given.
 ///
 /// # Shapes
 ///
 /// - tokens: `[batch, seq]`
-pub(crate) fn recomputed_gradients(
+pub(crate) fn kept_backward(
     model: &Gpt,
     tokens: Tensor<2, Int>,
     dropout: &mut Dropout,
     head: impl FnOnce(Tensor<3>) -> Tensor<3>,
-) -> Gradients {
+) -> Backward {
+    let looked_up = model.looked_up(tokens.clone()); // [B, T, C]
+    let hidden = model.hidden_from(looked_up.clone(), &tokens, dropout); // [B, T, C]
+    let gradient = head(hidden.clone().inner());
+    let mut graph = backward_from(hidden, gradient);
+    Backward {
+        at_tables: gradient_at(&looked_up, &mut graph),
+        of_blocks: collect_of_blocks(model.blocks(), &mut graph),
+        of_norm: model.collect_of_norm(&mut graph),
+    }
+}
+
+/// The same, block by block.
+pub(crate) fn recomputed_backward(
+    model: &Gpt,
+    tokens: Tensor<2, Int>,
+    dropout: &mut Dropout,
+    head: impl FnOnce(Tensor<3>) -> Tensor<3>,
+) -> Backward {
     let plain = model.valid();
-    let embedded = model.embedded(tokens.clone(), dropout); // [B, T, C], on a graph
+    let looked_up = model.looked_up(tokens.clone()); // [B, T, C]
+    let embedded = model.embedded(looked_up.clone(), dropout); // [B, T, C]
 
     // Forward, without a graph.
     let pass = Pass::of(model.config(), model.dtype(), &tokens.clone().inner(), 0);
@@ -51,7 +69,7 @@ pub(crate) fn recomputed_gradients(
     let hidden_grad = head(hidden.clone().inner());
     let mut graph = backward_from(hidden, hidden_grad);
     let mut gradient = gradient_at(&last, &mut graph); // [B, T, C]
-    let of_end = model.collect_of_end(&mut graph);
+    let of_norm = model.collect_of_norm(&mut graph);
 
     let pass = Pass::of(model.config(), model.dtype(), &tokens, 0);
     let mut of_blocks = Vec::with_capacity(inputs.len());
@@ -62,9 +80,15 @@ pub(crate) fn recomputed_gradients(
         gradient = gradient_at(&input, &mut graph);
         of_blocks.push(collect_gradients(block, &mut graph));
     }
-    let of_embeddings = model.collect_of_embeddings(&mut backward_from(embedded, gradient));
-    let of_blocks = of_blocks.into_iter().rev().flatten();
-    Gradients::new(of_embeddings.into_iter().chain(of_blocks).chain(of_end).collect())
+    Backward {
+        at_tables: gradient_at(&looked_up, &mut backward_from(embedded, gradient)),
+        of_blocks: of_blocks.into_iter().rev().flatten().collect(),
+        of_norm,
+    }
+}
+
+fn collect_of_blocks(blocks: &[Block], graph: &mut Graph) -> Vec<Tensor<1>> {
+    blocks.iter().flat_map(|block| collect_gradients(block, graph)).collect()
 }
 
 /// Goes backward from `output`, whose gradient is known: it is the gradient of the sum of `output · gradient`.

@@ -11,15 +11,15 @@
 //! | activations, kept | L · [`block`] + 4 B T C | what automatic differentiation keeps from the forward for the backward: of the blocks, and of the final norm, its output and the gradient there (5 with dropout of the embeddings) |
 //! | activations, recomputed | L B T C + [`block`] + 4 B T C | `recompute.rs`: the inputs of blocks, and one block at a time |
 //! | working, at the head | 2 c V + 2 V C | `loss.rs`: logits and probabilities of `c` tokens at a time, at most [`CHUNK_TOKENS`] (3 c V if logits are capped), and the sum and the newest part of the gradient of the output projection |
+//! | | c V + V C | the same on the CPU, where the gradient takes the place of the logits and products are added where they belong |
 //! | working, in a block | V C + B T F | that gradient, and the one inside the feed-forward |
-//! | | or V C + B H T² | or the one at the probabilities of attention, where its scores are kept; on the CPU a product allocates its result twice |
+//! | | or V C + B H T² | or the one at the probabilities of attention, where its scores are kept; Burn's products on the CPU allocate their result twice |
 //!
 //! A number is 4 bytes. In half precision (`precision: amp_bf16` on a GPU) what matrix products read and write is 2: then
 //! these and a copy of their weights are kept in the place of 4-byte inputs.
 //!
 //! Not all of it exists at the same time. The most does when the backward begins, with all activations; or when it is in
-//! the first block, with the gradients of all others; or when it ends, with all gradients and once more that of the output
-//! projection, which is added last.
+//! the first block, with the gradients of all others; or when it ends, with all gradients.
 //!
 //! Left out is what does not grow with the model: the program, its threads, the tokenizer, rows read ahead; and on a GPU
 //! what its allocator holds beside the tensors: what a device has is not asked for, so nothing is refused there. Evaluation
@@ -39,7 +39,8 @@ const FULL: f64 = 4.0;
 /// Where a step is computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Engine {
-    /// The CPU: Burn differentiates attention operation by operation, and its scores are kept.
+    /// The CPU: `crate::cpu` has fused operations for fp32; without them attention is differentiated operation by
+    /// operation, and its scores are kept.
     Cpu,
     /// CUDA: fused attention has a backward of its own, which reads one number per query instead of the scores.
     Cuda,
@@ -108,12 +109,17 @@ impl StepMemory {
         let inputs = layers * residual;
 
         let chunk = vocab * (CHUNK_TOKENS as f64).min(rows * seq);
-        let logits = if model.final_logit_softcapping.is_some() { 3.0 } else { 2.0 };
+        let (logits, projections) = match model.final_logit_softcapping {
+            Some(_) => (3.0, 2.0),
+            None if step.is_fused_on_cpu() => (1.0, 1.0),
+            None => (2.0, 2.0),
+        };
         let halves = if step.is_half { chunk + vocab * d } else { 0.0 };
-        let at_head = FULL * logits * chunk + 2.0 * projection + step.product() * halves;
+        let at_head = FULL * logits * chunk + projections * projection + step.product() * halves;
         let copies = if step.engine == Engine::Cpu { 2.0 } else { 1.0 };
-        let product = (rows * seq * hidden).max(step.scores(model));
-        let in_block = projection + copies * step.product() * product;
+        let of_hidden = if step.is_fused_on_cpu() { 1.0 } else { copies } * rows * seq * hidden;
+        let product = of_hidden.max(copies * step.scores(model));
+        let in_block = projection + step.product() * product;
 
         let backward_begins = match step.activations {
             Activations::Kept => kept + at_head.max(in_block),
@@ -122,8 +128,7 @@ impl StepMemory {
             }
         };
         let in_first_block = residual + block + in_block + FULL * in_blocks(model);
-        let backward_ends = weights + projection;
-        let of_gradients = backward_begins.max(in_first_block).max(backward_ends);
+        let of_gradients = backward_begins.max(in_first_block).max(weights);
         Self {
             weights: weights as u64,
             gradients: (weights + sum) as u64,
@@ -145,10 +150,17 @@ impl Step {
     /// Pairs of a query and a key in all heads, where their scores are kept; none where attention is fused.
     fn scores(&self, model: &ModelConfig) -> f64 {
         let [rows, seq, heads] = [self.rows, self.seq_len, model.n_heads].map(|n| n as f64);
-        match self.engine {
-            Engine::Cuda if !self.composes_attention(model) => 0.0,
-            _ => rows * heads * seq * seq,
-        }
+        let is_capped = model.attn_config.attn_logit_softcapping.is_some();
+        let is_fused = match self.engine {
+            Engine::Cuda => !self.composes_attention(model),
+            Engine::Cpu => self.is_fused_on_cpu() && !is_capped && !self.composes_attention(model),
+        };
+        if is_fused { 0.0 } else { rows * heads * seq * seq }
+    }
+
+    /// Whether it is computed in `crate::cpu`, as far as that goes.
+    fn is_fused_on_cpu(&self) -> bool {
+        self.engine == Engine::Cpu && !self.is_half
     }
 
     /// Whether attention takes the composed route of `model/attention.rs`.
@@ -171,8 +183,8 @@ fn in_blocks(model: &ModelConfig) -> f64 {
 ///
 /// | operation | keeps, per token |
 /// |---|---|
-/// | each norm | 2 C: the differences from the mean (or the input), and these divided by the deviation |
-/// | norms of queries and keys | twice their widths |
+/// | each norm | 2 C: the differences from the mean (or the input), and these divided by the deviation; on the CPU its input alone |
+/// | norms of queries and keys | the same of their widths |
 /// | dropout on each residual branch | C: its mask |
 /// | limit on queries, keys and values | two masks of one byte for each |
 /// | each linear layer | its input: C into attention, C out of it, C into the feed-forward, F out of it |
@@ -186,24 +198,28 @@ fn block(model: &ModelConfig, step: &Step) -> f64 {
     let [rows, seq, d, kv, hidden] =
         [step.rows, step.seq_len, model.d_model, model.kv_dim(), model.ffn_dim()].map(|n| n as f64);
     let has_gate = model.ffn_config.ffn_type == FfnType::Glu;
-    let norms = 2.0 * 2.0 * d;
+    let of_norm = if step.engine == Engine::Cpu { 1.0 } else { 2.0 };
+    let norms = 2.0 * of_norm * d;
     let norms_heads = model.attn_config.qk_ln || model.attn_config.qk_gn;
-    let query_and_key_norms = if norms_heads { 2.0 * (d + kv) } else { 0.0 };
+    let query_and_key_norms = if norms_heads { of_norm * (d + kv) } else { 0.0 };
     let masks = if model.resid_pdrop > 0.0 { 2.0 * d } else { 0.0 };
     let full = FULL * (norms + query_and_key_norms + masks);
     let limits = if model.attn_config.clip_qkv.is_some() { 2.0 * (d + 2.0 * kv) } else { 0.0 };
 
     let input_of_gate = if step.is_half && has_gate { d } else { 0.0 };
     let inputs = 3.0 * d + hidden + input_of_gate;
-    let products = step.product() * (inputs + feed_forward(model));
+    let products = step.product() * (inputs + feed_forward(model, step));
     let weights = if step.is_half { in_blocks(model) / model.n_layers as f64 } else { 0.0 };
     rows * seq * (full + limits + products) + step.product() * weights + attention(model, step)
 }
 
 /// Numbers per token that are kept between the layers of the feed-forward, beside the input of the last layer. The
 /// function keeps its input, and what it is composed of: the sigmoid, or the cube's sum and the tanh. A gate's product
-/// keeps both factors.
-fn feed_forward(model: &ModelConfig) -> f64 {
+/// keeps both factors. On the CPU, without a gate, the last layer keeps what the function reads in the place of its input.
+fn feed_forward(model: &ModelConfig, step: &Step) -> f64 {
+    if step.is_fused_on_cpu() && model.ffn_config.ffn_type == FfnType::Mlp {
+        return 0.0;
+    }
     let function = match model.ffn_config.ffn_act_fn {
         Activation::Gelu { approximate: GeluKind::None } | Activation::Relu => 1,
         Activation::Silu => 2,
@@ -218,7 +234,8 @@ fn feed_forward(model: &ModelConfig) -> f64 {
 
 /// Bytes that are kept of attention, by the route that `model/attention.rs` takes:
 ///
-/// * fused, with a backward of its own: queries, keys, values and the output, and one number per query and head.
+/// * fused, with a backward of its own: queries, keys, values and the output, and one number per query and head. On the
+///   CPU the output is what the next layer reads, and values are kept with the projection that they are part of.
 /// * operation by operation: queries, keys and values, and for each query and key of a head the score without the
 ///   row's maximum, its exponential and the probability; with soft-capping the score before it, with dropout the mask.
 ///   The composed route repeats shared heads of keys and values, and has all but the probability in full precision.
@@ -226,6 +243,12 @@ fn attention(model: &ModelConfig, step: &Step) -> f64 {
     let [rows, seq, d, kv, heads] =
         [step.rows, step.seq_len, model.d_model, model.kv_dim(), model.n_heads].map(|n| n as f64);
     let (product, scores) = (step.product(), step.scores(model));
+    if scores == 0.0 && step.is_fused_on_cpu() {
+        let attention = &model.attn_config;
+        let as_projected = !attention.rope && !attention.qk_ln && !attention.qk_gn;
+        let queries_and_keys = if as_projected { 0.0 } else { d + kv };
+        return rows * seq * FULL * (d + 2.0 * kv + queries_and_keys + heads);
+    }
     if scores == 0.0 {
         return rows * seq * (product * (2.0 * d + 2.0 * kv) + FULL * heads);
     }

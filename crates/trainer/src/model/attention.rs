@@ -6,12 +6,13 @@ use burn::tensor::{Bool, FloatDType, Tensor};
 
 use super::{Dropout, Pass};
 use crate::config::ModelConfig;
+use crate::cpu;
 
 /// How [`causal_attention`] is computed. Both routes give the same values up to rounding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AttentionRoute {
-    /// Burn's fused attention: flash attention where the device has it, no mask tensor, no stored scores. With ALiBi, a
-    /// window, documents apart or dropout on the weights, which it does not know, the composed route is taken.
+    /// Flash attention: no mask tensor, no stored scores. Burn's where the device has it, [`cpu`]'s on the CPU. With ALiBi,
+    /// a window, documents apart or dropout on the weights, which neither knows, the composed route is taken.
     Fused,
     /// Scores, masks, softmax and product as separate operations: the reference.
     Composed,
@@ -41,9 +42,13 @@ pub fn causal_attention(
     dropout: &mut Dropout,
 ) -> Tensor<4> {
     let config = pass.config;
-    let weights_are_dropped = config.attn_pdrop > 0.0 && dropout.is_active();
     match route {
-        AttentionRoute::Fused if pass.is_plain() && !weights_are_dropped => {
+        AttentionRoute::Fused
+            if q.dims()[2] == k.dims()[2] && computes_on_cpu(&q, pass, dropout) =>
+        {
+            cpu::attention(cpu::Attention::of(config), q, k, v)
+        }
+        AttentionRoute::Fused if is_plain(pass, dropout) => {
             let options = AttentionModuleOptions {
                 scale: config.attn_config.softmax_scale,
                 softcap: config.attn_config.attn_logit_softcapping,
@@ -53,6 +58,35 @@ pub fn causal_attention(
             burn::tensor::module::attention(q, k, v, None, None, options)
         }
         _ => composed(q, k, v, pass, dropout),
+    }
+}
+
+/// Whether every token sees all that lies before it, as it is.
+fn is_plain(pass: &Pass<'_>, dropout: &Dropout) -> bool {
+    pass.is_plain() && !(pass.config.attn_pdrop > 0.0 && dropout.is_active())
+}
+
+/// Whether attention over all the tokens of `x` takes the fused route on the CPU.
+pub(super) fn computes_on_cpu<const D: usize>(
+    x: &Tensor<D>,
+    pass: &Pass<'_>,
+    dropout: &Dropout,
+) -> bool {
+    let config = pass.config;
+    let is_capped = config.attn_config.attn_logit_softcapping.is_some();
+    let is_fused = AttentionRoute::of(config) == AttentionRoute::Fused;
+    is_fused && is_plain(pass, dropout) && !is_capped && cpu::computes(x)
+}
+
+impl cpu::Attention {
+    pub(super) fn of(config: &ModelConfig) -> Self {
+        let (attention, head_dim) = (&config.attn_config, config.head_dim());
+        Self {
+            heads: config.n_heads,
+            kv_heads: attention.kv_n_heads,
+            head_dim,
+            scale: attention.softmax_scale.unwrap_or(1.0 / (head_dim as f64).sqrt()),
+        }
     }
 }
 

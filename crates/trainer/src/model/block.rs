@@ -6,10 +6,12 @@ use burn::tensor::activation::{gelu, gelu_approximate, relu, silu};
 use burn::tensor::module::linear;
 use burn::tensor::{Device, FloatDType, Tensor};
 
+use super::attention::computes_on_cpu;
 use super::init::Initializer;
 use super::norm::Norm;
 use super::{AttentionRoute, Dropout, Pass, causal_attention};
 use crate::config::{Activation, FfnType, GeluKind, ModelConfig};
+use crate::cpu;
 
 /// x += attention(norm(x)); x += feed_forward(norm(x)).
 #[derive(Module, Debug)]
@@ -89,11 +91,17 @@ impl Attention {
     ) -> Tensor<3> {
         let config = pass.config;
         let ([batch, seq, d_model], kv_dim) = (x.dims(), config.kv_dim());
-        let qkv = project(&self.c_attn, x, pass); // [B, T, C + 2·K]
+        let qkv = project(&self.c_attn, None, x, pass); // [B, T, C + 2·K]
         let qkv = match config.attn_config.clip_qkv {
             Some(limit) => qkv.clamp(-limit, limit),
             None => qkv,
         };
+        let are_used_as_they_are =
+            self.q_ln.is_none() && !config.attn_config.rope && cache.is_none();
+        if are_used_as_they_are && computes_on_cpu(&qkv, pass, dropout) {
+            let attended = cpu::packed_attention(cpu::Attention::of(config), qkv); // [B, T, C]
+            return project(&self.c_proj, None, attended, pass); // [B, T, C]
+        }
         let q = qkv.clone().narrow(2, 0, d_model); // [B, T, C]
         let k = qkv.clone().narrow(2, d_model, kv_dim); // [B, T, K]
         let v = qkv.narrow(2, d_model + kv_dim, kv_dim); // [B, T, K]
@@ -107,7 +115,7 @@ impl Attention {
         };
         let attended = causal_attention(q, k, v, pass, AttentionRoute::of(config), dropout); // [B, H, T, D]
         let attended = attended.swap_dims(1, 2).reshape([batch, seq, d_model]); // [B, T, C]
-        project(&self.c_proj, attended, pass) // [B, T, C]
+        project(&self.c_proj, None, attended, pass) // [B, T, C]
     }
 }
 
@@ -151,20 +159,43 @@ fn in_heads(x: Tensor<3>, norm: Option<&Norm>, config: &ModelConfig) -> Tensor<4
     x.swap_dims(1, 2) // [B, heads, T, D]
 }
 
-/// A linear layer, computed in the type of the pass from f32 parameters.
+/// A linear layer of what `activation` makes of x, computed in the type of the pass from f32 parameters.
 ///
 /// # Shapes
 ///
 /// - x: `[batch, seq, d_in]`
 /// - output: `[batch, seq, d_out]`
-fn project(layer: &Linear, x: Tensor<3>, pass: &Pass<'_>) -> Tensor<3> {
+fn project(
+    layer: &Linear,
+    activation: Option<Activation>,
+    x: Tensor<3>,
+    pass: &Pass<'_>,
+) -> Tensor<3> {
     let [batch, seq, d_in] = x.dims();
     let bias = layer.bias.as_ref().map(|bias| bias.val().cast(pass.dtype));
     let weight = layer.weight.val().cast(pass.dtype); // [d_in, d_out]
     let [_, d_out] = weight.dims();
     // As one matrix: the rows of a batch would each make a gradient of the weight, and these be summed.
     let x = x.cast(pass.dtype).reshape([batch * seq, d_in]); // [B·T, d_in]
-    linear(x, weight, bias).reshape([batch, seq, d_out])
+    let output = if cpu::computes(&x) {
+        cpu::linear(activation, x, weight, bias) // [B·T, d_out]
+    } else {
+        let x = match activation {
+            Some(function) => activate(function, x),
+            None => x,
+        };
+        linear(x, weight, bias) // [B·T, d_out]
+    };
+    output.reshape([batch, seq, d_out])
+}
+
+fn activate<const D: usize>(function: Activation, x: Tensor<D>) -> Tensor<D> {
+    match function {
+        Activation::Gelu { approximate: GeluKind::None } => gelu(x),
+        Activation::Gelu { approximate: GeluKind::Tanh } => gelu_approximate(x),
+        Activation::Silu => silu(x),
+        Activation::Relu => relu(x),
+    }
 }
 
 /// Two linear layers around a function, or three with a gate. `F` is the width between them.
@@ -193,17 +224,14 @@ impl FeedForward {
     /// - x: `[batch, seq, d_model]`, f32
     /// - output: `[batch, seq, d_model]`, in the type of the pass
     fn forward(&self, x: Tensor<3>, pass: &Pass<'_>) -> Tensor<3> {
-        let act = |x: Tensor<3>| match pass.config.ffn_config.ffn_act_fn {
-            Activation::Gelu { approximate: GeluKind::None } => gelu(x),
-            Activation::Gelu { approximate: GeluKind::Tanh } => gelu_approximate(x),
-            Activation::Silu => silu(x),
-            Activation::Relu => relu(x),
-        };
-        let up = project(&self.c_fc, x.clone(), pass); // [B, T, F]
-        let hidden = match &self.c_gate {
-            Some(gate) => act(project(gate, x, pass)) * up, // [B, T, F]
-            None => act(up),
-        };
-        project(&self.c_proj, hidden, pass) // [B, T, C]
+        let function = pass.config.ffn_config.ffn_act_fn;
+        let up = project(&self.c_fc, None, x.clone(), pass); // [B, T, F]
+        match &self.c_gate {
+            Some(gate) => {
+                let hidden = activate(function, project(gate, None, x, pass)) * up; // [B, T, F]
+                project(&self.c_proj, None, hidden, pass) // [B, T, C]
+            }
+            None => project(&self.c_proj, Some(function), up, pass), // [B, T, C]
+        }
     }
 }

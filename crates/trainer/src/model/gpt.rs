@@ -2,13 +2,15 @@
 
 use burn::module::Module;
 use burn::nn::Embedding;
-use burn::tensor::{Device, FloatDType, Gradients, Int, Tensor};
+use burn::tensor::{Device, FloatDType, Gradients as Graph, IndexingUpdateOp, Int, Tensor};
 
 use super::block::{Block, KeysAndValues};
 use super::init::Initializer;
 use super::norm::Norm;
+use super::parameters::flatten;
 use super::{Dropout, Pass, collect_gradients};
 use crate::config::ModelConfig;
+use crate::optim::Gradients;
 
 /// The keys and values of the tokens that a model has seen.
 #[derive(Clone, Debug, Default)]
@@ -71,15 +73,32 @@ impl Gpt {
     /// - tokens: `[batch, seq]`, ids below `vocab_size`; seq at most `max_seq_len` where positions are learned
     /// - output: `[batch, seq, d_model]`
     pub fn hidden(&self, tokens: Tensor<2, Int>, dropout: &mut Dropout) -> Tensor<3> {
-        let pass = Pass::of(&self.config, self.dtype, &tokens, 0);
-        let x = self.embedded(tokens, dropout);
+        let looked_up = embed(&self.wte, self.wpe.as_ref(), tokens.clone(), 0); // [B, T, C]
+        self.hidden_from(looked_up, &tokens, dropout)
+    }
+
+    /// The same, of what was [`looked_up`](Self::looked_up).
+    pub(crate) fn hidden_from(
+        &self,
+        looked_up: Tensor<3>,
+        tokens: &Tensor<2, Int>,
+        dropout: &mut Dropout,
+    ) -> Tensor<3> {
+        let pass = Pass::of(&self.config, self.dtype, tokens, 0);
+        let x = self.embedded(looked_up, dropout);
         let block = |x, block: &Block| block.forward(x, &pass, None, dropout);
         self.normed(self.h.iter().fold(x, block))
     }
 
-    /// What the first block reads: tokens `[B, T]` with their positions, `[B, T, C]`.
-    pub(crate) fn embedded(&self, tokens: Tensor<2, Int>, dropout: &mut Dropout) -> Tensor<3> {
-        let x = shrink_gradient(self.embed(tokens, 0), self.config.embedding_fraction);
+    /// Tokens `[B, T]` with their positions, `[B, T, C]`, where the graph begins: see [`Backward`].
+    pub(crate) fn looked_up(&self, tokens: Tensor<2, Int>) -> Tensor<3> {
+        let (wte, wpe) = (self.wte.valid(), self.wpe.valid());
+        Tensor::from_inner(embed(&wte, wpe.as_ref(), tokens.inner(), 0)).require_grad()
+    }
+
+    /// What the first block reads, of what was looked up, `[B, T, C]`.
+    pub(crate) fn embedded(&self, looked_up: Tensor<3>, dropout: &mut Dropout) -> Tensor<3> {
+        let x = shrink_gradient(looked_up, self.config.embedding_fraction);
         dropout.apply(x, self.config.emb_pdrop)
     }
 
@@ -96,18 +115,45 @@ impl Gpt {
         self.dtype
     }
 
-    /// The gradients of the parameters before the blocks, in order.
-    pub(crate) fn collect_of_embeddings(&self, gradients: &mut Gradients) -> Vec<Tensor<1>> {
-        let mut flat = collect_gradients(&self.wte, gradients);
-        flat.extend(collect_gradients(&self.wpe, gradients));
-        flat
+    /// All gradients, in parameter order.
+    ///
+    /// # Shapes
+    ///
+    /// - tokens: `[batch, seq]`
+    /// - of_head: `[vocab_size, d_model]`, at the output projection
+    pub(crate) fn gradients(
+        &self,
+        tokens: Tensor<2, Int>,
+        backward: Backward,
+        of_head: Tensor<2>,
+    ) -> Gradients {
+        let Backward { at_tables, of_blocks, of_norm } = backward;
+        let [batch, seq, d_model] = at_tables.dims();
+        let tokens = tokens.inner().reshape([batch * seq]); // [B·T]
+        let (tied, untied) = match self.lm_head {
+            None => (of_head, None),
+            Some(_) => (of_head.zeros_like(), Some(flatten(of_head))),
+        };
+        let rows = at_tables.clone().reshape([batch * seq, d_model]); // [B·T, C]
+        // Into the gradient that is there: a second one would be as large as the table.
+        let of_tokens = tied.select_assign(0, tokens, rows, IndexingUpdateOp::Add); // [V, C]
+        let of_positions = self.wpe.as_ref().map(|wpe| {
+            let of_seen = at_tables.sum_dim(0).reshape([seq, d_model]); // [T, C]
+            let [max_seq_len, _] = wpe.weight.dims();
+            let unseen = Tensor::zeros([max_seq_len - seq, d_model], &of_seen.device());
+            flatten(if seq == max_seq_len {
+                of_seen
+            } else {
+                Tensor::cat(vec![of_seen, unseen], 0)
+            })
+        });
+        let of_tables = [flatten(of_tokens)].into_iter().chain(of_positions);
+        Gradients::new(of_tables.chain(of_blocks).chain(of_norm).chain(untied).collect())
     }
 
-    /// The gradients of the parameters after the blocks, in order.
-    pub(crate) fn collect_of_end(&self, gradients: &mut Gradients) -> Vec<Tensor<1>> {
-        let mut flat = collect_gradients(&self.ln_f, gradients);
-        flat.extend(collect_gradients(&self.lm_head, gradients));
-        flat
+    /// The gradients of the final norm's parameters.
+    pub(crate) fn collect_of_norm(&self, graph: &mut Graph) -> Vec<Tensor<1>> {
+        collect_gradients(&self.ln_f, graph)
     }
 
     /// What [`hidden`](Self::hidden) gives for the tokens that `cache` has not seen yet, which it has seen then: to
@@ -121,7 +167,8 @@ impl Gpt {
         let (past, [_, seq]) = (cache.tokens, tokens.dims());
         cache.blocks.resize_with(self.h.len(), KeysAndValues::default);
         let pass = Pass::of(&self.config, self.dtype, &tokens, past);
-        let mut x = self.embed(tokens.narrow(1, past, seq - past), past); // [B, T, C]
+        let new = tokens.narrow(1, past, seq - past); // [B, new]
+        let mut x = embed(&self.wte, self.wpe.as_ref(), new, past); // [B, new, C]
         for (block, cache) in self.h.iter().zip(&mut cache.blocks) {
             x = block.forward(x, &pass, Some(cache), &mut Dropout::off());
         }
@@ -129,29 +176,10 @@ impl Gpt {
         self.normed(x)
     }
 
-    /// Tokens `[B, T]` with their positions from `past` on, `[B, T, C]`.
-    fn embed(&self, tokens: Tensor<2, Int>, past: usize) -> Tensor<3> {
-        let [_, seq] = tokens.dims();
-        let x = self.wte.forward(tokens); // [B, T, C]
-        let Some(wpe) = &self.wpe else { return x };
-        let positions = wpe.weight.val(); // [S, C]
-        let [max_seq_len, d_model] = positions.dims();
-        let positions = if seq == max_seq_len { positions } else { positions.narrow(0, past, seq) }; // [T, C]
-        x + positions.reshape([1, seq, d_model])
-    }
-
     /// What makes logits of activations.
     pub(crate) fn head(&self) -> Head<'_> {
         let weight = self.lm_head.as_ref().unwrap_or(&self.wte).weight.val();
         Head { weight, config: &self.config, dtype: self.dtype }
-    }
-
-    /// Where the head is in [`parameters`](Self::parameters).
-    pub(crate) fn head_index(&self) -> usize {
-        match self.lm_head {
-            Some(_) => self.parameters().len() - 1,
-            None => 0,
-        }
     }
 
     /// The scores of every vocabulary entry. Training goes through [`loss`](crate::loss) instead, which never holds the
@@ -201,6 +229,36 @@ impl Head<'_> {
             None => logits,
         }
     }
+}
+
+/// What a backward gives below the head.
+///
+/// The graph begins at what the tables of tokens and positions gave, so that the gradient of a table is never a tensor
+/// of its own beside that of the head.
+#[derive(Debug)]
+pub(crate) struct Backward {
+    /// At what was looked up, `[B, T, C]`.
+    pub(crate) at_tables: Tensor<3>,
+    /// Of the blocks' parameters, in order.
+    pub(crate) of_blocks: Vec<Tensor<1>>,
+    /// Of the final norm's.
+    pub(crate) of_norm: Vec<Tensor<1>>,
+}
+
+/// Tokens `[B, T]` with their positions from `past` on, `[B, T, C]`.
+fn embed(
+    wte: &Embedding,
+    wpe: Option<&Embedding>,
+    tokens: Tensor<2, Int>,
+    past: usize,
+) -> Tensor<3> {
+    let [_, seq] = tokens.dims();
+    let x = wte.forward(tokens); // [B, T, C]
+    let Some(wpe) = wpe else { return x };
+    let positions = wpe.weight.val(); // [S, C]
+    let [max_seq_len, d_model] = positions.dims();
+    let positions = if seq == max_seq_len { positions } else { positions.narrow(0, past, seq) }; // [T, C]
+    x + positions.reshape([1, seq, d_model])
 }
 
 /// The value of `x`, with `fraction` of its gradient: x·f + stopgrad(x)·(1 − f).

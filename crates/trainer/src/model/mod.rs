@@ -27,8 +27,9 @@ mod parameters;
 mod pass;
 
 pub use attention::{AttentionRoute, causal_attention};
+pub(crate) use block::Block;
 pub use dropout::Dropout;
-pub(crate) use gpt::Head;
+pub(crate) use gpt::{Backward, Head};
 pub use gpt::{Cache, Gpt};
 pub use parameters::{NamedTensor, ParameterError, ParameterSpec};
 pub(crate) use parameters::{

@@ -6,6 +6,7 @@ use burn::tensor::{Device, FloatDType, Tensor};
 
 use super::init::constant;
 use crate::config::{ModelConfig, NormType};
+use crate::cpu;
 
 /// A normalisation over the last dimension.
 #[derive(Module, Debug)]
@@ -39,10 +40,10 @@ impl Norm {
     pub(super) fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         let dtype = FloatDType::from(x.dtype());
         let (x, weight) = (x.cast(FloatDType::F32), self.weight.val());
+        let bias = self.bias.as_ref().map(Param::val);
         let normal = match self.kind {
-            NormType::LayerNorm => {
-                layer_norm(x, weight, self.bias.as_ref().map(Param::val), self.eps)
-            }
+            kind if cpu::computes(&x) => cpu::norm(kind, self.eps, x, weight, bias),
+            NormType::LayerNorm => layer_norm(x, weight, bias, self.eps),
             NormType::RmsNorm => {
                 let mean_square = x.clone().square().mean_dim(D - 1); // [..., 1]
                 x / (mean_square + self.eps).sqrt() * weight.unsqueeze()

@@ -187,7 +187,7 @@ pub(crate) fn map_parameters(model: Gpt, update: impl FnMut(usize, Tensor<1>) ->
     model.map(&mut Update { update, index: 0 })
 }
 
-fn flatten<const D: usize>(tensor: Tensor<D>) -> Tensor<1> {
+pub(super) fn flatten<const D: usize>(tensor: Tensor<D>) -> Tensor<1> {
     let elements = tensor.shape().num_elements();
     tensor.reshape([elements])
 }

@@ -10,6 +10,7 @@ use burn::tensor::Tensor;
 
 use super::optimizer::Average;
 use crate::config::OptimizerConfig;
+use crate::cpu;
 
 /// What is the same for all parameters of one step.
 pub(super) struct AdamW {
@@ -47,5 +48,29 @@ impl AdamW {
         second.take_in(squared, beta2);
         let root = second.value().sqrt().div_scalar(self.second_correction);
         first.value().div(root.add_scalar(self.eps)).mul_scalar(self.step_size)
+    }
+
+    /// The same at once on the CPU, with the decay before it: the next parameter, of which `kept` is kept.
+    pub(super) fn step(
+        &self,
+        kept: f64,
+        parameter: Tensor<1>,
+        first: &mut Average,
+        second: &mut Average,
+        gradient: Tensor<1>,
+    ) -> Tensor<1> {
+        let step = cpu::AdamWStep {
+            kept: kept as f32,
+            betas: self.betas.map(|beta| beta as f32),
+            taken: self.betas.map(|beta| (1.0 - beta) as f32),
+            eps: self.eps as f32,
+            step_size: self.step_size as f32,
+            second_correction: self.second_correction as f32,
+        };
+        let [parameter, m, v] =
+            cpu::adamw_step(step, [parameter, first.take(), second.take()], gradient);
+        first.put(m);
+        second.put(v);
+        parameter
     }
 }

@@ -6,6 +6,7 @@ use super::adamw::AdamW;
 use super::lion::Lion;
 use super::{Gradients, StepNorms};
 use crate::config::{OptimizerConfig, OptimizerName};
+use crate::cpu;
 use crate::model::{
     Gpt, NamedTensor, ParameterError, ParameterSpec, in_parameter_order, map_parameters,
 };
@@ -88,12 +89,20 @@ impl Optimizer {
         map_parameters(model, |index, parameter| {
             let Some(gradient) = gradients.next() else { return parameter };
             let before = norms.is_some().then(|| parameter.clone());
-            let parameter = if kept == 1.0 { parameter } else { parameter.mul_scalar(kept) };
-            let update = match &rule {
-                Rule::AdamW(rule) => rule.update(&mut first[index], &mut second[index], gradient),
-                Rule::Lion(rule) => rule.update(&mut first[index], gradient),
+            let decayed = |parameter: Tensor<1>| {
+                if kept == 1.0 { parameter } else { parameter.mul_scalar(kept) }
             };
-            let after = parameter - update;
+            let after = match &rule {
+                Rule::AdamW(rule) => {
+                    let (first, second) = (&mut first[index], &mut second[index]);
+                    if cpu::computes(&parameter) {
+                        rule.step(kept, parameter, first, second, gradient)
+                    } else {
+                        decayed(parameter) - rule.update(first, second, gradient)
+                    }
+                }
+                Rule::Lion(rule) => decayed(parameter) - rule.update(&mut first[index], gradient),
+            };
             if let (Some(norms), Some(before)) = (&mut norms, before) {
                 norms.take_in(before, &after, first[index].value());
             }
@@ -164,9 +173,18 @@ pub(super) struct Average(Tensor<1>);
 impl Average {
     /// Keeps the share `beta` of itself and takes in `value` for the rest.
     pub(super) fn take_in(&mut self, value: Tensor<1>, beta: f64) {
-        // Taken out so that it is unshared and updated in place.
-        let before = std::mem::replace(&mut self.0, Tensor::empty([1], &value.device()));
+        let before = self.take();
         self.0 = before.mul_scalar(beta) + value.mul_scalar(1.0 - beta);
+    }
+
+    /// Itself, until [`put`](Self::put): taken out, it is unshared and can be updated in place.
+    pub(super) fn take(&mut self) -> Tensor<1> {
+        let device = self.0.device();
+        std::mem::replace(&mut self.0, Tensor::empty([1], &device))
+    }
+
+    pub(super) fn put(&mut self, value: Tensor<1>) {
+        self.0 = value;
     }
 
     pub(super) fn value(&self) -> Tensor<1> {
