@@ -1,5 +1,5 @@
 //! Speed of one optimizer step on the CPU, with random tokens: wall clock, and processor time, which a busy machine
-//! disturbs less.
+//! disturbs less. The last line is the same as JSON, for benches/peers/train.py.
 //!
 //!     cargo bench -p trainer --bench train_step -- [small|125m] [rows] [seq_len] [steps] [flash|torch] [kept|recomputed]
 
@@ -47,7 +47,7 @@ fn main() {
     let mut optimizer = Optimizer::new(hyperparameters, &model, &device);
     let batch = random_batch(rows, seq_len, vocab_size);
 
-    let mut timings = Vec::new();
+    let (mut timings, mut first_loss) = (Vec::new(), 0.0);
     for step in 0..=steps {
         let (began, cpu) = (Instant::now(), processor_seconds());
         let (loss, gradients) =
@@ -60,12 +60,17 @@ fn main() {
         let wall = began.elapsed().as_secs_f64();
         if step == 0 {
             println!("{} parameters, first loss {loss:.4}", config.n_params());
+            first_loss = loss;
         } else {
             timings.push((wall, forward_backward, processor_seconds() - cpu));
         }
     }
-    timings.sort_by(|a, b| a.2.total_cmp(&b.2));
-    let (wall, forward_backward, cpu) = timings[timings.len() / 2];
+    let median = |of: fn(&(f64, f64, f64)) -> f64| {
+        let mut values: Vec<f64> = timings.iter().map(of).collect();
+        values.sort_by(f64::total_cmp);
+        values[values.len() / 2]
+    };
+    let (wall, forward_backward, cpu) = (median(|t| t.0), median(|t| t.1), median(|t| t.2));
     let tokens = (rows * seq_len) as f64;
     println!(
         "{name} {rows}x{seq_len}: {wall:.3} s/step ({forward_backward:.3} forward and backward), {:.0} tokens/s; \
@@ -73,7 +78,13 @@ fn main() {
         tokens / wall,
         tokens / cpu
     );
-    println!("peak memory {:.2} GiB", peak_memory() as f64 / f64::from(1 << 30));
+    let peak = peak_memory();
+    println!("peak memory {:.2} GiB", peak as f64 / f64::from(1 << 30));
+    println!(
+        "{{\"parameters\": {}, \"first_loss\": {first_loss}, \"seconds\": {wall}, \"processor_seconds\": {cpu}, \
+         \"peak_bytes\": {peak}}}",
+        config.n_params()
+    );
 }
 
 /// The most memory that this process has had at a time, in bytes.
