@@ -1,47 +1,72 @@
-//! The loss curve: training and evaluation loss over tokens, as an SVG picture.
+//! The loss curve: training and evaluation loss over tokens, and the speed below, as an SVG picture.
 
+use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::Path;
 
+use plotters::coord::Shift;
+use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 use serde_json::Value as Json;
 
 use crate::error::{Error, Result};
 
 const TRAIN_LOSS: &str = "loss/train/total";
-const EVAL_LOSS: &str = "metrics/eval/LanguageCrossEntropy";
+const TOKENS_PER_SEC: &str = "throughput/tokens_per_sec";
 
-const SIZE: (u32, u32) = (960, 560);
+const SIZE: (u32, u32) = (960, 720);
+/// Of which the loss takes this, where there is a speed to show.
+const LOSS_HEIGHT: u32 = 500;
 /// More points than this are averaged in groups: nobody sees more, and the file stays small.
 const MAX_POINTS: usize = 1200;
 
 const TRAIN: RGBColor = RGBColor(31, 119, 180);
-const EVAL: RGBColor = RGBColor(214, 90, 24);
+/// Of the evaluation splits, one after the other.
+const EVAL: [RGBColor; 4] =
+    [RGBColor(214, 90, 24), RGBColor(44, 140, 70), RGBColor(140, 80, 170), RGBColor(150, 110, 20)];
+const SPEED: RGBColor = RGBColor(90, 90, 90);
 const GRID: RGBColor = RGBColor(224, 224, 224);
 const INK: RGBColor = RGBColor(64, 64, 64);
 
-/// The points of the picture: tokens seen, loss in nats per token.
+type Points = Vec<(f64, f64)>;
+type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
+type Drawn<'a> =
+    std::result::Result<(), DrawingAreaErrorKind<<SVGBackend<'a> as DrawingBackend>::ErrorType>>;
+
+/// The points of the picture, over the tokens seen.
 #[derive(Debug, Default)]
 pub(super) struct LossCurve {
-    train: Vec<(f64, f64)>,
-    eval: Vec<(f64, f64)>,
+    /// Nats per token.
+    train: Points,
+    /// The same of each evaluation split, by its label.
+    eval: BTreeMap<String, Points>,
+    /// Tokens per second.
+    speed: Points,
 }
 
 impl LossCurve {
     /// The points among records of `metrics.jsonl`.
     pub(super) fn from_records(records: &[Json]) -> Self {
-        let points = |name: &str| {
-            let number = |record: &Json, name: &str| record.get(name).and_then(Json::as_f64);
-            let point = |r: &Json| Some((number(r, "token")?, drawn(number(r, name)?)));
-            records.iter().filter_map(point).collect()
-        };
-        Self { train: points(TRAIN_LOSS), eval: points(EVAL_LOSS) }
+        let mut curve = Self::default();
+        for record in records.iter().filter_map(Json::as_object) {
+            let Some(tokens) = record.get("token").and_then(Json::as_u64) else { continue };
+            for (name, value) in record {
+                value.as_f64().into_iter().for_each(|value| curve.add(tokens, name, value));
+            }
+        }
+        curve
     }
 
-    /// Takes a metric in, if it is one of the two losses.
+    /// Takes a metric in, if it is one of those shown.
     pub(super) fn add(&mut self, tokens: u64, name: &str, value: f64) {
-        let points = match name {
-            TRAIN_LOSS => &mut self.train,
-            EVAL_LOSS => &mut self.eval,
+        let label = name.strip_prefix("metrics/").and_then(|name| {
+            name.strip_suffix("/LanguageCrossEntropy").filter(|label| *label != "train")
+        });
+        let points = match (name, label) {
+            (TRAIN_LOSS, _) => &mut self.train,
+            (TOKENS_PER_SEC, _) => &mut self.speed,
+            (_, Some(label)) => self.eval.entry(label.to_owned()).or_default(),
             _ => return,
         };
         if value.is_finite() {
@@ -63,39 +88,25 @@ impl LossCurve {
 
     fn draw(&self, svg: &mut String, title: &str) -> std::result::Result<(), String> {
         let area = SVGBackend::with_string(svg, SIZE).into_drawing_area();
-        self.draw_chart(&area, title).map_err(|error| error.to_string())?;
+        self.draw_charts(&area, title).map_err(|error| error.to_string())?;
         area.present().map_err(|error| error.to_string())
     }
 
-    fn draw_chart<'a>(
-        &self,
-        area: &DrawingArea<SVGBackend<'a>, plotters::coord::Shift>,
-        title: &str,
-    ) -> std::result::Result<(), DrawingAreaErrorKind<<SVGBackend<'a> as DrawingBackend>::ErrorType>>
-    {
+    fn draw_charts<'a>(&self, area: &Area<'a>, title: &str) -> Drawn<'a> {
         area.fill(&WHITE)?;
-        let (tokens, losses) = self.ranges();
-        let mut chart = ChartBuilder::on(area)
+        if self.speed.is_empty() {
+            return self.draw_losses(area, title);
+        }
+        let (losses, speed) = area.split_vertically(LOSS_HEIGHT);
+        self.draw_losses(&losses, title)?;
+        self.draw_speed(&speed)
+    }
+
+    fn draw_losses<'a>(&self, area: &Area<'a>, title: &str) -> Drawn<'a> {
+        let mut chart = chart_on(area)
             .caption(title, ("sans-serif", 22).into_font().color(&INK))
-            .margin(18)
-            .margin_right(30)
-            .x_label_area_size(52)
-            .y_label_area_size(64)
-            .build_cartesian_2d(0.0..tokens, losses)?;
-        chart
-            .configure_mesh()
-            .x_desc("tokens trained on")
-            .y_desc("loss (nats per token)")
-            .x_labels(8)
-            .y_labels(8)
-            .x_label_formatter(&|tokens| with_prefix(*tokens))
-            .y_label_formatter(&|loss| format!("{loss:.1}"))
-            .axis_desc_style(("sans-serif", 16).into_font().color(&INK))
-            .label_style(("sans-serif", 14).into_font().color(&INK))
-            .axis_style(INK)
-            .bold_line_style(GRID)
-            .light_line_style(TRANSPARENT)
-            .draw()?;
+            .build_cartesian_2d(0.0..self.tokens(), self.losses())?;
+        draw_axes(&mut chart, "loss (nats per token)", 8, &|loss| format!("{loss:.1}"))?;
 
         let train = thinned(&self.train);
         chart
@@ -106,12 +117,13 @@ impl LossCurve {
             .draw_series(LineSeries::new(smoothed(&train), TRAIN.stroke_width(2)))?
             .label("training, smoothed")
             .legend(|(x, y)| PathElement::new([(x, y), (x + 22, y)], TRAIN.stroke_width(2)));
-        if !self.eval.is_empty() {
-            chart.draw_series(LineSeries::new(self.eval.iter().copied(), EVAL.stroke_width(2)))?;
+        for ((label, points), colour) in self.eval.iter().zip(EVAL.into_iter().cycle()) {
+            let name = if label == "eval" { "evaluation".to_owned() } else { label.clone() };
+            chart.draw_series(LineSeries::new(points.iter().copied(), colour.stroke_width(2)))?;
             chart
-                .draw_series(self.eval.iter().map(|point| Circle::new(*point, 4, EVAL.filled())))?
-                .label("evaluation")
-                .legend(|(x, y)| Circle::new((x + 11, y), 4, EVAL.filled()));
+                .draw_series(points.iter().map(|point| Circle::new(*point, 4, colour.filled())))?
+                .label(name)
+                .legend(move |(x, y)| Circle::new((x + 11, y), 4, colour.filled()));
         }
         chart
             .configure_series_labels()
@@ -123,15 +135,58 @@ impl LossCurve {
             .draw()
     }
 
-    /// The axes: all tokens, and all losses with a little room.
-    fn ranges(&self) -> (f64, std::ops::Range<f64>) {
-        let points = || self.train.iter().chain(&self.eval);
-        let tokens = points().map(|point| point.0).fold(1.0, f64::max);
-        let low = points().map(|point| point.1).fold(f64::INFINITY, f64::min);
-        let high = points().map(|point| point.1).fold(f64::NEG_INFINITY, f64::max);
-        let room = ((high - low) * 0.06).max(0.05);
-        (tokens, low - room..high + room)
+    fn draw_speed<'a>(&self, area: &Area<'a>) -> Drawn<'a> {
+        let highest = self.speed.iter().map(|point| point.1).fold(1.0, f64::max);
+        let mut chart =
+            chart_on(area).build_cartesian_2d(0.0..self.tokens(), 0.0..highest * 1.1)?;
+        draw_axes(&mut chart, "tokens per second", 4, &|speed| with_prefix(*speed))?;
+        let speed = thinned(&self.speed);
+        chart.draw_series(LineSeries::new(speed, SPEED.stroke_width(2)))?;
+        Ok(())
     }
+
+    /// The last token of all.
+    fn tokens(&self) -> f64 {
+        let points = self.train.iter().chain(self.eval.values().flatten()).chain(&self.speed);
+        points.map(|point| point.0).fold(1.0, f64::max)
+    }
+
+    /// All losses, with a little room.
+    fn losses(&self) -> Range<f64> {
+        let losses = || self.train.iter().chain(self.eval.values().flatten()).map(|point| point.1);
+        let (low, high) =
+            (losses().fold(f64::INFINITY, f64::min), losses().fold(f64::NEG_INFINITY, f64::max));
+        let room = ((high - low) * 0.06).max(0.05);
+        low - room..high + room
+    }
+}
+
+fn chart_on<'a, 'b>(area: &'b Area<'a>) -> ChartBuilder<'b, 'b, SVGBackend<'a>> {
+    let mut chart = ChartBuilder::on(area);
+    chart.margin(18).margin_right(30).x_label_area_size(52).y_label_area_size(64);
+    chart
+}
+
+fn draw_axes<'a>(
+    chart: &mut Chart<'_, 'a>,
+    what: &str,
+    labels: usize,
+    format: &dyn Fn(&f64) -> String,
+) -> Drawn<'a> {
+    chart
+        .configure_mesh()
+        .x_desc("tokens trained on")
+        .y_desc(what)
+        .x_labels(8)
+        .y_labels(labels)
+        .x_label_formatter(&|tokens| with_prefix(*tokens))
+        .y_label_formatter(format)
+        .axis_desc_style(("sans-serif", 16).into_font().color(&INK))
+        .label_style(("sans-serif", 14).into_font().color(&INK))
+        .axis_style(INK)
+        .bold_line_style(GRID)
+        .light_line_style(TRANSPARENT)
+        .draw()
 }
 
 /// A loss as precise as it was measured: the same picture from a file as from memory.
@@ -195,14 +250,24 @@ mod tests {
         }
         curve.add(9, "trainer/global_step", 3.0);
         curve.add(9, TRAIN_LOSS, f64::NAN);
-        assert_eq!((curve.train.len(), curve.eval.len()), (4999, 1));
+        curve.add(2_000_000, "metrics/pile/LanguageCrossEntropy", 5.5);
+        curve.add(2_000_000, TOKENS_PER_SEC, 12_500.0);
+        assert_eq!((curve.train.len(), curve.eval["eval"].len(), curve.eval.len()), (4999, 1, 2));
 
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("loss_curve.svg");
         curve.write(&path, "run & <one>").unwrap();
         let svg = std::fs::read_to_string(&path).unwrap();
         assert!(svg.trim_end().ends_with("</svg>"));
-        for text in ["tokens trained on", "loss (nats per token)", "evaluation", "training", "2M"] {
+        for text in [
+            "tokens trained on",
+            "loss (nats per token)",
+            "evaluation",
+            "pile",
+            "training",
+            "2M",
+            "tokens per second",
+        ] {
             assert!(svg.contains(text), "{text}");
         }
         assert!(svg.contains("run &amp; &lt;one&gt;"));
