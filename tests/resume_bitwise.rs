@@ -78,9 +78,12 @@ fn kill_beyond_step(recipe: &Path, run: &Path, step: u64, delay: Duration) {
         clear(run);
         let mut child = spawn(recipe, &[]);
         let deadline = Instant::now() + PATIENCE;
+        // The checkpoint is written while the steps after it are taken.
+        let saved = run.join("checkpoints/ep0-ba20");
         let reached = || {
             let text = std::fs::read_to_string(&metrics).unwrap_or_default();
-            text.lines().filter(|line| line.contains("loss/train/total")).count() as u64 >= step
+            let steps = text.lines().filter(|line| line.contains("loss/train/total")).count();
+            steps as u64 >= step && saved.exists()
         };
         while !reached() && child.try_wait().unwrap().is_none() {
             assert!(Instant::now() < deadline, "step {step} was not reached");

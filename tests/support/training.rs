@@ -131,7 +131,7 @@ pub(crate) fn logged(run: &Path) -> Vec<Value> {
     for record in &mut records {
         let object = record.as_object_mut().unwrap();
         object.retain(|key, _| {
-            !["wall_clock", "throughput", "time", "memory", "data"]
+            !["wall_clock", "throughput", "time", "memory", "data", "checkpoint"]
                 .iter()
                 .any(|clock| key.starts_with(clock))
         });

@@ -5,7 +5,7 @@ use std::time::Instant;
 use burn::tensor::{Device, FloatDType};
 use convert::tokenizer::Tokenizer;
 
-use crate::checkpoint::{Checkpoint, Found, Place, SaveFolder, State};
+use crate::checkpoint::{Done, Found, Place, SaveFolder, Saver, Snapshot, State};
 use crate::config::{Address, BatchPlan, Config, DataloaderLabel, Engine, Precision};
 use crate::data::{EvalData, Replica, TrainData};
 use crate::device;
@@ -15,7 +15,7 @@ use crate::generate::generate;
 use crate::host;
 use crate::interrupt::Interrupt;
 use crate::logging::monitor::{Memory, SpeedMonitor, hours, peak_flops, remaining_hours};
-use crate::logging::{Metric, MetricLogger};
+use crate::logging::{Flush, Metric, MetricLogger};
 use crate::model::Gpt;
 use crate::optim::Optimizer;
 use crate::replay::listed;
@@ -102,7 +102,7 @@ pub fn train(config: &Config, interrupt: &Interrupt) -> Result<Outcome> {
     if own.is_none() {
         saved_at = None; // loaded from elsewhere: this run's own folder has nothing yet
     }
-    let mut checkpoints = open_checkpoints(config, save_place.as_ref(), own)?;
+    let mut saver = Saver::new(open_checkpoints(config, save_place.as_ref(), own)?);
     let mut logger = MetricLogger::open(config, resume_at.as_ref(), batches_per_epoch)?;
     announce(config, &device, &plan, found, &logger);
 
@@ -119,11 +119,12 @@ pub fn train(config: &Config, interrupt: &Interrupt) -> Result<Outcome> {
     let mut findings = examiner.run_due(&model, &mut state, &mut logger, at_end)?;
     see_evaluation(&watch, &mut state, findings.as_deref());
     if owed && !state.evaluation_due {
-        saved_at = save(&mut checkpoints, &state, &model, &optimizer, &mut logger)?;
+        saved_at = save(&mut saver, &state, &model, &optimizer, &mut logger)?;
     }
 
     let mut passes = Passes::new(config, plan, state.microbatch);
     while !has_ended(&state) && !interrupt.is_asked() {
+        see_saved(saver.poll()?, &logger)?;
         let began = Instant::now();
         // What it waits for may be a server that is silent.
         let Some(batch) = train_data.next_batch_unless(|| interrupt.is_asked())? else { break };
@@ -179,6 +180,7 @@ pub fn train(config: &Config, interrupt: &Interrupt) -> Result<Outcome> {
         let (at_start, mut at_end) =
             speed.metrics(config, passes.plan(), &state, &loss, norm, next_lr);
         at_end.extend(train_data.cache_metrics());
+        at_end.extend(saver.metrics());
         let norms = by_parameter(&model, norms);
         at_end.extend(norms.iter().map(|(key, norm)| (key.as_str(), (*norm).into())));
         let alarm = watch.see_loss(&mut state.watch, &end, loss.total);
@@ -197,14 +199,15 @@ pub fn train(config: &Config, interrupt: &Interrupt) -> Result<Outcome> {
         findings = examiner.run_due(&model, &mut state, &mut logger, last)?;
         see_evaluation(&watch, &mut state, findings.as_deref());
         if has_ended(&state) || config.save_interval.is_due(&start, &end) {
-            saved_at = save(&mut checkpoints, &state, &model, &optimizer, &mut logger)?;
+            saved_at = save(&mut saver, &state, &model, &optimizer, &mut logger)?;
         }
     }
 
     let interrupted = !has_ended(&state) || state.evaluation_due;
     if interrupted && saved_at != Some(state.timestamp) {
-        saved_at = save(&mut checkpoints, &state, &model, &optimizer, &mut logger)?;
+        saved_at = save(&mut saver, &state, &model, &optimizer, &mut logger)?;
     }
+    see_saved(saver.wait()?, &logger)?;
     if let Some(reason) = watch.reason(&state.watch) {
         logger.print(&reason);
     }
@@ -288,27 +291,33 @@ fn open_checkpoints(
     SaveFolder::open(place, keep, overwrite, own).map(Some)
 }
 
-/// Saves the run where it has a save folder; returns the position saved.
+/// Begins to save the run where it has a save folder, and returns the position that is saved then. The checkpoint before
+/// comes first.
 fn save(
-    checkpoints: &mut Option<SaveFolder>,
+    saver: &mut Saver,
     state: &State,
     model: &Gpt,
     optimizer: &Optimizer,
     logger: &mut MetricLogger,
 ) -> Result<Option<Timestamp>> {
+    let began = Instant::now();
+    see_saved(saver.wait()?, logger)?;
     // A resumed run takes back what was logged after the checkpoint, so what came before must not be lost. If it is, the
     // run ends, but not without its checkpoint. Both ask before they touch a remote whether it is still this run's.
-    let flushed = logger.flush();
-    let Some(folder) = checkpoints else { return flushed.map(|()| None) };
-    let checkpoint = Checkpoint {
-        state: state.clone(),
-        model: model.to_named_tensors(),
-        moments: optimizer.to_moments(),
-    };
-    let saved = folder.save(&checkpoint)?;
-    logger.print(&format!("saved {saved}"));
-    flushed?;
-    Ok(Some(state.timestamp))
+    let flush = logger.flush();
+    saver
+        .begin(|| flush.and_then(Flush::run), || Snapshot::take(state.clone(), model, optimizer))?;
+    saver.held_up(began.elapsed());
+    Ok(saver.has_folder().then_some(state.timestamp))
+}
+
+/// Says where a checkpoint lies that was being saved.
+fn see_saved(done: Option<Done>, logger: &MetricLogger) -> Result<()> {
+    let Some(Done { saved, first: flushed }) = done else { return Ok(()) };
+    if let Some(saved) = saved {
+        logger.print(&format!("saved {saved}"));
+    }
+    flushed
 }
 
 /// Says what will be trained, on what, and from where.

@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::place::{Position, position};
-use super::{Checkpoint, LATEST, occupied};
+use super::{LATEST, Snapshot, occupied};
 use crate::error::{Error, Result};
 use crate::time::Timestamp;
 
@@ -62,17 +62,17 @@ impl CheckpointFolder {
         &self.path
     }
 
-    /// Publishes `checkpoint` and discards what is no longer to be kept. Returns its folder.
+    /// Publishes `snapshot` and discards what is no longer to be kept. Returns its folder.
     ///
     /// # Errors
     /// When a file cannot be written; the checkpoints that were there remain.
-    pub(super) fn save(&mut self, checkpoint: &Checkpoint) -> Result<PathBuf> {
-        let name = name(&checkpoint.state.timestamp);
+    pub(super) fn save(&mut self, snapshot: Snapshot) -> Result<PathBuf> {
+        let name = name(&snapshot.state.timestamp);
         let target = self.path.join(&name);
         let writing = self.path.join(format!("{WRITING}{name}"));
         remove(&writing).map_err(Error::io("remove", &writing))?;
         fs::create_dir(&writing).map_err(Error::io("create", &writing))?;
-        if let Err(error) = checkpoint.write_files(&writing).and_then(|()| sync_folder(&writing)) {
+        if let Err(error) = snapshot.write_files(&writing).and_then(|()| sync_folder(&writing)) {
             // On a full disk the half-written folder would keep it full.
             let _ = remove(&writing);
             return Err(Error::Checkpoint(format!(

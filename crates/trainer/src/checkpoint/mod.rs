@@ -12,7 +12,8 @@
 //!
 //! A checkpoint is written into a hidden folder beside its final place; every file and the folder are synced, the
 //! folder is renamed, the parent synced, and only then `latest` is replaced. A process that dies at any instant
-//! leaves the old checkpoints as they were and at most a hidden folder, which the next save removes.
+//! leaves the old checkpoints as they were and at most a hidden folder, which the next save removes. All this is done
+//! while the run goes on.
 //!
 //! At a remote the layout is the same. A checkpoint is first written on this machine as above, then uploaded file by
 //! file: `state.json` comes last and makes it complete, then `latest` is replaced, and the copy here is removed. A
@@ -22,20 +23,26 @@
 //!
 //! * `state.rs` what `state.json` holds
 //! * `tensors.rs` parameters and moments as safetensors
+//! * `snapshot.rs` parameters and moments of a run at one instant
+//! * `background.rs` saving on a thread of its own
 //! * `place.rs` where checkpoints are read from: folders here and at remotes
 //! * `folder.rs` publishing and discarding checkpoints in a folder of this machine
 //! * `remote.rs` the same at a remote
 //! * `mark.rs` whose a folder at a remote is
 
+mod background;
 mod folder;
 mod mark;
 mod place;
 mod remote;
+mod snapshot;
 mod state;
 mod tensors;
 
+pub use background::{Done, Saver};
 pub(crate) use mark::Mark;
 pub use place::{Found, Place};
+pub use snapshot::Snapshot;
 pub use state::State;
 pub(crate) use tensors::{decode as decode_tensors, write as write_tensors};
 
@@ -80,14 +87,18 @@ impl Checkpoint {
             .map_err(|e| damaged(place, OPTIMIZER_FILE, &e))?;
         Ok(Self { state, model, moments })
     }
+}
 
+impl Snapshot {
     /// Writes the files into `folder`, which must exist, and syncs each of them.
-    fn write_files(&self, folder: &Path) -> Result<()> {
-        let mut state = self.state.clone();
-        tensors::write(&folder.join(MODEL_FILE), &self.model)?;
-        tensors::write(&folder.join(OPTIMIZER_FILE), &tensors::join_moments(&self.moments))?;
+    fn write_files(self, folder: &Path) -> Result<()> {
+        let Self { mut state, model, moments } = self;
         state.files.clear();
-        for file in [MODEL_FILE, OPTIMIZER_FILE] {
+        for (file, tensors) in [(MODEL_FILE, model), (OPTIMIZER_FILE, moments)] {
+            tensors::write(
+                &folder.join(file),
+                tensors.iter().map(|tensor| (&tensor.name, tensor)),
+            )?;
             state.record_file(folder, file)?;
         }
         state.write(folder)
@@ -157,14 +168,14 @@ impl SaveFolder {
         }
     }
 
-    /// Publishes `checkpoint` and discards what is no longer to be kept. Returns where it lies, for messages.
+    /// Publishes `snapshot` and discards what is no longer to be kept. Returns where it lies, for messages.
     ///
     /// # Errors
     /// When a file cannot be written or [does not arrive](Error::Upload); the checkpoints that were there remain.
-    pub fn save(&mut self, checkpoint: &Checkpoint) -> Result<String> {
+    pub fn save(&mut self, snapshot: Snapshot) -> Result<String> {
         match &mut self.0 {
-            Kind::Folder(folder) => Ok(folder.save(checkpoint)?.display().to_string()),
-            Kind::Remote(folder) => folder.save(checkpoint),
+            Kind::Folder(folder) => Ok(folder.save(snapshot)?.display().to_string()),
+            Kind::Remote(folder) => folder.save(snapshot),
         }
     }
 }

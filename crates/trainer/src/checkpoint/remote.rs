@@ -14,7 +14,7 @@ use super::folder::{self, CheckpointFolder};
 use super::place::{Position, position};
 use super::state::FileRecord;
 use super::{
-    Checkpoint, Found, LATEST, MODEL_FILE, Mark, OPTIMIZER_FILE, Place, STATE_FILE, State, occupied,
+    Found, LATEST, MODEL_FILE, Mark, OPTIMIZER_FILE, Place, STATE_FILE, Snapshot, State, occupied,
 };
 use crate::error::{Error, Result};
 
@@ -130,8 +130,8 @@ impl RemoteFolder {
     }
 
     /// As [`SaveFolder::save`](super::SaveFolder::save).
-    pub(super) fn save(&mut self, checkpoint: &Checkpoint) -> Result<String> {
-        let path = self.staging.save(checkpoint)?;
+    pub(super) fn save(&mut self, snapshot: Snapshot) -> Result<String> {
+        let path = self.staging.save(snapshot)?;
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         self.send(&name, &path)?;
         self.discard(&name).map_err(|error| {

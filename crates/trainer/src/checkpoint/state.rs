@@ -1,11 +1,13 @@
 //! `state.json`: where the run stands, and what the files beside it must be.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
-use xxhash_rust::xxh3::xxh3_128;
+use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
 use super::{MODEL_FILE, OPTIMIZER_FILE, Place, STATE_FILE, damaged};
 use crate::config::{Config, ModelConfig, OptimizerName};
@@ -16,6 +18,8 @@ use crate::watch;
 
 /// The layout that this version writes and reads.
 const FORMAT: u32 = 1;
+/// How much of a file is hashed at a time.
+const PIECE: usize = 1 << 20;
 
 /// The keys of `model` that decide which function the parameters are of.
 const DECIDE_THE_MODEL: &[&str] = &[
@@ -233,8 +237,8 @@ impl State {
     /// Notes what `file` is now.
     pub(super) fn record_file(&mut self, folder: &Path, file: &str) -> Result<()> {
         let path = folder.join(file);
-        let bytes = std::fs::read(&path).map_err(Error::io("read", &path))?;
-        self.files.insert(file.to_owned(), FileRecord::of(&bytes));
+        let record = FileRecord::of_file(&path).map_err(Error::io("read", &path))?;
+        self.files.insert(file.to_owned(), record);
         Ok(())
     }
 
@@ -275,5 +279,23 @@ fn differences(key: &str, saved: &Json, here: &Json, found: &mut Vec<(String, Js
 impl FileRecord {
     fn of(bytes: &[u8]) -> Self {
         Self { bytes: bytes.len() as u64, xxh3_128: format!("{:032x}", xxh3_128(bytes)) }
+    }
+
+    /// That of the file at `path`, which may be larger than what is to be in memory at a time.
+    fn of_file(path: &Path) -> io::Result<Self> {
+        let mut file = File::open(path)?;
+        let (mut hash, mut bytes) = (Xxh3::new(), 0);
+        let mut piece = vec![0; PIECE];
+        loop {
+            let length = match file.read(&mut piece) {
+                Ok(0) => break,
+                Ok(length) => length,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            };
+            hash.update(&piece[..length]);
+            bytes += length as u64;
+        }
+        Ok(Self { bytes, xxh3_128: format!("{:032x}", hash.digest128()) })
     }
 }

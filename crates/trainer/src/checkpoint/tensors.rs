@@ -12,8 +12,10 @@ use crate::error::{Error, Result};
 use crate::model::NamedTensor;
 use crate::optim::Moments;
 
-const FIRST: &str = "first.";
-const SECOND: &str = "second.";
+/// Before the name of a parameter: its first moment.
+pub(super) const FIRST: &str = "first.";
+/// The same for the second.
+pub(super) const SECOND: &str = "second.";
 
 impl View for &NamedTensor {
     fn dtype(&self) -> Dtype {
@@ -25,7 +27,7 @@ impl View for &NamedTensor {
     }
 
     fn data(&self) -> Cow<'_, [u8]> {
-        Cow::Owned(self.values.iter().flat_map(|value| value.to_le_bytes()).collect())
+        Cow::Owned(le_bytes(&self.values))
     }
 
     fn data_len(&self) -> usize {
@@ -33,12 +35,22 @@ impl View for &NamedTensor {
     }
 }
 
-/// Writes `tensors` to `path` and syncs the file.
-pub(crate) fn write(path: &Path, tensors: &[NamedTensor]) -> Result<()> {
+/// The bytes of `values` as they lie in a file.
+pub(super) fn le_bytes(values: &[f32]) -> Vec<u8> {
+    let mut bytes = vec![0; size_of_val(values)];
+    let (places, _) = bytes.as_chunks_mut();
+    places.iter_mut().zip(values).for_each(|(place, value)| *place = value.to_le_bytes());
+    bytes
+}
+
+/// Writes `tensors`, each with its name, to `path` and syncs the file.
+pub(crate) fn write<'a, V: View>(
+    path: &Path,
+    tensors: impl Iterator<Item = (&'a String, V)>,
+) -> Result<()> {
     // What other readers of this model family look for.
     let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-    let named = tensors.iter().map(|tensor| (tensor.name.as_str(), tensor));
-    safetensors::serialize_to_file(named, Some(metadata), path).map_err(|error| {
+    safetensors::serialize_to_file(tensors, Some(metadata), path).map_err(|error| {
         let source = std::io::Error::other(error);
         Error::io("write", path)(source)
     })?;
@@ -64,21 +76,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Vec<NamedTensor>, String> {
         .collect()
 }
 
-/// All moments of every parameter as one list, under prefixed names.
-pub(super) fn join_moments(moments: &Moments) -> Vec<NamedTensor> {
-    let prefixed = |prefix: &'static str, tensors: &[NamedTensor]| {
-        let rename = move |tensor: &NamedTensor| NamedTensor {
-            name: format!("{prefix}{}", tensor.name),
-            ..tensor.clone()
-        };
-        tensors.iter().map(rename).collect::<Vec<_>>()
-    };
-    let mut all = prefixed(FIRST, &moments.first);
-    all.extend(prefixed(SECOND, &moments.second));
-    all
-}
-
-/// The reverse of [`join_moments`].
+/// The moments in a file, whose names tell which is which.
 pub(super) fn split_moments(all: Vec<NamedTensor>, steps: u64) -> Result<Moments, String> {
     let mut moments = Moments { steps, first: Vec::new(), second: Vec::new() };
     for tensor in all {

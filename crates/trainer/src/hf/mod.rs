@@ -54,7 +54,8 @@ pub fn export(checkpoint: &str, out: &str, tokenizer: Option<&str>) -> Result<()
     }
     let staging =
         tempfile::tempdir().map_err(Error::io("create a folder in", std::env::temp_dir()))?;
-    write_tensors(&staging.path().join(WEIGHTS), &tensors)?;
+    let named = tensors.iter().map(|tensor| (&tensor.name, tensor));
+    write_tensors(&staging.path().join(WEIGHTS), named)?;
     remote.put_file(WEIGHTS, &staging.path().join(WEIGHTS))?;
     for (name, text) in tokenizer_files(&tokenizer, &config.model) {
         remote.put(name, text)?;

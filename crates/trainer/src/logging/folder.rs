@@ -2,6 +2,7 @@
 //! [begun there](Mark).
 
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use mds::UserCache;
 use mds::storage::{Remote, RemoteOptions};
@@ -22,8 +23,8 @@ pub(super) const CURVE: &str = "loss_curve.svg";
 pub(super) struct RunFolder {
     path: PathBuf,
     remote: Option<(Remote, Mark)>,
-    /// What of a run lies at the remote.
-    there: Vec<String>,
+    /// What of a run lies at the remote; locked as long as an upload goes on.
+    there: Mutex<Vec<String>>,
 }
 
 impl RunFolder {
@@ -33,7 +34,7 @@ impl RunFolder {
         let remote = Remote::open(&config.run_folder, config.remote_options())?;
         if let Some(folder) = remote.folder() {
             std::fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
-            return Ok(Self { path: folder.to_owned(), remote: None, there: Vec::new() });
+            return Ok(Self { path: folder.to_owned(), remote: None, there: Mutex::default() });
         }
         let path = UserCache::open()?.outgoing(&remote)?;
         let mark = mark_of_run(config)?;
@@ -41,33 +42,8 @@ impl RunFolder {
             Error::Config(format!("run_folder `{}` cannot be written: {error}", remote.address()))
         })?;
         let there: Vec<String> = remote.objects()?.into_iter().filter(is_of_run).collect();
-        let folder = Self { path, remote: Some((remote, mark)), there };
-        folder.fetch()?;
-        Ok(folder)
-    }
-
-    /// Makes the folder here like the remote, unless what is here has only been added to since it was uploaded.
-    fn fetch(&self) -> Result<()> {
-        let Self { path, remote: Some((remote, _)), there } = self else { return Ok(()) };
-        let before = std::fs::read(path.join(METRICS)).unwrap_or_default();
-        if !before.is_empty() && there.iter().any(|name| name == METRICS) {
-            let uploaded = remote.get(METRICS, u64::MAX)?;
-            if !uploaded.is_empty() && before.starts_with(&uploaded) {
-                return Ok(());
-            }
-        }
-        for file in files_in(path)? {
-            let file = path.join(file);
-            std::fs::remove_file(&file).map_err(Error::io("remove", &file))?;
-        }
-        for name in there {
-            let file = path.join(name);
-            let parent = file.parent().unwrap_or(path);
-            std::fs::create_dir_all(parent).map_err(Error::io("create", parent))?;
-            let bytes = remote.get(name, u64::MAX)?;
-            mds::durable::replace(&file, &bytes).map_err(Error::io("write", &file))?;
-        }
-        Ok(())
+        fetch(&remote, &there, &path)?;
+        Ok(Self { path, remote: Some((remote, mark)), there: Mutex::new(there) })
     }
 
     /// Where the files are on this machine.
@@ -80,19 +56,20 @@ impl RunFolder {
         self.remote.as_ref().map(|(remote, _)| remote.address())
     }
 
-    /// Makes the remote, if there is one, like the folder here.
+    /// Makes the remote, if there is one, like the folder here, to which may be added meanwhile.
     ///
     /// # Errors
     /// When the upload fails, or another run has begun there: then nothing is touched.
-    pub(super) fn upload(&mut self) -> Result<()> {
+    pub(super) fn upload(&self) -> Result<()> {
         let Some((remote, mark)) = &self.remote else { return Ok(()) };
+        let mut there = self.there.lock().unwrap_or_else(PoisonError::into_inner);
         let files = files_in(&self.path)?;
         let send = || {
             if !mark.is_last_at(remote)? {
                 return Ok(false);
             }
             files.iter().try_for_each(|name| remote.put_file(name, &self.path.join(name)))?;
-            let gone = self.there.iter().filter(|name| !files.contains(name));
+            let gone = there.iter().filter(|name| !files.contains(name));
             gone.into_iter().try_for_each(|name| remote.delete(name))?;
             Ok(true)
         };
@@ -110,9 +87,33 @@ impl RunFolder {
                 remote.address()
             )));
         }
-        self.there = files;
+        *there = files;
         Ok(())
     }
+}
+
+/// Makes the folder at `path` like the remote, where these files lie, unless what is here has only been added to since it
+/// was uploaded.
+fn fetch(remote: &Remote, there: &[String], path: &Path) -> Result<()> {
+    let before = std::fs::read(path.join(METRICS)).unwrap_or_default();
+    if !before.is_empty() && there.iter().any(|name| name == METRICS) {
+        let uploaded = remote.get(METRICS, u64::MAX)?;
+        if !uploaded.is_empty() && before.starts_with(&uploaded) {
+            return Ok(());
+        }
+    }
+    for file in files_in(path)? {
+        let file = path.join(file);
+        std::fs::remove_file(&file).map_err(Error::io("remove", &file))?;
+    }
+    for name in there {
+        let file = path.join(name);
+        let parent = file.parent().unwrap_or(path);
+        std::fs::create_dir_all(parent).map_err(Error::io("create", parent))?;
+        let bytes = remote.get(name, u64::MAX)?;
+        mds::durable::replace(&file, &bytes).map_err(Error::io("write", &file))?;
+    }
+    Ok(())
 }
 
 /// That of the run's save folder, which may be the same folder by another address, else a new one.

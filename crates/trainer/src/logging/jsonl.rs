@@ -57,16 +57,17 @@ impl JsonLines {
         file.write_all(line.as_bytes()).map_err(Error::io("write", &self.path))
     }
 
-    /// Whether anything was logged by this process.
-    pub(super) fn is_begun(&self) -> bool {
-        self.file.is_some()
+    /// The file, to be [synced](sync) where that holds nobody up; `None` before the first record.
+    pub(super) fn to_sync(&self) -> Result<Option<(File, PathBuf)>> {
+        let Some(file) = &self.file else { return Ok(None) };
+        let file = file.try_clone().map_err(Error::io("write", &self.path))?;
+        Ok(Some((file, self.path.clone())))
     }
+}
 
-    /// Waits until everything logged is on the disk.
-    pub(super) fn sync(&self) -> Result<()> {
-        let Some(file) = &self.file else { return Ok(()) };
-        file.sync_data().map_err(Error::io("write", &self.path))
-    }
+/// Waits until everything logged is on the disk.
+pub(super) fn sync(file: &File, path: &Path) -> Result<()> {
+    file.sync_data().map_err(Error::io("write", path))
 }
 
 /// The complete records of the file at `path` that belong to the first `batches` steps, as they
@@ -149,7 +150,8 @@ mod tests {
         let (mut second, kept) = JsonLines::open(path.clone(), Some(&at(3))).unwrap();
         assert_eq!(kept.len(), 3);
         (4..=6).for_each(|batch| log(&mut second, batch, loss(batch)));
-        second.sync().unwrap();
+        let (file, path) = second.to_sync().unwrap().unwrap();
+        sync(&file, &path).unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), uninterrupted);
         assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 1);
     }

@@ -11,7 +11,9 @@
 //! One at a remote is written on this machine first, and uploaded with each checkpoint and at the end,
 //! also after an error, see `folder.rs`.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::config::Config;
@@ -79,7 +81,7 @@ pub struct MetricLogger {
     curve: Option<Curve>,
     mlflow: Option<Mlflow>,
     prometheus: Option<Endpoint>,
-    folder: RunFolder,
+    folder: Arc<RunFolder>,
     /// Whether anything was logged that [`flush`](Self::flush) has not seen.
     unflushed: bool,
 }
@@ -164,7 +166,7 @@ impl MetricLogger {
             curve,
             mlflow: mlflow.transpose()?,
             prometheus: prometheus.transpose()?,
-            folder: run_folder,
+            folder: Arc::new(run_folder),
             unflushed: false,
         })
     }
@@ -233,18 +235,19 @@ impl MetricLogger {
         Some((self.folder.remote()?, self.folder.path()))
     }
 
-    /// Makes everything logged so far durable, at its remote too; to be called before a checkpoint is published.
+    /// What makes everything logged so far durable, at its remote too; to be done before a checkpoint is published, on
+    /// any thread.
     ///
     /// # Errors
-    /// When a file cannot be written, or [does not arrive](crate::Error::Upload).
-    pub fn flush(&mut self) -> Result<()> {
+    /// When a file cannot be written.
+    pub fn flush(&mut self) -> Result<Flush> {
         self.unflushed = false;
-        self.lines.sync()?;
-        if self.folder.remote().is_none() || !self.lines.is_begun() {
-            return Ok(());
+        let lines = self.lines.to_sync()?;
+        if self.folder.remote().is_none() || lines.is_none() {
+            return Ok(Flush { lines, folder: None });
         }
         self.curve.as_mut().map_or(Ok(()), Curve::draw)?;
-        self.folder.upload()
+        Ok(Flush { lines, folder: Some(Arc::clone(&self.folder)) })
     }
 
     /// Ends the progress bar, draws the last picture, and uploads to a remote.
@@ -254,10 +257,9 @@ impl MetricLogger {
     pub fn finish(mut self) -> Result<()> {
         self.console.finish();
         self.unflushed = false;
-        self.lines.sync()?;
-        if self.lines.is_begun() {
+        if let Some(lines) = self.lines.to_sync()? {
             self.curve.as_mut().map_or(Ok(()), Curve::draw)?;
-            self.folder.upload()?;
+            Flush { lines: Some(lines), folder: Some(Arc::clone(&self.folder)) }.run()?;
         }
         if let Some(mlflow) = self.mlflow.take() {
             mlflow.finish();
@@ -266,12 +268,35 @@ impl MetricLogger {
     }
 }
 
+/// What is still to be done for metrics that were logged.
+#[derive(Debug)]
+#[must_use]
+pub struct Flush {
+    /// To be synced.
+    lines: Option<(File, PathBuf)>,
+    /// To be uploaded.
+    folder: Option<Arc<RunFolder>>,
+}
+
+impl Flush {
+    /// Does it. More may be logged meanwhile.
+    ///
+    /// # Errors
+    /// When a file cannot be written, or [does not arrive](crate::Error::Upload).
+    pub fn run(self) -> Result<()> {
+        if let Some((file, path)) = &self.lines {
+            jsonl::sync(file, path)?;
+        }
+        self.folder.map_or(Ok(()), |folder| folder.upload())
+    }
+}
+
 impl Drop for MetricLogger {
     /// A run that ends with an error does not [`finish`](Self::finish), and its last metrics say most
     /// about it.
     fn drop(&mut self) {
         if self.unflushed
-            && let Err(error) = self.flush()
+            && let Err(error) = self.flush().and_then(Flush::run)
         {
             // That other error is what the run ended with.
             tracing::warn!("{error}");

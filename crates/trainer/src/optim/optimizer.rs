@@ -131,6 +131,11 @@ impl Optimizer {
         }
     }
 
+    /// The first and the second moments, flat and shared with the optimizer.
+    pub(crate) fn flat_moments(&self) -> [Vec<Tensor<1>>; 2] {
+        [&self.first, &self.second].map(|averages| averages.iter().map(Average::value).collect())
+    }
+
     /// The state, copied to the host.
     pub fn to_moments(&self) -> Moments {
         let named = |averages: &[Average]| {
