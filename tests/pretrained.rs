@@ -141,8 +141,21 @@ fn a_gpt2_that_was_exported_is_the_same_model() {
     assert_eq!(again.status.code(), Some(1));
     assert_eq!(
         said(&again),
-        format!("error: `{out}` holds a model already; give another folder, or remove that one\n")
+        format!("error: `{out}` holds a config.json already; give another folder, or remove that file\n")
     );
+    // Nor is a file that is somebody else's replaced.
+    let other = folder.path().join("other");
+    std::fs::create_dir(&other).unwrap();
+    std::fs::write(other.join("tokenizer.json"), "mine").unwrap();
+    let output = program("export-hf").arg(&model).arg(&other).output().unwrap();
+    assert_eq!(
+        said(&output),
+        format!(
+            "error: `{}` holds a tokenizer.json already; give another folder, or remove that file\n",
+            other.display()
+        )
+    );
+    assert_eq!(std::fs::read_dir(&other).unwrap().count(), 1);
 }
 
 #[test]
@@ -157,6 +170,23 @@ fn what_no_family_computes_is_not_exported() {
          its `model.attn_config.qk_ln`; models of GPT-2's, MPT's and Llama's kind can\n"
     );
     assert!(!Path::new(&out).exists());
+}
+
+/// A recipe says where its tokenizer is from where it is run; its checkpoints are used anywhere.
+#[test]
+fn a_checkpoint_knows_its_tokenizer_from_any_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = trained(folder.path(), &["tokenizer_name=data/tokenizers/quickstart"]);
+    for (name, arguments) in [
+        ("generate", &["--prompt", "The", "--max_new_tokens", "1"][..]),
+        ("evaluate", &[]),
+        ("export-hf", &["hf"]),
+    ] {
+        let mut command = program(name);
+        let output = command.arg(&model).args(arguments).current_dir(folder.path()).output();
+        let output = output.unwrap();
+        assert!(output.status.success(), "{name}: {}", said(&output));
+    }
 }
 
 /// The logits of a few rows of tokens, for `make conformance`, which compares them with those of transformers.

@@ -27,6 +27,9 @@ pub enum Error {
     /// A checkpoint is missing, damaged, or belongs to another model or dataset.
     #[error("{0}")]
     Checkpoint(String),
+    /// A checkpoint is of another version of this program: it is whole, but not for this one.
+    #[error("{0}")]
+    CheckpointVersion(String),
     /// A checkpoint or the metrics did not arrive at their remote, after all attempts: mend what its message names and
     /// start the run again, which goes on from the copy that is kept.
     #[error("{what} was not saved to {address}: {source}. A copy is kept in `{}`{then}", kept.display())]

@@ -22,7 +22,7 @@ use convert::tokenizer::Tokenizer;
 use mds::storage::{Remote, join};
 use serde_json::{Value as Json, json};
 
-use crate::checkpoint::{Found, SaveFolder};
+use crate::checkpoint::{SaveFolder, Start, State};
 use crate::config::Config;
 use crate::data::{Replica, TokenBatch, TrainData};
 use crate::device;
@@ -33,6 +33,7 @@ use crate::loss::loss_and_gradients;
 use crate::model::{Dropout, Gpt};
 use crate::recompute::Activations;
 use crate::step::{Passes, accumulate};
+use crate::time::Timestamp;
 use crate::train::place;
 
 /// A batch that was computed again.
@@ -85,25 +86,18 @@ pub fn replay(config: &Config, batch: u64, interrupt: &Interrupt) -> Result<Opti
     // The model of the checkpoint, and the data from there on.
     let mut model = Gpt::init(&config.model, config.seed, &device.clone().autodiff())
         .computing_in(device::arithmetic(config.precision, &device));
-    let (mut done, mut microbatch) = (0, None);
+    let mut state = State::new(config, Timestamp::default());
     let mut origin = None;
-    if let Some(Start { found, weights_only }) = find_start(config, batch)? {
-        let Found { place, checkpoint, .. } = found;
-        checkpoint.state.check_model(&place, &config.model, weights_only)?;
-        if !weights_only {
-            done = checkpoint.state.timestamp.batch;
-            microbatch = checkpoint.state.microbatch;
-            data.restore(checkpoint.state.data)?;
-        }
-        origin = Some((place.to_string(), checkpoint.state.timestamp.batch));
-        model = model
-            .with_named_tensors(checkpoint.model)
-            .map_err(|e| Error::Checkpoint(format!("the checkpoint `{place}`: {e}")))?;
+    if let Some(mut from) = find_start(config, batch)? {
+        from.restore(config, &mut state, &mut data)?;
+        model = from.load_model(model)?;
+        let saved_at = from.found.checkpoint.state.timestamp;
+        origin = Some((from.found.place.to_string(), saved_at.batch));
     }
 
     // Past what comes before it.
     let mut rows = None;
-    for _ in done..batch {
+    for _ in state.timestamp.batch..batch {
         rows = data.next_batch_unless(|| interrupt.is_asked())?;
         if rows.is_none() {
             return Ok(None);
@@ -111,7 +105,7 @@ pub fn replay(config: &Config, batch: u64, interrupt: &Interrupt) -> Result<Opti
     }
     let Some(rows) = rows else { return Ok(None) };
 
-    let passed = Passes::new(config, plan, microbatch).run(
+    let passed = Passes::new(config, plan, state.microbatch).run(
         |plan| accumulate(&model, &rows, config, plan, batch - 1),
         || device.memory_cleanup(),
     )?;
@@ -132,31 +126,23 @@ pub fn replay(config: &Config, batch: u64, interrupt: &Interrupt) -> Result<Opti
     Ok(Some(replay))
 }
 
-/// What a replay goes on from.
-struct Start {
-    found: Found,
-    /// Whether the run began with these weights, and not at this position.
-    weights_only: bool,
-}
-
 /// The newest of the run's own checkpoints before `batch`, else what the run itself began with, if anything.
 fn find_start(config: &Config, batch: u64) -> Result<Option<Start>> {
     if let Some(save_place) = place(config, config.save_folder.as_ref())?
         && let Some(found) = SaveFolder::newest_before(&save_place, batch)?
     {
-        return Ok(Some(Start { found, weights_only: false }));
+        return Ok(Some(Start::own(found)));
     }
-    let Some(load_place) = place(config, config.load_path.as_ref())? else { return Ok(None) };
-    let found = load_place.load()?;
-    let at = found.checkpoint.state.timestamp.batch;
-    if !config.load_weights_only && at >= batch {
+    let Some(from) = Start::loaded(config)? else { return Ok(None) };
+    let at = from.found.checkpoint.state.timestamp.batch;
+    if from.resumes() && at >= batch {
         return Err(Error::Checkpoint(format!(
             "the checkpoint `{}` is of batch {at}, and batch {batch} came before it; give load_path an older one, or \
              load_path=null to begin with the run",
-            found.place
+            from.found.place
         )));
     }
-    Ok(Some(Start { found, weights_only: config.load_weights_only }))
+    Ok(Some(from))
 }
 
 fn each_row(

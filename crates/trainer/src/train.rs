@@ -5,7 +5,7 @@ use std::time::Instant;
 use burn::tensor::{Device, FloatDType};
 use convert::tokenizer::Tokenizer;
 
-use crate::checkpoint::{Done, Found, Place, SaveFolder, Saver, Snapshot, State};
+use crate::checkpoint::{Done, Found, Place, SaveFolder, Saver, Snapshot, Start, State};
 use crate::config::{Address, BatchPlan, Config, DataloaderLabel, Engine, Precision};
 use crate::data::{EvalData, Replica, TrainData};
 use crate::device;
@@ -67,16 +67,9 @@ pub fn train(config: &Config, interrupt: &Interrupt) -> Result<Outcome> {
     // The place in the run: its beginning, or that of a checkpoint.
     let mut state = State::new(config, Timestamp::default());
     let save_place = place(config, config.save_folder.as_ref())?;
-    let found = find_checkpoint(config, save_place.as_ref())?;
-    let mut saved_at = None;
-    if let Some(Found { place, checkpoint, .. }) = &found {
-        checkpoint.state.check_model(place, &config.model, config.load_weights_only)?;
-        if !config.load_weights_only {
-            checkpoint.state.check_optimizer(place, config.optimizer.name)?;
-            train_data.restore(checkpoint.state.data.clone())?;
-            state.continue_from(&checkpoint.state);
-            saved_at = Some(state.timestamp);
-        }
+    let mut from = Start::find(config, save_place.as_ref())?;
+    if let Some(from) = &from {
+        from.restore(config, &mut state, &mut train_data)?;
     }
     if !config.max_duration.reached(&state.timestamp) {
         // The first shards come while the model is made.
@@ -87,24 +80,18 @@ pub fn train(config: &Config, interrupt: &Interrupt) -> Result<Outcome> {
     let mut model = Gpt::init(&config.model, config.seed, &device.clone().autodiff())
         .computing_in(device::arithmetic(config.precision, &device));
     let mut optimizer = Optimizer::new(config.optimizer.clone(), &model, &device);
-    if let Some(Found { place, checkpoint, .. }) = &found {
-        let of_this_checkpoint = |e| Error::Checkpoint(format!("the checkpoint `{place}`: {e}"));
-        model = model.with_named_tensors(checkpoint.model.clone()).map_err(of_this_checkpoint)?;
-        if !config.load_weights_only {
-            optimizer
-                .load_moments(checkpoint.moments.clone(), &device)
-                .map_err(of_this_checkpoint)?;
-        }
+    if let Some(from) = &mut from {
+        model = from.load_model(model)?;
+        from.load_moments(&mut optimizer, &device)?;
     }
-    let resume_at = saved_at;
-    let is_own = |found: &&Found| save_place.as_ref().is_some_and(|place| place.owns(found));
-    let own = found.as_ref().filter(|found| resume_at.is_some() && is_own(found));
-    if own.is_none() {
-        saved_at = None; // loaded from elsewhere: this run's own folder has nothing yet
-    }
+    let resumed = from.as_ref().filter(|from| from.resumes()).map(|from| &from.found);
+    let resume_at = resumed.map(|_| state.timestamp);
+    let own = resumed.filter(|found| save_place.as_ref().is_some_and(|place| place.owns(found)));
+    // What is loaded from elsewhere is not in this run's own folder yet.
+    let mut saved_at = own.map(|_| state.timestamp);
     let mut saver = Saver::new(open_checkpoints(config, save_place.as_ref(), own)?);
     let mut logger = MetricLogger::open(config, resume_at.as_ref(), batches_per_epoch)?;
-    announce(config, &device, &plan, found, &logger);
+    announce(config, &device, &plan, from, &logger);
 
     let mut speed = Speedometer::new(config, &device, &state);
     let watch = Watch::new(&config.callbacks);
@@ -269,16 +256,6 @@ pub(crate) fn place(config: &Config, address: Option<&Address>) -> Result<Option
     address.map(|address| Place::open(address, config.remote_options())).transpose()
 }
 
-/// The checkpoint that the run starts from, if any: with `autoresume` the newest of its own, else `load_path`.
-fn find_checkpoint(config: &Config, save_place: Option<&Place>) -> Result<Option<Found>> {
-    if let (true, Some(place)) = (config.autoresume, save_place)
-        && let Some(found) = SaveFolder::newest(place)?
-    {
-        return Ok(Some(found));
-    }
-    place(config, config.load_path.as_ref())?.map(|place| place.load()).transpose()
-}
-
 fn open_checkpoints(
     config: &Config,
     save_place: Option<&Place>,
@@ -325,7 +302,7 @@ fn announce(
     config: &Config,
     device: &Device,
     plan: &BatchPlan,
-    found: Option<Found>,
+    from: Option<Start>,
     logger: &MetricLogger,
 ) {
     let stars = "*".repeat(30);
@@ -348,15 +325,8 @@ fn announce(
             folder.display()
         ));
     }
-    if let Some(Found { place, checkpoint, notices }) = found {
-        notices.iter().for_each(|notice| logger.print(&format!("note: {notice}")));
-        let what = if config.load_weights_only { "weights" } else { "continuing" };
-        let batch = checkpoint.state.timestamp.batch;
-        logger.print(&format!("{what} from {place} (batch {batch})"));
-        if !config.load_weights_only {
-            let changes = checkpoint.state.changes(config);
-            changes.iter().for_each(|change| logger.print(&format!("note: {change}")));
-        }
+    if let Some(from) = from {
+        from.notes(config).iter().for_each(|note| logger.print(note));
     }
 }
 

@@ -23,6 +23,7 @@
 //!
 //! * `state.rs` what `state.json` holds
 //! * `tensors.rs` parameters and moments as safetensors
+//! * `start.rs` what a run takes over from a checkpoint
 //! * `snapshot.rs` parameters and moments of a run at one instant
 //! * `background.rs` saving on a thread of its own
 //! * `place.rs` where checkpoints are read from: folders here and at remotes
@@ -36,6 +37,7 @@ mod mark;
 mod place;
 mod remote;
 mod snapshot;
+mod start;
 mod state;
 mod tensors;
 
@@ -43,6 +45,7 @@ pub use background::{Done, Saver};
 pub(crate) use mark::Mark;
 pub use place::{Found, Place};
 pub use snapshot::Snapshot;
+pub(crate) use start::Start;
 pub use state::State;
 pub(crate) use tensors::{decode as decode_tensors, write as write_tensors};
 
@@ -93,12 +96,14 @@ impl Snapshot {
     /// Writes the files into `folder`, which must exist, and syncs each of them.
     fn write_files(self, folder: &Path) -> Result<()> {
         let Self { mut state, model, moments } = self;
-        state.files.clear();
+        // First all tensors, each file's given back at once: from then on the run has its own to itself again.
         for (file, tensors) in [(MODEL_FILE, model), (OPTIMIZER_FILE, moments)] {
-            tensors::write(
-                &folder.join(file),
-                tensors.iter().map(|tensor| (&tensor.name, tensor)),
-            )?;
+            let named = tensors.iter().map(|tensor| (&tensor.name, tensor));
+            tensors::write(&folder.join(file), named)?;
+        }
+        state.files.clear();
+        for file in [MODEL_FILE, OPTIMIZER_FILE] {
+            tensors::sync(&folder.join(file))?;
             state.record_file(folder, file)?;
         }
         state.write(folder)

@@ -178,7 +178,7 @@ impl fmt::Display for Place {
 /// The last of `checkpoints` that is whole; those after it are passed over. `None` if there are none at all.
 ///
 /// # Errors
-/// When all are damaged, or a remote fails: what cannot be read now may well be the newest.
+/// When all are damaged; when one cannot be read now, or not by this version: it may well be the newest, and whole.
 pub(super) fn newest_of(checkpoints: Vec<Place>) -> Result<Option<Found>> {
     let mut problems = Vec::new();
     for place in checkpoints.into_iter().rev() {
@@ -188,7 +188,9 @@ pub(super) fn newest_of(checkpoints: Vec<Place>) -> Result<Option<Found>> {
                 let notices = problems.into_iter().map(passed_over).collect();
                 return Ok(Some(Found { place, checkpoint, notices }));
             }
-            Err(error @ Error::Dataset(_)) => return Err(error),
+            Err(error @ (Error::Dataset(_) | Error::Io { .. } | Error::CheckpointVersion(_))) => {
+                return Err(error);
+            }
             Err(error) => problems.push(error.to_string()),
         }
     }

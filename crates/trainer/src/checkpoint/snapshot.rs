@@ -12,10 +12,14 @@ use safetensors::Dtype;
 use safetensors::tensor::View;
 
 use super::State;
-use super::tensors::{FIRST, SECOND, le_bytes};
+use super::tensors::{FIRST, SECOND};
 use crate::device::is_cpu;
 use crate::model::{Gpt, ParameterSpec, flat_parameters};
 use crate::optim::Optimizer;
+
+// Files have little-endian numbers, and so has this machine's memory.
+const _: () =
+    assert!(cfg!(target_endian = "little"), "checkpoints are written as they lie in memory");
 
 /// What a checkpoint is made of.
 #[derive(Debug)]
@@ -77,11 +81,7 @@ impl View for &SharedTensor {
     }
 
     fn data(&self) -> Cow<'_, [u8]> {
-        let data = self.flat.to_data();
-        let values = data
-            .as_slice()
-            .expect("parameters and moments are f32 on every device this crate selects");
-        Cow::Owned(le_bytes(values))
+        Cow::Owned(self.flat.to_data().as_bytes().to_vec())
     }
 
     fn data_len(&self) -> usize {

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
-use super::{MODEL_FILE, OPTIMIZER_FILE, Place, STATE_FILE, damaged};
+use super::{MODEL_FILE, OPTIMIZER_FILE, Place, STATE_FILE, Start, damaged};
 use crate::config::{Config, ModelConfig, OptimizerName};
 use crate::data::DataState;
 use crate::error::{Error, Result};
@@ -18,6 +18,10 @@ use crate::watch;
 
 /// The layout that this version writes and reads.
 const FORMAT: u32 = 1;
+/// The version of the position in the data that this version reads, if it has one.
+const POSITION_VERSION: u64 = 1;
+/// The devices of a run; there is one so far.
+const WORLD_SIZE: usize = 1;
 /// How much of a file is hashed at a time.
 const PIECE: usize = 1 << 20;
 
@@ -75,6 +79,9 @@ pub struct State {
     pub seed: u64,
     /// The resolved configuration of the run.
     pub config: Json,
+    /// The devices of the run.
+    #[serde(default = "one_device")]
+    world_size: usize,
     /// Size and hash of each file of tensors.
     #[serde(default)]
     pub(super) files: BTreeMap<String, FileRecord>,
@@ -104,7 +111,8 @@ impl State {
             data: DataState::default(),
             watch: watch::Memory::default(),
             seed: config.seed,
-            config: serde_json::to_value(config).unwrap_or_default(),
+            config: portable(config),
+            world_size: WORLD_SIZE,
             files: BTreeMap::new(),
         }
     }
@@ -147,17 +155,12 @@ impl State {
             .collect()
     }
 
-    /// Checks that the checkpoint holds a model of the configured shape. With `weights_only`, one without learned positions
-    /// may be for sequences of another length.
+    /// Checks that the checkpoint holds a model of the configured shape. Where only weights are taken, one without learned
+    /// positions may be for sequences of another length; what is left out may have another shape.
     ///
     /// # Errors
     /// The first key that differs, with both values.
-    pub fn check_model(
-        &self,
-        place: &Place,
-        model: &ModelConfig,
-        weights_only: bool,
-    ) -> Result<()> {
+    pub(super) fn check_model(&self, start: &Start, model: &ModelConfig) -> Result<()> {
         let here = serde_json::to_value(model).unwrap_or_default();
         let mut found = Vec::new();
         for key in DECIDE_THE_MODEL {
@@ -169,9 +172,10 @@ impl State {
             );
         }
         // A model that learns no positions may be trained on at another length, with its rotations stretched.
-        let longer = weights_only && !model.learned_pos_emb;
+        let longer = start.weights_only && !model.learned_pos_emb;
         let may_differ = |key: &str| match key {
-            "model.max_seq_len" => longer,
+            "model.max_seq_len" => longer || start.leaves_out_parameter("wpe.weight"),
+            "model.vocab_size" => start.leaves_out_parameter("wte.weight"),
             key if key.starts_with("model.attn_config.rope_") => longer || !model.attn_config.rope,
             _ => false,
         };
@@ -183,8 +187,10 @@ impl State {
         match found.next() {
             None => Ok(()),
             Some((key, saved, here)) => Err(Error::Checkpoint(format!(
-                "the checkpoint `{place}` is of another model: {key} is {saved} there and {here} here; set \
-                 {key}={saved}, or use another save_folder"
+                "the checkpoint `{}` is of another model: {key} is {saved} there and {here} here; set {key}={saved}, \
+                 or {}",
+                start.place(),
+                start.without_it()
             ))),
         }
     }
@@ -193,14 +199,46 @@ impl State {
     ///
     /// # Errors
     /// When they are another's.
-    pub fn check_optimizer(&self, place: &Place, name: OptimizerName) -> Result<()> {
+    pub(super) fn check_optimizer(&self, start: &Start, name: OptimizerName) -> Result<()> {
         let (saved, here) = (self.config["optimizer"]["name"].as_str(), name.as_str());
         let Some(saved) = saved.filter(|saved| *saved != here) else { return Ok(()) };
         Err(Error::Checkpoint(format!(
-            "the checkpoint `{place}` has the moments of {saved}, and optimizer.name is {here} here; set \
-             optimizer.name={saved}, or take only its weights with load_path, load_weights_only=true and another \
-             save_folder"
+            "the checkpoint `{}` has the moments of {saved}, and optimizer.name is {here} here; set \
+             optimizer.name={saved}, or {}",
+            start.place(),
+            start.for_its_weights()
         )))
+    }
+
+    /// Checks that the run had as many devices as this one: each has tokens of its own that have not filled a row yet.
+    ///
+    /// # Errors
+    /// When it had another number.
+    pub(super) fn check_world_size(&self, start: &Start) -> Result<()> {
+        if self.world_size == WORLD_SIZE {
+            return Ok(());
+        }
+        Err(Error::Checkpoint(format!(
+            "the checkpoint `{}` was saved by a run on {} devices, and this one has {WORLD_SIZE}: the position in the \
+             data is that of one of them; continue it on as many, or {}",
+            start.place(),
+            self.world_size,
+            start.for_its_weights()
+        )))
+    }
+
+    /// The reference's name of the optimizer, whose moments there are.
+    pub(super) fn optimizer_class(&self) -> Option<&'static str> {
+        let saved = self.config["optimizer"]["name"].as_str()?;
+        OptimizerName::ALL.into_iter().find(|name| name.as_str() == saved).map(OptimizerName::class)
+    }
+
+    /// Forgets how far the run has come.
+    pub(super) fn begin_anew(&mut self) {
+        self.timestamp = Timestamp::default();
+        self.previous_start = None;
+        self.evaluation_due = false;
+        (self.train_seconds, self.eval_seconds) = (0.0, 0.0);
     }
 
     pub(super) fn read(place: &Place) -> Result<Self> {
@@ -217,13 +255,23 @@ impl State {
         let json: Json = serde_json::from_slice(&bytes).map_err(unreadable)?;
         let format = json["format"].as_u64();
         if format != Some(u64::from(FORMAT)) {
-            return Err(Error::Checkpoint(format!(
+            return Err(Error::CheckpointVersion(format!(
                 "the checkpoint `{place}` has format {}, this program reads format {FORMAT}; \
                  continue it with the version that wrote it",
                 format.map_or("unknown".to_owned(), |f| f.to_string())
             )));
         }
-        serde_json::from_slice(&bytes).map_err(unreadable)
+        serde_json::from_slice(&bytes).map_err(|error| {
+            let position = &json["data"]["position"];
+            match serde_json::from_value::<mds::Checkpoint>(position.clone()) {
+                Err(unknown) if position["version"].as_u64() > Some(POSITION_VERSION) => {
+                    Error::CheckpointVersion(format!(
+                        "the position in the data of the checkpoint `{place}` cannot be read: {unknown}"
+                    ))
+                }
+                _ => unreadable(error),
+            }
+        })
     }
 
     pub(super) fn write(&self, folder: &Path) -> Result<()> {
@@ -260,6 +308,23 @@ impl State {
         }
         Ok(bytes)
     }
+}
+
+/// Checkpoints of before they said it are of one device.
+fn one_device() -> usize {
+    WORLD_SIZE
+}
+
+/// The configuration, with what `generate`, `evaluate` and `export-hf` need of it to be found from any folder.
+fn portable(config: &Config) -> Json {
+    let mut json = serde_json::to_value(config).unwrap_or_default();
+    let tokenizer = Path::new(&*config.tokenizer_name);
+    if tokenizer.exists()
+        && let Ok(path) = std::path::absolute(tokenizer)
+    {
+        json["tokenizer_name"] = path.to_string_lossy().into();
+    }
+    json
 }
 
 /// Adds the leaves below `key` that differ.

@@ -27,7 +27,7 @@ impl View for &NamedTensor {
     }
 
     fn data(&self) -> Cow<'_, [u8]> {
-        Cow::Owned(le_bytes(&self.values))
+        Cow::Owned(self.values.iter().flat_map(|value| value.to_le_bytes()).collect())
     }
 
     fn data_len(&self) -> usize {
@@ -35,15 +35,7 @@ impl View for &NamedTensor {
     }
 }
 
-/// The bytes of `values` as they lie in a file.
-pub(super) fn le_bytes(values: &[f32]) -> Vec<u8> {
-    let mut bytes = vec![0; size_of_val(values)];
-    let (places, _) = bytes.as_chunks_mut();
-    places.iter_mut().zip(values).for_each(|(place, value)| *place = value.to_le_bytes());
-    bytes
-}
-
-/// Writes `tensors`, each with its name, to `path` and syncs the file.
+/// Writes `tensors`, each with its name, to `path`.
 pub(crate) fn write<'a, V: View>(
     path: &Path,
     tensors: impl Iterator<Item = (&'a String, V)>,
@@ -53,7 +45,11 @@ pub(crate) fn write<'a, V: View>(
     safetensors::serialize_to_file(tensors, Some(metadata), path).map_err(|error| {
         let source = std::io::Error::other(error);
         Error::io("write", path)(source)
-    })?;
+    })
+}
+
+/// Waits until the file at `path` is on the disk.
+pub(super) fn sync(path: &Path) -> Result<()> {
     File::open(path).and_then(|file| file.sync_all()).map_err(Error::io("write", path))
 }
 

@@ -157,7 +157,10 @@ pub struct Config {
     pub load_path: Option<Address>,
     /// Take only the weights from `load_path`: not the optimizer, the schedule or the data order.
     pub load_weights_only: bool,
-    /// Continue from the newest checkpoint in `save_folder` where there is one.
+    /// What of `load_path` is not taken: patterns, see `checkpoint/start.rs`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub load_ignore_keys: Vec<String>,
+    /// Continue from the newest checkpoint in `save_folder` where there is one, with all that is in it.
     pub autoresume: bool,
     /// The folder for metrics, event files and the loss curve, here or in a bucket.
     pub run_folder: Address,

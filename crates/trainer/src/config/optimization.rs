@@ -105,6 +105,15 @@ impl OptimizerName {
         }
     }
 
+    /// The reference's name of it.
+    pub fn class(self) -> &'static str {
+        match self {
+            Self::DecoupledAdamW => "DecoupledAdamW",
+            Self::DecoupledLionW => "DecoupledLionW",
+            Self::AdamW => "AdamW",
+        }
+    }
+
     /// The key under which the learning rate is logged.
     pub fn lr_key(self) -> &'static str {
         match self {

@@ -263,6 +263,7 @@ fn read_config(root: &Section<'_>, mut notices: Vec<String>) -> Result<Config> {
         save_overwrite: root.flag("save_overwrite")?.unwrap_or(false),
         load_path: root.text("load_path")?.map(with_run_name),
         load_weights_only: root.flag("load_weights_only")?.unwrap_or(false),
+        load_ignore_keys: root.texts("load_ignore_keys")?.unwrap_or_default(),
         autoresume: root.flag("autoresume")?.unwrap_or(false),
         run_folder: with_run_name(run_folder),
         generate: read_generate(&root.section("generate")?)?,

@@ -115,7 +115,7 @@ pub(super) const ROOT: &[Key] = &[
     refused("save_ignore_keys", &["[]"], NOT_YET),
     read("load_path"),
     read("load_weights_only"),
-    refused("load_ignore_keys", &["[]"], NOT_YET),
+    read("load_ignore_keys"),
     refused("load_strict_model_weights", &["true"], NOT_YET),
     read("autoresume"),
     section("generate", GENERATE),

@@ -26,13 +26,16 @@ use crate::model::NamedTensor;
 
 const CONFIG: &str = "config.json";
 const WEIGHTS: &str = "model.safetensors";
+const GENERATION: &str = "generation_config.json";
+const TOKENIZER: &str = "tokenizer.json";
+const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 
 /// Writes the model of `checkpoint` (a checkpoint or a save folder, whose newest is taken) to `out`, a folder that is made.
 /// Both may be addresses. `tokenizer` replaces the run's own.
 ///
 /// # Errors
 /// When the checkpoint cannot be read, no family of `transformers` computes the same as its model, the tokenizer cannot
-/// be loaded, or `out` holds a model already or cannot be written.
+/// be loaded, or `out` holds a file of one of the names above already or cannot be written.
 pub fn export(checkpoint: &str, out: &str, tokenizer: Option<&str>) -> Result<()> {
     let place = Place::open(checkpoint, RemoteOptions::default())?;
     let checkpoint = place.load()?.checkpoint;
@@ -42,15 +45,17 @@ pub fn export(checkpoint: &str, out: &str, tokenizer: Option<&str>) -> Result<()
     let tensors = weights::to_family(checkpoint.model, family, &config.model);
 
     let remote = Remote::open(out, config.remote_options())?;
-    let exists = match remote.folder() {
-        Some(folder) => folder.join(CONFIG).exists(),
-        None => remote.known_size(CONFIG)?.is_some(),
-    };
-    if exists {
-        return Err(Error::Checkpoint(format!(
-            "`{}` holds a model already; give another folder, or remove that one",
-            remote.address()
-        )));
+    for name in [CONFIG, WEIGHTS, GENERATION, TOKENIZER, TOKENIZER_CONFIG] {
+        let exists = match remote.folder() {
+            Some(folder) => folder.join(name).exists(),
+            None => remote.known_size(name)?.is_some(),
+        };
+        if exists {
+            return Err(Error::Checkpoint(format!(
+                "`{}` holds a {name} already; give another folder, or remove that file",
+                remote.address()
+            )));
+        }
     }
     let staging =
         tempfile::tempdir().map_err(Error::io("create a folder in", std::env::temp_dir()))?;
@@ -62,7 +67,7 @@ pub fn export(checkpoint: &str, out: &str, tokenizer: Option<&str>) -> Result<()
     }
     let eos = tokenizer.eos_id();
     let generation = json!({ "bos_token_id": eos, "eos_token_id": eos });
-    remote.put("generation_config.json", pretty(&generation))?;
+    remote.put(GENERATION, pretty(&generation))?;
     // Last: what has a config.json is complete.
     remote.put(CONFIG, pretty(&family::config_json(family, &config.model, eos)))?;
     Ok(())
@@ -109,7 +114,7 @@ fn tokenizer_files(tokenizer: &Tokenizer, model: &ModelConfig) -> [(&'static str
         });
         pretty(&config)
     });
-    [("tokenizer.json", tokenizer.json().to_owned()), ("tokenizer_config.json", config)]
+    [(TOKENIZER, tokenizer.json().to_owned()), (TOKENIZER_CONFIG, config)]
 }
 
 fn pretty(value: &Value) -> String {
