@@ -141,7 +141,9 @@ fn a_gpt2_that_was_exported_is_the_same_model() {
     assert_eq!(again.status.code(), Some(1));
     assert_eq!(
         said(&again),
-        format!("error: `{out}` holds a config.json already; give another folder, or remove that file\n")
+        format!(
+            "error: `{out}` holds a config.json already; give another folder, or remove that file\n"
+        )
     );
     // Nor is a file that is somebody else's replaced.
     let other = folder.path().join("other");

@@ -336,6 +336,34 @@ fn a_run_that_ends_with_an_error_uploads_its_last_metrics() {
     assert!(text.contains(warning), "{text}");
 }
 
+/// The training waits for what is on its way to a bucket with the next checkpoint, and no sooner.
+#[test]
+fn steps_are_taken_while_a_bucket_is_silent() {
+    for key in ["run/ep0-ba20/model", "metrics/metrics.jsonl"] {
+        let scene = Scene::new();
+        let rule = Rule { method: "PUT", key, after: 0, fault: Fault::Silence };
+        scene.bucket.fail(Some(rule));
+        let metrics = format!("run_folder={}", scene.bucket.address("metrics"));
+        let mut run = scene.run("here", &["max_duration=60ba", "save_interval=20ba", &metrics]);
+        let mut child = run.stderr(Stdio::null()).spawn().unwrap();
+        scene.bucket.wait_for_silence();
+        let outgoing = scene.folder.path().join("here-caches/outgoing");
+        let staged =
+            names_in(&outgoing).into_iter().find(|name| name.starts_with("s3-bucket-metrics-"));
+        let file = outgoing.join(staged.unwrap()).join("metrics.jsonl");
+        let steps = || {
+            let text = std::fs::read_to_string(&file).unwrap_or_default();
+            text.lines().filter(|line| line.contains("loss/train/total")).count()
+        };
+        wait_until("the next checkpoint", || steps() == 40);
+        std::thread::sleep(Duration::from_millis(300));
+        assert_eq!(steps(), 40, "{key}");
+        assert!(child.try_wait().unwrap().is_none());
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+}
+
 #[test]
 fn a_bucket_that_is_down_for_a_moment_stops_no_run() {
     let scene = Scene::new();

@@ -1,7 +1,7 @@
 //! Checkpoints in a folder of this machine: publishing them atomically, listing them, discarding the oldest.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use super::place::{Position, position};
@@ -70,15 +70,10 @@ impl CheckpointFolder {
         let name = name(&snapshot.state.timestamp);
         let target = self.path.join(&name);
         let writing = self.path.join(format!("{WRITING}{name}"));
-        remove(&writing).map_err(Error::io("remove", &writing))?;
-        fs::create_dir(&writing).map_err(Error::io("create", &writing))?;
-        if let Err(error) = snapshot.write_files(&writing).and_then(|()| sync_folder(&writing)) {
+        if let Err(error) = write(snapshot, &writing) {
             // On a full disk the half-written folder would keep it full.
             let _ = remove(&writing);
-            return Err(Error::Checkpoint(format!(
-                "{error}; the checkpoints before it are whole: make room in `{}` and continue with autoresume=true",
-                self.path.display()
-            )));
+            return Err(self.not_saved(&error));
         }
         if target.exists() {
             // The same position again: after a resume from an older checkpoint, or a run that replaces another.
@@ -90,11 +85,35 @@ impl CheckpointFolder {
         }
         fs::rename(&writing, &target).map_err(Error::io("rename", &writing))?;
         sync_folder(&self.path)?;
-        let latest = self.path.join(LATEST);
-        mds::durable::replace(&latest, format!("{name}\n").as_bytes())
-            .map_err(Error::io("write", &latest))?;
+        self.name_latest(&name).map_err(|error| self.not_saved(&error))?;
         self.discard(&target)?;
         Ok(target)
+    }
+
+    /// Has `latest` say `name`. What a process that dies leaves of that is swept like the rest.
+    fn name_latest(&self, name: &str) -> Result<()> {
+        let latest = self.path.join(LATEST);
+        let writing = self.path.join(format!("{WRITING}{LATEST}"));
+        let replace = || {
+            let mut file = fs::File::create(&writing)?;
+            file.write_all(format!("{name}\n").as_bytes())?;
+            file.sync_all()?;
+            fs::rename(&writing, &latest)
+        };
+        replace().map_err(Error::io("write", &latest))?;
+        sync_folder(&self.path)
+    }
+
+    fn not_saved(&self, error: &Error) -> Error {
+        let remedy = match error {
+            Error::Io { source, .. } if is_full(source.kind()) => {
+                format!("make room in `{}`", self.path.display())
+            }
+            _ => "mend that".to_owned(),
+        };
+        Error::Checkpoint(format!(
+            "{error}; the checkpoints before it are whole: {remedy} and continue with autoresume=true"
+        ))
     }
 
     /// Removes replaced and surplus checkpoints and what dead processes left, but never `newest`.
@@ -156,6 +175,20 @@ impl CheckpointFolder {
     }
 }
 
+/// Writes `snapshot` into the new folder `writing`, all of it to the disk.
+fn write(snapshot: Snapshot, writing: &Path) -> Result<()> {
+    remove(writing).map_err(Error::io("remove", writing))?;
+    fs::create_dir(writing).map_err(Error::io("create", writing))?;
+    snapshot.write_files(writing)?;
+    sync_folder(writing)
+}
+
+/// Whether there is no more room for a file.
+fn is_full(kind: io::ErrorKind) -> bool {
+    use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+    matches!(kind, StorageFull | QuotaExceeded | FileTooLarge)
+}
+
 /// `ep0-ba20`
 fn name(at: &Timestamp) -> String {
     format!("ep{}-ba{}", at.epoch, at.batch)
@@ -207,9 +240,13 @@ pub(super) fn restore_replaced(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Removes a folder that may not be there.
-fn remove(folder: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(folder) {
+/// Removes a folder or a file that may not be there.
+fn remove(path: &Path) -> io::Result<()> {
+    let removed = match path.is_dir() {
+        true => fs::remove_dir_all(path),
+        false => fs::remove_file(path),
+    };
+    match removed {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
         _ => Ok(()),
     }

@@ -244,7 +244,8 @@ fn leave_out(
     let names = model.iter().map(parameter);
     let names = names.chain(moments.first.iter().map(|tensor| moment(&class, tensor, FIRST)));
     let names = names.chain(moments.second.iter().map(|tensor| moment(&class, tensor, SECOND)));
-    let names: Vec<String> = names.chain(PARTS.map(str::to_owned)).collect();
+    let mut names: Vec<String> = names.chain(PARTS.map(str::to_owned)).collect();
+    names.sort();
     let mut left_out = BTreeSet::new();
     for text in patterns {
         // All that is in a part is the part.

@@ -6,7 +6,7 @@ use std::fs::File;
 use std::path::Path;
 
 use safetensors::tensor::View;
-use safetensors::{Dtype, SafeTensors};
+use safetensors::{Dtype, SafeTensorError, SafeTensors};
 
 use crate::error::{Error, Result};
 use crate::model::NamedTensor;
@@ -43,7 +43,10 @@ pub(crate) fn write<'a, V: View>(
     // What other readers of this model family look for.
     let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
     safetensors::serialize_to_file(tensors, Some(metadata), path).map_err(|error| {
-        let source = std::io::Error::other(error);
+        let source = match error {
+            SafeTensorError::IoError(source) => source,
+            other => std::io::Error::other(other),
+        };
         Error::io("write", path)(source)
     })
 }
