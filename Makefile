@@ -2,7 +2,7 @@
 #
 #   make quickstart   build, convert real text, inspect it, train a small GPT on it, generate
 #   make test         every test that needs no server and no network
-#   make soak         the tests of faults, ten times as long and more: about a quarter of an hour
+#   make soak         the tests of faults and kills, ten times as long and more: about a quarter of an hour
 #   make test-servers the tests against real S3, GCS, Azure and MLflow servers on 127.0.0.1, which it installs
 #   make check        format, lints, documentation, licences
 #   make bench        micro-benchmarks (criterion)
@@ -49,9 +49,11 @@ test-servers:
 soak:
 	@export MDS_SOAK=$${MDS_SOAK:-10}; \
 	if $(CARGO) nextest --version >/dev/null 2>&1; then \
-	  $(CARGO) nextest run $(PROFILE) -p mds --test faults --test faults_io --no-fail-fast; \
+	  $(CARGO) nextest run $(PROFILE) -p mds --test faults --test faults_io --no-fail-fast && \
+	  $(CARGO) nextest run $(PROFILE) -p trainer --test resume_bitwise --no-fail-fast; \
 	else \
-	  $(CARGO) test $(PROFILE) -p mds --test faults --test faults_io --no-fail-fast; \
+	  $(CARGO) test $(PROFILE) -p mds --test faults --test faults_io --no-fail-fast && \
+	  $(CARGO) test $(PROFILE) -p trainer --test resume_bitwise --no-fail-fast; \
 	fi
 
 check:

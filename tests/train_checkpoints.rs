@@ -252,8 +252,15 @@ fn a_checkpoint_of_another_dataset_is_refused() {
     let (_, remedy) = here.split_once(" here); ").unwrap();
     assert_eq!(
         remedy,
-        "train on that dataset, or take only the checkpoint's weights with load_path, load_weights_only=true and \
-         another save_folder"
+        "train on that dataset, or take only its weights with load_path, load_weights_only=true and another \
+         save_folder"
+    );
+    let message = failure(&mut scene.load("next", 5, &[&remote, &local]));
+    assert!(
+        message.ends_with(
+            "; train on that dataset, or take only its weights with load_weights_only=true"
+        ),
+        "{message}"
     );
     // As it says.
     succeed(&mut scene.load("next", 1, &[&remote, &local, "load_weights_only=true"]));

@@ -204,7 +204,7 @@ fn a_killed_and_resumed_run_leaves_what_an_uninterrupted_one_does() {
     let mut at = Timestamp::default();
     let mut logger = open(&config, None);
     run(&mut logger, &mut at, 20);
-    logger.flush().unwrap();
+    logger.flush().unwrap().run().unwrap();
     let checkpoint = at;
     run(&mut logger, &mut at, 27);
     drop(logger);

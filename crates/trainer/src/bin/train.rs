@@ -42,6 +42,12 @@ recipe, data_remote, tokenizer_name and load_path (a checkpoint, or a save_folde
 address carries (?endpoint=...&access_key_id=...) is printed and stored nowhere. data_local is a
 folder of this machine.
 
+Checkpoints are written while the run goes on; the next one waits for the one before. If one cannot be
+saved, the run ends with its next step. autoresume=true goes on from the newest in save_folder, else
+from load_path; load_weights_only=true takes only the weights from there, and load_ignore_keys leaves out
+what it names: [state/optimizers/*], state/timestamp, state/dataset_state, state/callbacks,
+state/model/wte.weight.
+
 A save_folder in a bucket: each checkpoint is written below the user's cache folder (MDS_CACHE_DIR),
 uploaded, and removed there. If it does not arrive after all attempts (download_retry, at least 5),
 the run ends with an error that says where it is kept; with autoresume=true the next run on this

@@ -120,7 +120,9 @@ impl Start {
         if is_left_out(CALLBACKS) {
             saved.watch = watch::Memory::default();
         }
-        data.restore(saved.data.clone())?;
+        data.restore(saved.data.clone()).map_err(|error| {
+            Error::Checkpoint(format!("{error}, or {}", self.for_its_weights()))
+        })?;
         state.continue_from(&saved);
         Ok(())
     }

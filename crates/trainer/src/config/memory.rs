@@ -23,7 +23,9 @@
 //!
 //! Left out is what does not grow with the model: the program, its threads, the tokenizer, rows read ahead; and on a GPU
 //! what its allocator holds beside the tensors: what a device has is not asked for, so nothing is refused there. Evaluation
-//! takes less than a step if `device_eval_batch_size` is not far above the microbatch; a checkpoint is copied to the host.
+//! takes less than a step if `device_eval_batch_size` is not far above the microbatch. A checkpoint is copied to the host
+//! from a GPU. On the CPU it shares weights and moments with the run until they are written: if that takes longer than to
+//! the next step of the optimizer, those are in memory twice from there on until it is done.
 //! On the CPU tests/step_memory.rs finds what is allocated within 7 % of this, and LOG.md what a process takes.
 
 use indicatif::DecimalBytes;

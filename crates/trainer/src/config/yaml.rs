@@ -1,5 +1,7 @@
 //! YAML text to a tree of values: parsing, `key.sub=value` overrides and `${key.sub}` references.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
 use mds::storage::{Remote, RemoteOptions};
@@ -9,6 +11,12 @@ use crate::error::{Error, Result};
 
 /// More bytes than any recipe has.
 const LARGEST: u64 = 16 << 20;
+/// More references than any value of a recipe goes through.
+const DEEPEST: usize = 64;
+/// More than the references of any recipe come to: bytes of text, and as many for each other value.
+const MOST: usize = 1 << 20;
+/// What another value than a text counts.
+const VALUE: usize = 16;
 
 /// Parses YAML whose top level is a mapping; anchors, aliases and merge keys are expanded.
 ///
@@ -46,12 +54,25 @@ pub(super) fn read(path: &Path) -> Result<Value> {
         })?;
         String::from_utf8_lossy(&bytes).into_owned()
     } else {
-        std::fs::read_to_string(path).map_err(|source| match source.kind() {
+        let text = read_file(path).map_err(|source| match source.kind() {
             std::io::ErrorKind::NotFound => missing(),
             _ => Error::Io { action: "read", path: path.to_owned(), source },
-        })?
+        })?;
+        if text.len() as u64 > LARGEST {
+            return Err(Error::Config(format!(
+                "`{shown}` has more than 16 MiB; start from one of the files in yamls/"
+            )));
+        }
+        text
     };
     parse(&text, &shown)
+}
+
+/// The file at `path`, or what shows that it is too large.
+fn read_file(path: &Path) -> std::io::Result<String> {
+    let mut text = String::new();
+    File::open(path)?.take(LARGEST + 1).read_to_string(&mut text)?;
+    Ok(text)
 }
 
 /// One YAML value, or the parser's reason in one line.
@@ -159,15 +180,17 @@ fn set(tree: &mut Value, key: &str, value: Value) -> Result<()> {
 /// Replaces every `${key.sub}` by the value of that key.
 ///
 /// A reference that is the whole value keeps the value's type; inside a longer text it is written
-/// out. A referenced value may hold references itself.
+/// out. A referenced value may hold references itself; what they come to is limited.
 pub(super) fn interpolate(tree: &Value) -> Result<Value> {
-    Interpolation { root: tree, open: Vec::new() }.value(tree, "")
+    Interpolation { root: tree, open: Vec::new(), taken: 0 }.value(tree, "")
 }
 
 struct Interpolation<'a> {
     root: &'a Value,
     /// The keys being resolved, to name a cycle.
     open: Vec<String>,
+    /// What references have come to so far.
+    taken: usize,
 }
 
 impl Interpolation<'_> {
@@ -244,11 +267,34 @@ impl Interpolation<'_> {
                 "`{path}` refers to `${{{key}}}`, but there is no key `{key}`{hint}"
             )));
         };
+        let too_much = |what: &str| {
+            Error::Config(format!(
+                "`{path}` refers to `${{{key}}}`, and the references of the recipe {what}; write values out"
+            ))
+        };
+        if self.open.len() == DEEPEST {
+            return Err(too_much(&format!("go through more than {DEEPEST} keys")));
+        }
         self.open.push(key.to_owned());
         let resolved = self.value(value, key)?;
         self.open.pop();
+        self.taken += size(&resolved);
+        if self.taken > MOST {
+            return Err(too_much("come to more than a megabyte"));
+        }
         Ok(resolved)
     }
+}
+
+/// What `value` counts towards [`MOST`].
+fn size(value: &Value) -> usize {
+    VALUE
+        + match value {
+            Value::String(text) => text.len(),
+            Value::Array(items) => items.iter().map(size).sum(),
+            Value::Object(map) => map.iter().map(|(key, value)| key.len() + size(value)).sum(),
+            _ => 0,
+        }
 }
 
 /// The value at `key.sub`, with list indices.

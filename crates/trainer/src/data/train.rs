@@ -170,8 +170,7 @@ impl TrainData {
         if saved.is_some_and(|saved| saved != here) {
             return Err(Error::Checkpoint(format!(
                 "the checkpoint was made with another dataset than {} (index {} there, {here} \
-                 here); train on that dataset, or take only the checkpoint's weights with load_path, \
-                 load_weights_only=true and another save_folder",
+                 here); train on that dataset",
                 self.source.address(),
                 saved.unwrap_or_default()
             )));
