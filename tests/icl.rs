@@ -1,4 +1,4 @@
-//! `evaluate --icl_tasks`: tasks of the reference's format on a trained model.
+//! Tasks of the reference's format, on a trained model with `evaluate --icl_tasks` and in training with `icl_tasks`.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -8,7 +8,9 @@ use std::process::{Command, Output};
 use serde_json::{Value, json};
 #[path = "support/training.rs"]
 mod training;
-use training::{small_dataset, small_recipe, succeed, train};
+use training::{
+    failure as refusal, records, small_dataset, small_recipe, succeed, train, workshop,
+};
 
 fn evaluate(arguments: &[&str]) -> Output {
     let program = Path::new(env!("CARGO_BIN_EXE_train")).with_file_name("evaluate");
@@ -165,4 +167,84 @@ fn tasks_are_evaluated_on_a_checkpoint_and_mistakes_are_one_sentence() {
     );
     let usage = evaluate(&[&model, "--icl_limit", "3"]);
     assert_eq!(usage.status.code(), Some(2), "{}", said(&usage));
+}
+
+/// At every evaluation, with the evaluation split or without one, from a list or a file.
+#[test]
+fn a_run_evaluates_its_tasks_with_its_splits() {
+    let (folder, recipe) = workshop();
+    let lines = "{\"context\": \"The king\", \"answer\": \"is\"}\n".repeat(9);
+    let kings = write(&folder.path().join("kings.jsonl"), &lines);
+    let texts = write(
+        &folder.path().join("texts.jsonl"),
+        "{\"query\": \"Once upon a\", \"choices\": [\"time\", \"king\"], \"gold\": 0}\n",
+    );
+    let tasks = format!(
+        "icl_tasks=[{{label: kings, dataset_uri: {kings}, num_fewshot: [0, 1], icl_task_type: generation_task_with_answers}}, \
+         {{label: texts, dataset_uri: {texts}, num_fewshot: 0, icl_task_type: multiple_choice}}]"
+    );
+    let short = ["max_duration=4ba", "eval_interval=2ba", "generate.prompt=null"];
+    let output = succeed(&mut train(&recipe, &[&short[..], &[&tasks]].concat()));
+    let names = [
+        "metrics/kings/0-shot/InContextLearningGenerationExactMatchAccuracy",
+        "metrics/kings/1-shot/InContextLearningGenerationExactMatchAccuracy",
+        "metrics/texts/0-shot/InContextLearningMultipleChoiceAccuracy",
+    ];
+    let evaluated = |folder: &Path| -> Vec<(u64, Vec<f64>, bool)> {
+        let of = |record: Value| {
+            let accuracies: Vec<f64> =
+                names.iter().filter_map(|n| record.get(n)?.as_f64()).collect();
+            let has_loss = record.get("metrics/eval/LanguageCrossEntropy").is_some();
+            (!accuracies.is_empty())
+                .then(|| (record["batch"].as_u64().unwrap(), accuracies, has_loss))
+        };
+        records(folder).into_iter().filter_map(of).collect()
+    };
+    let found = evaluated(folder.path());
+    assert_eq!(found.iter().map(|(batch, ..)| *batch).collect::<Vec<_>>(), [2, 4]);
+    for (_, accuracies, has_loss) in &found {
+        assert_eq!(accuracies.len(), 3);
+        assert!(*has_loss && accuracies.iter().all(|a| (0.0..=1.0).contains(a)), "{accuracies:?}");
+    }
+    let text = said(&output);
+    assert!(text.contains(&format!("{}: ", names[2])), "{text}");
+
+    // A checkpoint says what its model was asked; a file and a run without a split give the same.
+    let checkpoint = folder.path().join("checkpoints").display().to_string();
+    let printed = evaluate(&[&checkpoint, "--batches", "1"]);
+    assert!(printed.status.success(), "{}", said(&printed));
+    let (again, recipe) = workshop();
+    let list = write(&again.path().join("tasks.yaml"), &tasks.replacen('=', ": ", 1));
+    let file = format!("icl_tasks={list}");
+    succeed(&mut train(&recipe, &[&short[..], &[&file, "eval_loader=null"]].concat()));
+    let bare = evaluated(again.path());
+    assert_eq!(bare.len(), 2);
+    for ((batch, accuracies, _), (same, without, has_loss)) in found.iter().zip(&bare) {
+        assert_eq!((batch, accuracies, *has_loss), (same, without, false));
+    }
+
+    // Mistakes show before the first step.
+    let refused = |overrides: &[&str]| refusal(&mut train(&recipe, overrides));
+    assert_eq!(
+        refused(&[&tasks, "icl_seq_len=33"]),
+        "error: icl_seq_len 33 is longer than the 32 positions of the model; set it to at most that"
+    );
+    assert_eq!(
+        refused(&[&tasks, "icl_tasks_str=tasks.yaml"]),
+        "error: `icl_tasks` and `icl_tasks_str` are both given; keep one of the two"
+    );
+    assert_eq!(
+        refused(&["eval_gauntlet={}"]),
+        "error: `eval_gauntlet` is refused: accuracies are logged task by task, and no average over tasks is made; \
+         remove the key"
+    );
+    assert_eq!(
+        refused(&["icl_tasks=nowhere.yaml"]),
+        "error: there is no file of tasks `nowhere.yaml`; give a YAML file with a list `icl_tasks`"
+    );
+    let long = format!("{{\"context\": \"a\", \"answer\": \"{}\"}}\n", "b ".repeat(40));
+    std::fs::write(&kings, &long).unwrap();
+    let said = refused(&[&tasks]);
+    let expected = format!("error: the longest answer of `{kings}` takes ");
+    assert!(said.starts_with(&expected) && said.contains("but at most 31 fit"), "{said}");
 }

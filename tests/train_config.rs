@@ -586,7 +586,7 @@ fn a_missing_file_is_named() {
     let missing = Path::new("yamls/nowhere.yaml");
     assert_eq!(
         Config::load(missing, &[]).unwrap_err().to_string(),
-        "there is no configuration file `yamls/nowhere.yaml`; the repository's own are in yamls/"
+        "there is no configuration file `yamls/nowhere.yaml`; start from one of the files in yamls/"
     );
 }
 

@@ -851,7 +851,7 @@ fn everything_may_lie_in_a_bucket_and_its_keys_are_nowhere() {
 
     assert_eq!(
         failure(&mut train(Path::new(&scene.bucket.address("none.yaml")), &[])),
-        "error: there is no configuration file `s3://bucket/none.yaml`; the repository's own are in yamls/"
+        "error: there is no configuration file `s3://bucket/none.yaml`; start from one of the files in yamls/"
     );
 }
 

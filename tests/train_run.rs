@@ -512,7 +512,7 @@ fn a_missing_config_is_one_clear_sentence() {
     assert_eq!(
         refused(folder.path(), &recipe, &[]),
         format!(
-            "error: there is no configuration file `{}`; the repository's own are in yamls/",
+            "error: there is no configuration file `{}`; start from one of the files in yamls/",
             recipe.display()
         )
     );

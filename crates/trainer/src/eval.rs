@@ -10,6 +10,7 @@ use crate::checkpoint::State;
 use crate::config::Config;
 use crate::data::{EvalData, EvalPass, IGNORED, TokenBatch};
 use crate::error::{Error, Result};
+use crate::icl::{Tasks, accuracies};
 use crate::interrupt::Interrupt;
 use crate::logging::{Metric, MetricLogger, Value};
 use crate::loss::summed_loss;
@@ -58,9 +59,17 @@ fn metric_name(label: Option<&str>, name: &str) -> String {
     format!("metrics/eval/{label}{name}")
 }
 
-/// What an examination of the model found on one split.
+/// What an examination of the model found.
 #[derive(Clone, Debug)]
 pub(crate) struct Findings {
+    splits: Vec<OfSplit>,
+    /// Of in-context tasks, by name.
+    accuracies: Vec<(String, f64)>,
+}
+
+/// What it found on one split.
+#[derive(Clone, Debug)]
+struct OfSplit {
     label: Option<String>,
     model: Evaluation,
     /// What knowing only the counts of the training split would give; at the end of the run only.
@@ -70,6 +79,14 @@ pub(crate) struct Findings {
 impl Findings {
     /// All that is logged.
     pub(crate) fn metrics(&self) -> Vec<(String, Value)> {
+        let accuracies =
+            self.accuracies.iter().map(|(name, value)| (name.clone(), (*value).into()));
+        self.splits.iter().flat_map(OfSplit::metrics).chain(accuracies).collect()
+    }
+}
+
+impl OfSplit {
+    fn metrics(&self) -> Vec<(String, Value)> {
         let label = self.label.as_deref();
         let mut metrics = self.model.metrics(label);
         let nats = self.unigram.map(|unigram| unigram.nats_per_token());
@@ -88,8 +105,9 @@ pub(crate) fn lent(metrics: &[(String, Value)]) -> Vec<Metric<'_>> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Examiner<'a> {
     pub(crate) config: &'a Config,
-    /// Without any nothing is ever due.
+    /// Without any, and without tasks, nothing is ever due.
     pub(crate) data: &'a [EvalData],
+    pub(crate) tasks: &'a Tasks,
     pub(crate) tokenizer: &'a Tokenizer,
     pub(crate) interrupt: &'a Interrupt,
 }
@@ -103,8 +121,9 @@ impl Examiner<'_> {
         state: &mut State,
         logger: &mut MetricLogger,
         at_end: bool,
-    ) -> Result<Option<Vec<Findings>>> {
-        if self.data.is_empty() || !state.evaluation_due {
+    ) -> Result<Option<Findings>> {
+        let is_nothing = self.data.is_empty() && self.tasks.is_empty();
+        if is_nothing || !state.evaluation_due {
             state.evaluation_due = false;
             return Ok(None);
         }
@@ -112,8 +131,7 @@ impl Examiner<'_> {
         let findings = self.examine(model, at_end)?;
         state.eval_seconds += began.elapsed().as_secs_f64();
         if let Some(findings) = &findings {
-            let metrics: Vec<_> = findings.iter().flat_map(Findings::metrics).collect();
-            logger.log_eval(&state.timestamp, &lent(&metrics))?;
+            logger.log_eval(&state.timestamp, &lent(&findings.metrics()))?;
             state.evaluation_due = false;
         }
         Ok(findings)
@@ -124,27 +142,27 @@ impl Examiner<'_> {
     pub(crate) fn report(
         &self,
         model: &Gpt,
-        findings: Option<Vec<Findings>>,
+        findings: Option<Findings>,
         logger: &MetricLogger,
     ) -> Result<Option<Evaluation>> {
         if self.data.is_empty() {
             return Ok(None);
         }
         // A run that its last evaluation ended lacks the unigram entropy.
-        let whole = |findings: &Vec<Findings>| findings.iter().all(|found| found.unigram.is_some());
-        let findings = match findings.filter(whole) {
-            Some(findings) => Some(findings),
-            None => self.examine(model, true)?,
+        let whole = |splits: &Vec<OfSplit>| splits.iter().all(|found| found.unigram.is_some());
+        let splits = match findings.map(|findings| findings.splits).filter(whole) {
+            Some(splits) => Some(splits),
+            None => self.examine_splits(model, true)?,
         };
-        let Some(findings) = findings else { return Ok(None) };
-        for (data, found) in self.data.iter().zip(&findings) {
+        let Some(splits) = splits else { return Ok(None) };
+        for (data, found) in self.data.iter().zip(&splits) {
             self.report_split(data, found, logger);
         }
-        Ok(findings.first().map(|found| found.model))
+        Ok(splits.first().map(|found| found.model))
     }
 
-    fn report_split(&self, data: &EvalData, found: &Findings, logger: &MetricLogger) {
-        let Findings { label, model, unigram: Some(unigram) } = found else { return };
+    fn report_split(&self, data: &EvalData, found: &OfSplit, logger: &MetricLogger) {
+        let OfSplit { label, model, unigram: Some(unigram) } = found else { return };
         let line = |what: &str, e: &Evaluation| {
             let (nats, bits) = (e.nats_per_token(), e.bits_per_byte());
             logger.print(&format!("{what:<34} {nats:.4} nats/token  {bits:.4} bits/byte"));
@@ -166,15 +184,21 @@ impl Examiner<'_> {
         ));
     }
 
-    /// What is found on each split; `None` if it was interrupted.
-    fn examine(&self, model: &Gpt, at_end: bool) -> Result<Option<Vec<Findings>>> {
+    /// What is found on each split and task; `None` if it was interrupted.
+    fn examine(&self, model: &Gpt, at_end: bool) -> Result<Option<Findings>> {
+        let Some(splits) = self.examine_splits(model, at_end)? else { return Ok(None) };
+        let results = self.tasks.evaluate(model, self.interrupt, |_| {})?;
+        Ok(results.map(|results| Findings { splits, accuracies: accuracies(&results) }))
+    }
+
+    fn examine_splits(&self, model: &Gpt, at_end: bool) -> Result<Option<Vec<OfSplit>>> {
         let (tokenizer, interrupt) = (self.tokenizer, self.interrupt);
         let mut findings = Vec::new();
         for data in self.data {
             let Some(model) = evaluate(model, data, tokenizer, interrupt)? else { return Ok(None) };
-            findings.push(Findings { label: data.loader().label.clone(), model, unigram: None });
+            findings.push(OfSplit { label: data.loader().label.clone(), model, unigram: None });
         }
-        if !at_end {
+        if !at_end || self.data.is_empty() {
             return Ok(Some(findings));
         }
         let Some(unigram) = Unigram::of_training_split(self.config, tokenizer, interrupt)? else {

@@ -61,6 +61,37 @@ pub fn generate(
     Ok(text)
 }
 
+/// The likeliest continuation of `prompt`, at most `max_new_tokens` tokens, which the model has positions for. Ends before the
+/// end-of-text token, or after the token where `is_over` says so of those that are new.
+///
+/// # Errors
+/// Those of `is_over`.
+pub(crate) fn likeliest(
+    model: &Gpt,
+    tokenizer: &Tokenizer,
+    prompt: &[u32],
+    max_new_tokens: usize,
+    mut is_over: impl FnMut(&[u32]) -> Result<bool>,
+) -> Result<Vec<u32>> {
+    let mut ids = prompt.to_vec();
+    let mut cache = Cache::default();
+    for _ in 0..max_new_tokens {
+        let mut logits = next_logits(model, &ids, &mut cache);
+        logits.truncate(tokenizer.vocab_size());
+        let best =
+            (1..logits.len()).fold(0, |best, id| if logits[id] > logits[best] { id } else { best });
+        let id = best as u32;
+        if Some(id) == tokenizer.eos_id() {
+            break;
+        }
+        ids.push(id);
+        if is_over(&ids[prompt.len()..])? {
+            break;
+        }
+    }
+    Ok(ids.split_off(prompt.len()))
+}
+
 /// The scores of the token after `context`, whose beginning `cache` has seen.
 fn next_logits(model: &Gpt, context: &[u32], cache: &mut Cache) -> Vec<f32> {
     let ids: Vec<i32> = context.iter().map(|&id| id as i32).collect();

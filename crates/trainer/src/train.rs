@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::eval::{Evaluation, Examiner, Findings, lent};
 use crate::generate::generate;
 use crate::host;
+use crate::icl::Tasks;
 use crate::interrupt::Interrupt;
 use crate::logging::monitor::{Memory, SpeedMonitor, hours, peak_flops, remaining_hours};
 use crate::logging::{Flush, Metric, MetricLogger};
@@ -60,6 +61,7 @@ pub fn train(config: &Config, interrupt: &Interrupt) -> Result<Outcome> {
     };
     let mut train_data = TrainData::open(config, &tokenizer, Replica::single())?;
     let eval_data = EvalData::open(config, &tokenizer)?;
+    let tasks = Tasks::of_run(config, &tokenizer)?;
     let batches_per_epoch = train_data.batches_per_epoch();
     let schedule =
         Schedule::from_config(&config.scheduler, config.max_duration, batches_per_epoch)?;
@@ -98,13 +100,14 @@ pub fn train(config: &Config, interrupt: &Interrupt) -> Result<Outcome> {
     let has_ended = |state: &State| {
         config.max_duration.reached(&state.timestamp) || watch.is_over(&state.watch)
     };
-    let examiner = Examiner { config, data: &eval_data, tokenizer: &tokenizer, interrupt };
+    let (data, tasks) = (&eval_data[..], &tasks);
+    let examiner = Examiner { config, data, tasks, tokenizer: &tokenizer, interrupt };
     // A resumed run may owe an evaluation that Ctrl-C broke off; once that is on record, the checkpoint must say so.
     let owed = state.evaluation_due;
     state.evaluation_due |= config.eval_first && state.timestamp.batch == 0;
     let at_end = has_ended(&state);
     let mut findings = examiner.run_due(&model, &mut state, &mut logger, at_end)?;
-    see_evaluation(&watch, &mut state, findings.as_deref());
+    see_evaluation(&watch, &mut state, findings.as_ref());
     if owed && !state.evaluation_due {
         saved_at = save(&mut saver, &state, &model, &optimizer, &mut logger)?;
     }
@@ -184,7 +187,7 @@ pub fn train(config: &Config, interrupt: &Interrupt) -> Result<Outcome> {
         let last = has_ended(&state);
         state.evaluation_due = last || config.eval_interval.is_due(&start, &end);
         findings = examiner.run_due(&model, &mut state, &mut logger, last)?;
-        see_evaluation(&watch, &mut state, findings.as_deref());
+        see_evaluation(&watch, &mut state, findings.as_ref());
         if has_ended(&state) || config.save_interval.is_due(&start, &end) {
             saved_at = save(&mut saver, &state, &model, &optimizer, &mut logger)?;
         }
@@ -213,11 +216,10 @@ pub fn train(config: &Config, interrupt: &Interrupt) -> Result<Outcome> {
 }
 
 /// Shows `watch` what an evaluation has found, if there was one.
-fn see_evaluation(watch: &Watch, state: &mut State, findings: Option<&[Findings]>) {
+fn see_evaluation(watch: &Watch, state: &mut State, findings: Option<&Findings>) {
     if let Some(findings) = findings {
         let at = state.timestamp;
-        let metrics: Vec<_> = findings.iter().flat_map(Findings::metrics).collect();
-        watch.see(&mut state.watch, DataloaderLabel::Eval, &at, &at, &lent(&metrics));
+        watch.see(&mut state.watch, DataloaderLabel::Eval, &at, &at, &lent(&findings.metrics()));
     }
 }
 

@@ -14,7 +14,7 @@ use trainer::config::{Config, DeviceChoice, IclTask, LoaderConfig};
 use trainer::data::EvalData;
 use trainer::device;
 use trainer::eval::evaluate;
-use trainer::icl::{Answer, IclOptions, IclProgress, TaskResult, accuracies, evaluate_tasks};
+use trainer::icl::{Answer, IclLimit, IclOptions, IclProgress, TaskResult, Tasks, accuracies};
 use trainer::interrupt::{EXIT_CODE, Interrupt};
 use trainer::logging::Value;
 use trainer::pretrained::Pretrained;
@@ -70,7 +70,7 @@ struct Args {
     /// Ask only the first so many questions of each task
     #[arg(long, alias = "icl-limit", value_name = "N", requires = "icl_tasks")]
     icl_limit: Option<NonZeroUsize>,
-    /// Write each question's scores there, as JSON lines
+    /// Write each question's scores, or what the model wrote, there, as JSON lines
     #[arg(long, alias = "icl-answers", value_name = "FILE", requires = "icl_tasks")]
     icl_answers: Option<PathBuf>,
     /// auto, cpu or cuda
@@ -146,13 +146,11 @@ fn print_accuracies(
     let options = IclOptions {
         rows: rows(args, found),
         max_seq_len,
-        limit: args.icl_limit.map(NonZeroUsize::get),
+        limit: args.icl_limit.map_or(IclLimit::None, |limit| IclLimit::Questions(limit.get())),
     };
+    let tasks = Tasks::open(tasks, found.model.config(), &found.tokenizer, options)?;
     let mut shown = Shown::new();
-    let (model, tokenizer) = (&found.model, &found.tokenizer);
-    let results = evaluate_tasks(model, tokenizer, tasks, options, interrupt, |progress| {
-        shown.show(progress)
-    })?;
+    let results = tasks.evaluate(&found.model, interrupt, |progress| shown.show(progress))?;
     shown.bar.finish_and_clear();
     let Some(results) = results else { return Ok(false) };
     for (name, accuracy) in accuracies(&results) {

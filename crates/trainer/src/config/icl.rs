@@ -1,7 +1,8 @@
-//! In-context tasks: the list `icl_tasks`, in a file of its own.
+//! In-context tasks: the list `icl_tasks`, in a recipe or in a file of its own.
 
 use std::path::Path;
 
+use serde::Serialize;
 use serde_json::Value;
 
 use super::section::Section;
@@ -20,6 +21,10 @@ pub enum IclTaskType {
     LanguageModeling,
     /// Which of some texts a continuation follows: `{"context_options": [..], "continuation": .., "gold": 0}`.
     Schema,
+    /// What the answer is, in the model's own words: `{"context": .., "answer": .., "aliases": [..]}`.
+    Generation,
+    /// The same under its older name, which has another metric.
+    QuestionAnswering,
 }
 
 /// By the names that `icl_task_type` has for them.
@@ -27,6 +32,8 @@ const TASK_TYPES: &[(&str, IclTaskType)] = &[
     (IclTaskType::MultipleChoice.name(), IclTaskType::MultipleChoice),
     (IclTaskType::LanguageModeling.name(), IclTaskType::LanguageModeling),
     (IclTaskType::Schema.name(), IclTaskType::Schema),
+    (IclTaskType::Generation.name(), IclTaskType::Generation),
+    (IclTaskType::QuestionAnswering.name(), IclTaskType::QuestionAnswering),
 ];
 
 impl IclTaskType {
@@ -35,7 +42,14 @@ impl IclTaskType {
         match self {
             Self::MultipleChoice | Self::Schema => "InContextLearningMultipleChoiceAccuracy",
             Self::LanguageModeling => "InContextLearningLMAccuracy",
+            Self::Generation => "InContextLearningGenerationExactMatchAccuracy",
+            Self::QuestionAnswering => "InContextLearningQAAccuracy",
         }
+    }
+
+    /// Whether the model writes its answer, rather than finding one more or less likely.
+    pub fn generates(self) -> bool {
+        matches!(self, Self::Generation | Self::QuestionAnswering)
     }
 
     /// The name that `icl_task_type` has for it.
@@ -44,12 +58,20 @@ impl IclTaskType {
             Self::MultipleChoice => "multiple_choice",
             Self::LanguageModeling => "language_modeling",
             Self::Schema => "schema",
+            Self::Generation => "generation_task_with_answers",
+            Self::QuestionAnswering => "question_answering",
         }
     }
 }
 
+impl Serialize for IclTaskType {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
 /// One task.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct IclTask {
     /// Names it in its metrics.
     pub label: String,
@@ -72,7 +94,22 @@ pub struct IclTask {
     /// Draws the solved examples.
     pub fewshot_random_seed: u64,
     /// The longest sequence of tokens, where that is not the model's.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub max_seq_len: Option<usize>,
+    /// What a task has whose answers are written.
+    #[serde(flatten)]
+    pub generation: Option<IclGeneration>,
+}
+
+/// How the answers that a model writes are read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct IclGeneration {
+    /// Stands between the `chain_of_thought` of an example and its answer; what the model writes before it does not count.
+    pub cot_delimiter: String,
+    /// The answer ends before any of these, to the letter.
+    pub early_stopping_criteria: Vec<String>,
+    /// Compare without regard to case, punctuation, articles and white space.
+    pub do_normalization: bool,
 }
 
 impl IclTask {
@@ -81,7 +118,7 @@ impl IclTask {
     /// # Errors
     /// One sentence that names the file or key, what is wrong with it, and the remedy.
     pub fn load_all(path: &Path) -> Result<Vec<Self>> {
-        Self::from_tree(&yaml::read(path)?)
+        Self::from_tree(&yaml::read(path, yaml::TASKS)?)
     }
 
     /// The same from YAML text.
@@ -89,30 +126,48 @@ impl IclTask {
     /// # Errors
     /// As [`IclTask::load_all`].
     pub fn from_yaml_str(text: &str) -> Result<Vec<Self>> {
-        Self::from_tree(&yaml::parse(text, "tasks")?)
+        Self::from_tree(&yaml::parse(text, "tasks", yaml::TASKS)?)
     }
 
     fn from_tree(tree: &Value) -> Result<Vec<Self>> {
         let tree = yaml::interpolate(tree)?;
         schema::check_icl_tasks(&tree)?;
         let root = Section::root(&tree);
-        let tasks: Vec<Self> =
-            root.sections("icl_tasks")?.iter().map(read_task).collect::<Result<_>>()?;
+        let tasks = read_list(&root)?;
         if tasks.is_empty() {
             let example = "icl_tasks: [{label: copa, dataset_uri: copa.jsonl, ..}]";
             return Err(root.missing("icl_tasks", example));
         }
-        for (i, task) in tasks.iter().enumerate() {
-            if let Some(first) = tasks[..i].iter().position(|other| other.label == task.label) {
-                return Err(Error::Config(format!(
-                    "`icl_tasks.{first}` and `icl_tasks.{i}` have the same label `{}`, which names their metrics; \
-                     give them two",
-                    task.label
-                )));
-            }
-        }
         Ok(tasks)
     }
+}
+
+/// The tasks of a recipe: a list, or the path of a file with one, which newer recipes name in `icl_tasks_str`.
+pub(super) fn read_icl_tasks(root: &Section<'_>) -> Result<Vec<IclTask>> {
+    let path = root.text("icl_tasks_str")?;
+    match (root.text("icl_tasks"), path) {
+        (Ok(None), Some(path)) | (Ok(Some(path)), None) => IclTask::load_all(Path::new(&path)),
+        (_, Some(_)) => Err(Error::Config(
+            "`icl_tasks` and `icl_tasks_str` are both given; keep one of the two".into(),
+        )),
+        // Absent, or no text: a list.
+        _ => read_list(root),
+    }
+}
+
+fn read_list(root: &Section<'_>) -> Result<Vec<IclTask>> {
+    let tasks: Vec<IclTask> =
+        root.sections("icl_tasks")?.iter().map(read_task).collect::<Result<_>>()?;
+    for (i, task) in tasks.iter().enumerate() {
+        if let Some(first) = tasks[..i].iter().position(|other| other.label == task.label) {
+            return Err(Error::Config(format!(
+                "`icl_tasks.{first}` and `icl_tasks.{i}` have the same label `{}`, which names their metrics; \
+                 give them two",
+                task.label
+            )));
+        }
+    }
+    Ok(tasks)
 }
 
 fn read_task(task: &Section<'_>) -> Result<IclTask> {
@@ -141,7 +196,38 @@ fn read_task(task: &Section<'_>) -> Result<IclTask> {
         has_categories: task.flag("has_categories")?.unwrap_or(false),
         fewshot_random_seed: task.whole("fewshot_random_seed", 0)?.unwrap_or(FEWSHOT_SEED),
         max_seq_len: task.size("max_seq_len", 2)?,
+        generation: read_generation(task, icl_task_type)?,
     })
+}
+
+/// What only a task has whose answers are written.
+fn read_generation(
+    task: &Section<'_>,
+    icl_task_type: IclTaskType,
+) -> Result<Option<IclGeneration>> {
+    if !icl_task_type.generates() {
+        let keys = ["cot_delimiter", "early_stopping_criteria", "do_normalization"];
+        return match keys.into_iter().find(|key| task.has(key)) {
+            None => Ok(None),
+            Some(key) => Err(Error::Config(format!(
+                "`{}` is given, but the model writes nothing in a {} task; remove the key",
+                task.path(key),
+                icl_task_type.name()
+            ))),
+        };
+    }
+    let stops = task.texts("early_stopping_criteria")?.unwrap_or_default();
+    if stops.iter().any(String::is_empty) {
+        return Err(Error::Config(format!(
+            "`{}` has an empty text, before which every answer would end; remove it",
+            task.path("early_stopping_criteria")
+        )));
+    }
+    Ok(Some(IclGeneration {
+        cot_delimiter: task.text("cot_delimiter")?.unwrap_or_default(),
+        early_stopping_criteria: stops,
+        do_normalization: task.flag("do_normalization")?.unwrap_or(true),
+    }))
 }
 
 /// `metric_names` may say what is measured anyway.
@@ -176,6 +262,9 @@ icl_tasks:
   has_categories: true
 - {label: winograd, dataset_uri: 's3://bucket/winograd.jsonl', num_fewshot: 3, icl_task_type: schema,
    metric_names: [InContextLearningMultipleChoiceAccuracy], fewshot_random_seed: 7, question_prelimiter: 'Q: '}
+- {label: gsm8k, dataset_uri: gsm8k.jsonl, num_fewshot: 3, icl_task_type: generation_task_with_answers,
+   cot_delimiter: 'The answer is ', early_stopping_criteria: [\"\\n\\n\"], do_normalization: false}
+- {label: trivia, dataset_uri: trivia.jsonl, num_fewshot: 3, icl_task_type: question_answering}
 ",
         )
         .unwrap();
@@ -191,6 +280,7 @@ icl_tasks:
             has_categories: true,
             fewshot_random_seed: 1234,
             max_seq_len: None,
+            generation: None,
         };
         let winograd = IclTask {
             label: "winograd".into(),
@@ -203,7 +293,31 @@ icl_tasks:
             fewshot_random_seed: 7,
             ..jeopardy.clone()
         };
-        assert_eq!(tasks, [jeopardy, winograd]);
+        let gsm8k = IclTask {
+            label: "gsm8k".into(),
+            dataset_uri: "gsm8k.jsonl".to_owned().into(),
+            icl_task_type: IclTaskType::Generation,
+            question_prelimiter: String::new(),
+            fewshot_random_seed: 1234,
+            generation: Some(IclGeneration {
+                cot_delimiter: "The answer is ".into(),
+                early_stopping_criteria: vec!["\n\n".into()],
+                do_normalization: false,
+            }),
+            ..winograd.clone()
+        };
+        let trivia = IclTask {
+            label: "trivia".into(),
+            dataset_uri: "trivia.jsonl".to_owned().into(),
+            icl_task_type: IclTaskType::QuestionAnswering,
+            generation: Some(IclGeneration {
+                cot_delimiter: String::new(),
+                early_stopping_criteria: Vec::new(),
+                do_normalization: true,
+            }),
+            ..gsm8k.clone()
+        };
+        assert_eq!(tasks, [jeopardy, winograd, gsm8k, trivia]);
     }
 
     #[test]
@@ -229,7 +343,7 @@ icl_tasks:
             (
                 format!("icl_tasks: [{{{task}, icl_task_type: multiple_choices}}]"),
                 "`icl_tasks.0.icl_task_type` is `multiple_choices`; it must be one of multiple_choice, \
-                 language_modeling, schema; did you mean `multiple_choice`?",
+                 language_modeling, schema, generation_task_with_answers, question_answering; did you mean `multiple_choice`?",
             ),
             (
                 format!("icl_tasks: [{{{task}, icl_task_type: schema, num_fewshots: 3}}]"),
@@ -237,7 +351,17 @@ icl_tasks:
             ),
             (
                 format!("icl_tasks: [{{{task}, icl_task_type: schema, cot_delimiter: ' #### '}}]"),
-                "`icl_tasks.0.cot_delimiter` is refused: tasks that generate text are not supported yet; remove the key",
+                "`icl_tasks.0.cot_delimiter` is given, but the model writes nothing in a schema task; remove the key",
+            ),
+            (
+                format!(
+                    "icl_tasks: [{{{task}, icl_task_type: question_answering, early_stopping_criteria: ['']}}]"
+                ),
+                "`icl_tasks.0.early_stopping_criteria` has an empty text, before which every answer would end; remove it",
+            ),
+            (
+                format!("icl_tasks: [{{{task}, icl_task_type: schema, pass_at_k: 1}}]"),
+                "`icl_tasks.0.pass_at_k` is refused: programs that a model writes are not run; remove the key",
             ),
             (
                 format!(

@@ -14,7 +14,7 @@
 //! * `optimization.rs` and `callbacks.rs` the sections of these names, and how they are read
 //! * `address.rs` paths and addresses, which may hold keys
 //! * `batch.rs` how a global batch is split over ranks and microbatches
-//! * `icl.rs` lists of in-context tasks, which have files of their own
+//! * `icl.rs` lists of in-context tasks, which may have files of their own
 //! * `memory.rs` what a step takes from the memory of its device
 //!
 //! ```
@@ -68,7 +68,7 @@ pub use callbacks::{
     Callbacks, DataloaderLabel, EarlyStopperConfig, KillLossSpikeConfig, OptimizerMonitorConfig,
     SpeedMonitorConfig, Switch,
 };
-pub use icl::{IclTask, IclTaskType};
+pub use icl::{IclGeneration, IclTask, IclTaskType};
 pub use memory::{Engine, Step, StepMemory};
 pub use model::{
     Activation, AttentionConfig, FanMode, FfnConfig, FfnType, GeluKind, InitConfig, InitScheme,
@@ -117,6 +117,15 @@ pub struct Config {
     /// How many batches one evaluation takes; `None` (-1 in YAML) takes all.
     #[serde(serialize_with = "minus_one_for_none")]
     pub eval_subset_num_batches: Option<u64>,
+    /// What else the model is asked at each evaluation: `icl_tasks`, a list or the path of a file with one.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub icl_tasks: Vec<IclTask>,
+    /// How many batches of each task, in `device_eval_batch_size` rows; `None` takes as many as of the evaluation splits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub icl_subset_num_batches: Option<u64>,
+    /// The longest sequence of tokens in a task that does not say; `None` is `max_seq_len`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub icl_seq_len: Option<usize>,
     /// Rows per optimizer step, over all ranks.
     pub global_train_batch_size: usize,
     /// Rows per forward and backward pass.

@@ -7,6 +7,7 @@ use mds::storage::Remote;
 use serde_json::{Value, json};
 
 use super::callbacks::read_callbacks;
+use super::icl::read_icl_tasks;
 use super::optimization::{read_clipping, read_optimizer, read_scheduler};
 use super::section::Section;
 use super::{
@@ -23,7 +24,7 @@ impl Config {
     /// # Errors
     /// One sentence that names the file or key, what is wrong with it, and the remedy.
     pub fn load(path: &Path, overrides: &[String]) -> Result<Self> {
-        Self::from_tree(yaml::read(path)?, overrides)
+        Self::from_tree(yaml::read(path, yaml::CONFIGURATION)?, overrides)
     }
 
     /// The same from YAML text.
@@ -31,7 +32,7 @@ impl Config {
     /// # Errors
     /// As [`Config::load`].
     pub fn from_yaml_str(text: &str, overrides: &[String]) -> Result<Self> {
-        Self::from_tree(yaml::parse(text, "configuration")?, overrides)
+        Self::from_tree(yaml::parse(text, "configuration", yaml::CONFIGURATION)?, overrides)
     }
 
     /// The configuration that a checkpoint says it was saved with.
@@ -89,6 +90,14 @@ impl Config {
                 "train_loader.dataset tells documents apart by the token {id}, but model.vocab_size is {}; give the \
                  tokenizer's own eos_token_id or bos_token_id",
                 model.vocab_size
+            )));
+        }
+        if let Some(length) = self.icl_seq_len.filter(|length| *length > model.max_seq_len)
+            && model.learned_pos_emb
+        {
+            return Err(Error::Config(format!(
+                "icl_seq_len {length} is longer than the {} positions of the model; set it to at most that",
+                model.max_seq_len
             )));
         }
         let stopper = self.callbacks.early_stopper.as_ref();
@@ -231,7 +240,10 @@ fn read_config(root: &Section<'_>, mut notices: Vec<String>) -> Result<Config> {
         max_duration,
         eval_interval: interval("eval_interval", 0)?,
         eval_first: root.flag("eval_first")?.unwrap_or(false),
-        eval_subset_num_batches: read_eval_subset(root)?,
+        eval_subset_num_batches: read_subset(root, "eval_subset_num_batches")?,
+        icl_tasks: read_icl_tasks(root)?,
+        icl_subset_num_batches: read_subset(root, "icl_subset_num_batches")?,
+        icl_seq_len: root.size("icl_seq_len", 2)?,
         global_train_batch_size: required(
             root,
             "global_train_batch_size",
@@ -410,7 +422,7 @@ fn read_eval_loaders(root: &Section<'_>, defaults: &DataDefaults<'_>) -> Result<
     let mut loaders: Vec<LoaderConfig> = Vec::new();
     for section in &sections {
         let mut loader = read_loader(section, defaults, false)?;
-        loader.eval_subset_num_batches = read_eval_subset(section)?;
+        loader.eval_subset_num_batches = read_subset(section, "eval_subset_num_batches")?;
         loader.label = section.text("label")?.filter(|_| sections.len() > 1);
         if sections.len() > 1 {
             let Some(label) = &loader.label else {
@@ -558,13 +570,13 @@ fn read_precision(root: &Section<'_>) -> Result<Precision> {
 }
 
 /// -1 is all.
-fn read_eval_subset(section: &Section<'_>) -> Result<Option<u64>> {
-    match section.integer("eval_subset_num_batches")? {
+fn read_subset(section: &Section<'_>, key: &str) -> Result<Option<u64>> {
+    match section.integer(key)? {
         None | Some(-1) => Ok(None),
         Some(value) => u64::try_from(value).ok().filter(|n| *n > 0).map(Some).ok_or_else(|| {
             Error::Config(format!(
                 "`{}` is {value}; it must be a number of batches, or -1 for all",
-                section.path("eval_subset_num_batches")
+                section.path(key)
             ))
         }),
     }

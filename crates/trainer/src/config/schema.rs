@@ -59,9 +59,8 @@ const SAME_RESULT: &str = "it chooses a faster kernel, not another result";
 const NOT_CAUSAL: &str = "no token attends to a later one";
 const FOR_ALL_STREAMS: &str = "it is set for all streams together, beside `streams`";
 const NOT_YET: &str = "it is not supported yet";
-const TASKS_AFTERWARDS: &str =
-    "in-context tasks are evaluated by `evaluate CHECKPOINT --icl_tasks FILE`, not during training";
-const NO_GENERATION: &str = "tasks that generate text are not supported yet";
+const NO_GAUNTLET: &str = "accuracies are logged task by task, and no average over tasks is made";
+const NO_PROGRAMS: &str = "programs that a model writes are not run";
 const NO_HUB_ROWS: &str = "dataset_uri is a file of JSON lines, whose keys have fixed names";
 
 /// The top level.
@@ -120,10 +119,12 @@ pub(super) const ROOT: &[Key] = &[
     read("autoresume"),
     section("generate", GENERATE),
     refused("train_subset_num_batches", &["-1"], "set max_duration instead"),
-    no_effect("icl_tasks", TASKS_AFTERWARDS),
-    no_effect("icl_subset_num_batches", TASKS_AFTERWARDS),
-    no_effect("icl_seq_len", TASKS_AFTERWARDS),
-    no_effect("eval_gauntlet", TASKS_AFTERWARDS),
+    Key { name: "icl_tasks", rule: Rule::OneOrMany(ICL_TASK) },
+    read("icl_tasks_str"),
+    read("icl_subset_num_batches"),
+    read("icl_seq_len"),
+    refused("eval_gauntlet", &[], NO_GAUNTLET),
+    refused("eval_gauntlet_str", &[], NO_GAUNTLET),
     refused("code_paths", &["[]"], "Python code cannot be loaded"),
     no_effect("compile_config", SAME_RESULT),
     no_effect("profiler", "there is no profiler yet"),
@@ -467,12 +468,12 @@ const ICL_TASK: &[Key] = &[
     silent("pad_tok_id"),
     refused("hf_loading_vars", &["{}"], NO_HUB_ROWS),
     refused("hf_parsing_map", &["{}"], NO_HUB_ROWS),
-    refused("cot_delimiter", &[], NO_GENERATION),
-    refused("early_stopping_criteria", &[], NO_GENERATION),
-    refused("do_normalization", &[], NO_GENERATION),
-    refused("generation_kwargs", &[], NO_GENERATION),
-    refused("pass_at_k", &[], NO_GENERATION),
-    refused("generations_per_sample", &[], NO_GENERATION),
+    read("cot_delimiter"),
+    read("early_stopping_criteria"),
+    read("do_normalization"),
+    refused("generation_kwargs", &["{}"], "an answer is made of the likeliest tokens"),
+    refused("pass_at_k", &[], NO_PROGRAMS),
+    refused("generations_per_sample", &[], NO_PROGRAMS),
 ];
 
 /// Checks every key of a file of in-context tasks.

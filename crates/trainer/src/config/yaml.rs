@@ -18,33 +18,40 @@ const MOST: usize = 1 << 20;
 /// What another value than a text counts.
 const VALUE: usize = 16;
 
+/// What a file is, and what to do without one, in messages.
+#[derive(Clone, Copy)]
+pub(super) struct Kind {
+    name: &'static str,
+    remedy: &'static str,
+}
+
+pub(super) const CONFIGURATION: Kind =
+    Kind { name: "configuration file", remedy: "start from one of the files in yamls/" };
+pub(super) const TASKS: Kind =
+    Kind { name: "file of tasks", remedy: "give a YAML file with a list `icl_tasks`" };
+
 /// Parses YAML whose top level is a mapping; anchors, aliases and merge keys are expanded.
 ///
 /// `origin` names the file in messages.
-pub(super) fn parse(text: &str, origin: &str) -> Result<Value> {
+pub(super) fn parse(text: &str, origin: &str, kind: Kind) -> Result<Value> {
     let tree = parse_value(text).map_err(|reason| {
         Error::Config(format!("`{origin}` is not valid YAML: {reason}; correct it and run again"))
     })?;
     match tree {
         Value::Object(_) => Ok(tree),
-        Value::Null => Err(Error::Config(format!(
-            "`{origin}` is empty; start from one of the files in yamls/"
-        ))),
+        Value::Null => Err(Error::Config(format!("`{origin}` is empty; {}", kind.remedy))),
         _ => Err(Error::Config(format!(
-            "`{origin}` is not a mapping of keys to values; start from one of the files in yamls/"
+            "`{origin}` is not a mapping of keys to values; {}",
+            kind.remedy
         ))),
     }
 }
 
 /// Reads and parses the file at `path`, which may be an address.
-pub(super) fn read(path: &Path) -> Result<Value> {
+pub(super) fn read(path: &Path, kind: Kind) -> Result<Value> {
     let given = path.to_string_lossy();
     let shown = mds::redacted(&given);
-    let missing = || {
-        Error::Config(format!(
-            "there is no configuration file `{shown}`; the repository's own are in yamls/"
-        ))
-    };
+    let missing = || Error::Config(format!("there is no {} `{shown}`; {}", kind.name, kind.remedy));
     let text = if mds::storage::is_address(&given) {
         let (folder, name) = mds::storage::split(&given)?;
         let remote = Remote::open(&folder, RemoteOptions::default())?;
@@ -65,7 +72,7 @@ pub(super) fn read(path: &Path) -> Result<Value> {
         }
         text
     };
-    parse(&text, &shown)
+    parse(&text, &shown, kind)
 }
 
 /// The file at `path`, or what shows that it is too large.
@@ -328,7 +335,7 @@ mod tests {
     use super::*;
 
     fn load(text: &str, overrides: &[&str]) -> Result<Value> {
-        let mut tree = parse(text, "test.yaml")?;
+        let mut tree = parse(text, "test.yaml", CONFIGURATION)?;
         let overrides: Vec<_> = overrides.iter().map(ToString::to_string).collect();
         apply_overrides(&mut tree, &overrides)?;
         interpolate(&tree)

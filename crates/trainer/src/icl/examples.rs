@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use mds::storage::{Remote, RemoteOptions};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::config::{Address, IclTask, IclTaskType};
 use crate::error::{Error, Result};
@@ -27,6 +27,10 @@ pub(super) struct Example {
     /// One alone where there is nothing to choose from.
     pub(super) candidates: Vec<Candidate>,
     pub(super) gold: usize,
+    /// Where the model writes the answer: the right ones.
+    pub(super) answers: Vec<String>,
+    /// What stands before an answer, to show how it is found.
+    pub(super) reasoning: String,
 }
 
 impl Example {
@@ -59,50 +63,82 @@ fn read(uri: &Address) -> Result<String> {
 }
 
 fn parse(text: &str, task: &IclTask) -> Result<Vec<Example>> {
-    let mut examples = Vec::new();
+    let wrong = |line: usize, what: String| {
+        Error::Data(format!("`{}` line {line} {what}", task.dataset_uri))
+    };
+    let mut rows = Vec::new();
     for (i, row) in text.lines().enumerate().filter(|(_, row)| !row.trim().is_empty()) {
-        let wrong =
-            |what: String| Error::Data(format!("`{}` line {} {what}", task.dataset_uri, i + 1));
         let row: Value = serde_json::from_str(row).map_err(|e| {
             let (reason, column) = (e.to_string(), e.column());
             let reason = reason.rsplit_once(" at line").map_or(&*reason, |(reason, _)| reason);
-            wrong(format!("is not JSON: {reason} at column {column}; correct or remove it"))
+            wrong(i + 1, format!("is not JSON: {reason} at column {column}; correct or remove it"))
         })?;
-        let (candidates, gold) = candidates(&row, task.icl_task_type).map_err(wrong)?;
-        let category = row.get("category").and_then(Value::as_str).map(str::to_owned);
-        if task.has_categories && category.is_none() {
-            return Err(wrong("has no `category`; give it one, or remove has_categories".into()));
-        }
-        examples.push(Example { line: i + 1, category, candidates, gold });
+        rows.push((i + 1, row));
     }
-    if examples.is_empty() {
+    if rows.is_empty() {
         return Err(Error::Data(format!(
             "`{}` has not one line; name a file of JSON lines as dataset_uri",
             task.dataset_uri
         )));
     }
-    Ok(examples)
+    // One line with a chain of thought makes it a file of such, as in the reference.
+    let reasons = rows.iter().any(|(_, row)| row.get("chain_of_thought").is_some());
+    let example = |(line, row): (usize, Value)| {
+        let category = row.get("category").and_then(Value::as_str).map(str::to_owned);
+        if task.has_categories && category.is_none() {
+            let what = "has no `category`; give it one, or remove has_categories";
+            return Err(wrong(line, what.into()));
+        }
+        let example = example(&row, task, reasons).map_err(|what| wrong(line, what))?;
+        Ok(Example { line, category, ..example })
+    };
+    rows.into_iter().map(example).collect()
 }
 
-/// The candidates of a row and which is right, or what is wrong with the row.
-fn candidates(row: &Value, kind: IclTaskType) -> Result<(Vec<Candidate>, usize), String> {
+/// What a row asks, or what is wrong with it. `reasons`: an answer comes after a chain of thought.
+fn example(row: &Value, task: &IclTask, reasons: bool) -> Result<Example, String> {
+    let kind = task.icl_task_type;
+    let of = |candidates, gold| Example {
+        line: 0,
+        category: None,
+        candidates,
+        gold,
+        answers: Vec::new(),
+        reasoning: String::new(),
+    };
     match kind {
         IclTaskType::MultipleChoice => {
             let (query, choices) = (text(row, "query", kind)?, texts(row, "choices", kind)?);
             let gold = gold(row, "choices", choices.len(), kind)?;
             let candidate = |choice| Candidate { context: query.clone(), continuation: choice };
-            Ok((choices.into_iter().map(candidate).collect(), gold))
+            Ok(of(choices.into_iter().map(candidate).collect(), gold))
         }
         IclTaskType::LanguageModeling => {
             let context = text(row, "context", kind)?;
-            Ok((vec![Candidate { context, continuation: text(row, "continuation", kind)? }], 0))
+            let continuation = text(row, "continuation", kind)?;
+            Ok(of(vec![Candidate { context, continuation }], 0))
         }
         IclTaskType::Schema => {
             let (contexts, continuation) =
                 (texts(row, "context_options", kind)?, text(row, "continuation", kind)?);
             let gold = gold(row, "context_options", contexts.len(), kind)?;
             let candidate = |context| Candidate { context, continuation: continuation.clone() };
-            Ok((contexts.into_iter().map(candidate).collect(), gold))
+            Ok(of(contexts.into_iter().map(candidate).collect(), gold))
+        }
+        IclTaskType::Generation | IclTaskType::QuestionAnswering => {
+            let (context, answer) = (text(row, "context", kind)?, text(row, "answer", kind)?);
+            let mut answers = vec![answer];
+            if row.get("aliases").is_some_and(|aliases| *aliases != json!([])) {
+                answers.extend(texts(row, "aliases", kind)?);
+            }
+            let thought = row.get("chain_of_thought").and_then(Value::as_str).unwrap_or_default();
+            let delimiter = task.generation.iter().map(|generation| &*generation.cot_delimiter);
+            let reasoning = match reasons {
+                true => std::iter::once(thought.trim()).chain(delimiter).collect(),
+                false => String::new(),
+            };
+            let continuation = format!("{reasoning}{}", answers[0]);
+            Ok(Example { answers, reasoning, ..of(vec![Candidate { context, continuation }], 0) })
         }
     }
 }
@@ -137,6 +173,9 @@ fn lacks(key: &str, what: &str, kind: IclTaskType) -> String {
         IclTaskType::Schema => {
             r#"{"context_options": ["..", ".."], "continuation": "..", "gold": 0}"#
         }
+        IclTaskType::Generation | IclTaskType::QuestionAnswering => {
+            r#"{"context": "..", "answer": "..", "aliases": [".."]}"#
+        }
     };
     format!("has no {what} `{key}`; a line of a {} task is {row}", kind.name())
 }
@@ -154,34 +193,53 @@ mod tests {
         Candidate { context: context.into(), continuation: continuation.into() }
     }
 
+    fn example(line: usize, candidates: Vec<Candidate>, gold: usize) -> Example {
+        let (answers, reasoning) = (Vec::new(), String::new());
+        Example { line, category: None, candidates, gold, answers, reasoning }
+    }
+
     #[test]
     fn every_type_is_candidates_of_which_one_is_right() {
         let text = r#"{"query": " Who? ", "choices": ["me", " you"], "gold": 1, "id": 3}"#;
-        let expected = Example {
-            line: 1,
-            category: None,
-            candidates: vec![candidate("Who?", "me"), candidate("Who?", " you")],
-            gold: 1,
-        };
+        let expected = example(1, vec![candidate("Who?", "me"), candidate("Who?", " you")], 1);
         assert_eq!(parsed(IclTaskType::MultipleChoice, text), [expected]);
 
         let text = "\n{\"context\": \"To be or not to\", \"continuation\": \"be \\n\", \"category\": \"plays\"}\n\n";
         let expected = Example {
-            line: 2,
             category: Some("plays".into()),
-            candidates: vec![candidate("To be or not to", "be")],
-            gold: 0,
+            ..example(2, vec![candidate("To be or not to", "be")], 0)
         };
         assert_eq!(parsed(IclTaskType::LanguageModeling, text), [expected]);
 
         let text = r#"{"context_options": ["Cats ", "Dogs"], "continuation": "bark.", "gold": 1}"#;
-        let expected = Example {
-            line: 1,
-            category: None,
-            candidates: vec![candidate("Cats ", "bark."), candidate("Dogs", "bark.")],
-            gold: 1,
-        };
+        let expected = example(1, vec![candidate("Cats ", "bark."), candidate("Dogs", "bark.")], 1);
         assert_eq!(parsed(IclTaskType::Schema, text), [expected]);
+
+        let text = r#"{"context": "2 + 2 = ", "answer": " 4", "aliases": ["four", "IV"]}"#;
+        let expected = Example {
+            answers: vec!["4".into(), "four".into(), "IV".into()],
+            ..example(1, vec![candidate("2 + 2 =", "4")], 0)
+        };
+        assert_eq!(parsed(IclTaskType::Generation, text), [expected]);
+    }
+
+    #[test]
+    fn a_chain_of_thought_stands_before_the_answer_of_every_line() {
+        let text = r#"{"context": "1 + 1", "answer": "2", "aliases": []}
+                      {"context": "2 + 2", "answer": "4", "chain_of_thought": "Twice two. "}"#;
+        let mut task = task(IclTaskType::QuestionAnswering);
+        task.generation.as_mut().unwrap().cot_delimiter = " So: ".into();
+        let continuations: Vec<_> = parse(text, &task)
+            .unwrap()
+            .into_iter()
+            .map(|example| (example.solution().continuation.clone(), example.answers))
+            .collect();
+        let expected = [(" So: 2", "2"), ("Twice two. So: 4", "4")];
+        let owned = |(text, answer): (&str, &str)| (text.to_owned(), vec![answer.to_owned()]);
+        assert_eq!(continuations, expected.map(owned));
+        // Without any there is nothing to divide.
+        let without = r#"{"context": "1 + 1", "answer": "2"}"#;
+        assert_eq!(parse(without, &task).unwrap()[0].solution().continuation, "2");
     }
 
     #[test]
@@ -222,6 +280,12 @@ mod tests {
                 r#"{"context_options": ["a", "b"], "continuation": "c", "gold": "0"}"#.to_owned(),
                 "`t.jsonl` line 1 has no number `gold`; a line of a schema task is {\"context_options\": [\"..\", \"..\"], \
                  \"continuation\": \"..\", \"gold\": 0}",
+            ),
+            (
+                IclTaskType::Generation,
+                r#"{"context": "a", "answer": "b", "aliases": "c"}"#.to_owned(),
+                "`t.jsonl` line 1 has no list of texts `aliases`; a line of a generation_task_with_answers task is \
+                 {\"context\": \"..\", \"answer\": \"..\", \"aliases\": [\"..\"]}",
             ),
             (
                 Schema,

@@ -3,19 +3,22 @@
 //! A model answers by how likely it finds the candidates. Of a `multiple_choice` question and of a `schema` it takes the
 //! one whose continuation has the highest mean log-probability per token (Brown et al. 2020, section 2.4; schemas:
 //! Trinh and Le 2018); a `language_modeling` continuation is right if each token is the likeliest one after those before.
+//! In a `generation_task_with_answers` it writes the answer itself, token by token the likeliest.
 //! Before the question there may be solved examples of the same task, "shots".
 //!
 //! * `examples.rs` a task's file to candidates, the same for all types
 //! * `prompt.rs` draws solved examples and makes the text and the tokens of a question
 //! * `score.rs` what the model makes of a continuation
+//! * `writing.rs` what it writes itself, and whether that is right
 //!
-//! Files, options and names of metrics are those of llm-foundry; the list of tasks is read by
-//! [`config`](crate::config::IclTask). Solved examples are drawn by a generator of our own: the same in every run, but not
+//! [`Tasks`] are evaluated by the program `evaluate`, and during a run at its evaluations. Files, options and names of
+//! metrics are those of llm-foundry; the list of tasks is read by [`config`](crate::config::IclTask). Solved examples are drawn by a generator of our own: the same in every run, but not
 //! those that the reference draws.
 
 mod examples;
 mod prompt;
 mod score;
+mod writing;
 
 use std::collections::BTreeMap;
 
@@ -23,13 +26,14 @@ use burn::module::Module;
 use convert::tokenizer::Tokenizer;
 use serde::Serialize;
 
-use crate::config::{IclTask, IclTaskType};
+use crate::config::{Config, IclTask, IclTaskType, ModelConfig};
 use crate::error::{Error, Result};
 use crate::interrupt::Interrupt;
 use crate::model::Gpt;
 use examples::Example;
 use prompt::{Prompts, Sequence};
 use score::Score;
+use writing::write;
 
 /// Rows are sorted by length among those of so many batches.
 const BATCHES_SORTED: usize = 8;
@@ -41,8 +45,34 @@ pub struct IclOptions {
     pub rows: usize,
     /// The longest sequence of tokens, where a task does not say.
     pub max_seq_len: usize,
-    /// Only the first so many questions of each task, or of each category.
-    pub limit: Option<usize>,
+    /// Only the first questions of each task, or of each category.
+    pub limit: IclLimit,
+}
+
+/// How many questions of each task, or of each category, are asked: the first of its file.
+#[derive(Clone, Copy, Debug)]
+pub enum IclLimit {
+    /// All.
+    None,
+    /// So many.
+    Questions(usize),
+    /// As many as fill so many batches, in which each candidate takes a row; at least one for each.
+    Batches(u64),
+}
+
+impl IclLimit {
+    fn questions(self, examples: &[Example], rows: usize) -> usize {
+        let limit = match self {
+            Self::None => return examples.len(),
+            Self::Questions(limit) => limit,
+            Self::Batches(batches) => {
+                let candidates = examples.first().map_or(1, |example| example.candidates.len());
+                let batches = usize::try_from(batches).unwrap_or(usize::MAX);
+                batches.saturating_mul((rows / candidates).max(1))
+            }
+        };
+        limit.min(examples.len())
+    }
 }
 
 /// What became of one task with one number of solved examples, or of one category of it.
@@ -67,10 +97,13 @@ pub struct Answer {
     pub line: usize,
     /// The lines of the solved examples before it.
     pub examples: Vec<usize>,
-    /// The mean log-probability per token of each candidate's continuation, in nats.
+    /// The mean log-probability per token of each candidate's continuation, in nats; none where the model writes the answer.
     pub scores: Vec<f64>,
     /// The candidate that is right.
     pub gold: usize,
+    /// What the model wrote, where it does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub written: Option<String>,
     /// Whether the model found it.
     pub correct: bool,
 }
@@ -126,53 +159,120 @@ pub struct IclProgress<'a> {
     pub total: usize,
 }
 
-/// Evaluates `model` on `tasks`. All files are read first, so that mistakes show at once. `None` if `interrupt` was asked
-/// before the end.
-///
-/// # Errors
-/// When a file cannot be read or a line of it is wrong, or the tokenizer is not the model's.
-pub fn evaluate_tasks(
-    model: &Gpt,
-    tokenizer: &Tokenizer,
-    tasks: &[IclTask],
+/// Tasks whose files have been read, and whose questions a model can be asked.
+#[derive(Debug)]
+pub struct Tasks {
+    tasks: Vec<(IclTask, Groups)>,
+    tokenizer: Tokenizer,
     options: IclOptions,
-    interrupt: &Interrupt,
-    mut on_progress: impl FnMut(IclProgress<'_>),
-) -> Result<Option<Vec<TaskResult>>> {
-    check_vocabulary(model, tokenizer)?;
-    for task in tasks {
-        check_length(model, task.max_seq_len.unwrap_or(options.max_seq_len))?;
-    }
-    let files: Vec<Vec<Example>> = tasks.iter().map(examples::load).collect::<Result<_>>()?;
-    let model = model.valid();
-    let mut results = Vec::new();
-    for (task, examples) in tasks.iter().zip(files) {
-        let groups = by_category(task, examples);
-        for &shots in &task.num_fewshot {
-            for (category, examples) in &groups {
-                let label = label(&task.label, shots, category.as_deref());
-                let max_seq_len = task.max_seq_len.unwrap_or(options.max_seq_len);
-                let prompts = Prompts::new(task, tokenizer, examples, shots, max_seq_len)?;
-                let report = |done, total| on_progress(IclProgress { label: &label, done, total });
-                let Some(answers) = answer(&model, prompts, options, interrupt, report)? else {
-                    return Ok(None);
-                };
-                let (task, metric) = (task.label.clone(), task.icl_task_type.metric());
-                results.push(TaskResult {
-                    task,
-                    shots,
-                    category: category.clone(),
-                    metric,
-                    answers,
-                });
-            }
-        }
-    }
-    Ok(Some(results))
 }
 
-fn check_vocabulary(model: &Gpt, tokenizer: &Tokenizer) -> Result<()> {
-    let vocab_size = model.config().vocab_size;
+/// The examples of each category, in the order of their names; all together where the task has none.
+type Groups = BTreeMap<Option<String>, Vec<Example>>;
+
+impl Tasks {
+    /// Reads the files of `tasks`, and makes the prompts once, so that mistakes show at once.
+    ///
+    /// # Errors
+    /// When a file cannot be read or a line of it is wrong, a question is longer than `model` can read, or the tokenizer
+    /// is not the model's.
+    pub fn open(
+        tasks: &[IclTask],
+        model: &ModelConfig,
+        tokenizer: &Tokenizer,
+        options: IclOptions,
+    ) -> Result<Self> {
+        if !tasks.is_empty() {
+            check_vocabulary(model, tokenizer)?;
+        }
+        for task in tasks {
+            check_length(model, task.max_seq_len.unwrap_or(options.max_seq_len))?;
+        }
+        let read = |task: &IclTask| Ok((task.clone(), by_category(task, examples::load(task)?)));
+        let tasks = tasks.iter().map(read).collect::<Result<_>>()?;
+        let opened = Self { tasks, tokenizer: tokenizer.clone(), options };
+        for (task, examples) in opened.groups() {
+            let shots = task.num_fewshot.iter().min().copied().unwrap_or(0);
+            opened.prompts(task, examples, shots)?.check()?;
+        }
+        Ok(opened)
+    }
+
+    /// The tasks of a run, which are evaluated with its splits.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub(crate) fn of_run(config: &Config, tokenizer: &Tokenizer) -> Result<Self> {
+        let batches = config.icl_subset_num_batches.or(config.eval_subset_num_batches);
+        let options = IclOptions {
+            rows: config.device_eval_batch_size,
+            max_seq_len: config.icl_seq_len.unwrap_or(config.max_seq_len),
+            limit: batches.map_or(IclLimit::None, IclLimit::Batches),
+        };
+        Self::open(&config.icl_tasks, &config.model, tokenizer, options)
+    }
+
+    /// Whether there is nothing to ask.
+    pub fn is_empty(&self) -> bool {
+        self.tasks.is_empty()
+    }
+
+    /// The answers of `model`, task by task; `None` if `interrupt` was asked before the end.
+    ///
+    /// # Errors
+    /// When the model gives scores that are not numbers, or the tokenizer fails.
+    pub fn evaluate(
+        &self,
+        model: &Gpt,
+        interrupt: &Interrupt,
+        mut on_progress: impl FnMut(IclProgress<'_>),
+    ) -> Result<Option<Vec<TaskResult>>> {
+        let model = model.valid();
+        let mut results = Vec::new();
+        for (task, groups) in &self.tasks {
+            for &shots in &task.num_fewshot {
+                for (category, examples) in groups {
+                    let label = label(&task.label, shots, category.as_deref());
+                    let prompts = self.prompts(task, examples, shots)?;
+                    let report =
+                        |done, total| on_progress(IclProgress { label: &label, done, total });
+                    let answers = match task.icl_task_type.generates() {
+                        true => write(&model, prompts, self.options, interrupt, report)?,
+                        false => choose(&model, prompts, self.options, interrupt, report)?,
+                    };
+                    let Some(answers) = answers else { return Ok(None) };
+                    results.push(TaskResult {
+                        task: task.label.clone(),
+                        shots,
+                        category: category.clone(),
+                        metric: task.icl_task_type.metric(),
+                        answers,
+                    });
+                }
+            }
+        }
+        Ok(Some(results))
+    }
+
+    fn groups(&self) -> impl Iterator<Item = (&IclTask, &[Example])> {
+        self.tasks.iter().flat_map(|(task, groups)| {
+            groups.values().map(move |examples| (task, examples.as_slice()))
+        })
+    }
+
+    fn prompts<'a>(
+        &'a self,
+        task: &'a IclTask,
+        examples: &'a [Example],
+        shots: usize,
+    ) -> Result<Prompts<'a>> {
+        let max_seq_len = task.max_seq_len.unwrap_or(self.options.max_seq_len);
+        Prompts::new(task, &self.tokenizer, examples, shots, max_seq_len)
+    }
+}
+
+fn check_vocabulary(model: &ModelConfig, tokenizer: &Tokenizer) -> Result<()> {
+    let vocab_size = model.vocab_size;
     if tokenizer.vocab_size() <= vocab_size {
         return Ok(());
     }
@@ -185,14 +285,14 @@ fn check_vocabulary(model: &Gpt, tokenizer: &Tokenizer) -> Result<()> {
 }
 
 /// Room for a token and the one that follows it, and where positions are learned, no more of them.
-fn check_length(model: &Gpt, max_seq_len: usize) -> Result<()> {
+fn check_length(model: &ModelConfig, max_seq_len: usize) -> Result<()> {
     if max_seq_len < 2 {
         return Err(Error::Config(format!(
             "max_seq_len is {max_seq_len}, but a question and its answer take at least 2 tokens; set it to more"
         )));
     }
-    let learned = model.config().max_seq_len;
-    if !model.config().learned_pos_emb || max_seq_len <= learned {
+    let learned = model.max_seq_len;
+    if !model.learned_pos_emb || max_seq_len <= learned {
         return Ok(());
     }
     Err(Error::Config(format!(
@@ -200,9 +300,8 @@ fn check_length(model: &Gpt, max_seq_len: usize) -> Result<()> {
     )))
 }
 
-/// The examples of each category, in the order of their names; all together where the task has none.
-fn by_category(task: &IclTask, examples: Vec<Example>) -> BTreeMap<Option<String>, Vec<Example>> {
-    let mut groups: BTreeMap<Option<String>, Vec<Example>> = BTreeMap::new();
+fn by_category(task: &IclTask, examples: Vec<Example>) -> Groups {
+    let mut groups = Groups::new();
     for example in examples {
         let category = example.category.clone().filter(|_| task.has_categories);
         groups.entry(category).or_default().push(example);
@@ -210,15 +309,15 @@ fn by_category(task: &IclTask, examples: Vec<Example>) -> BTreeMap<Option<String
     groups
 }
 
-/// The answers to all questions, or to the first `limit`; `None` if `interrupt` was asked.
-fn answer(
+/// Answers to all questions, or to the first, chosen by their scores; `None` if `interrupt` was asked.
+fn choose(
     model: &Gpt,
     mut prompts: Prompts<'_>,
     options: IclOptions,
     interrupt: &Interrupt,
     mut report: impl FnMut(usize, usize),
 ) -> Result<Option<Vec<Answer>>> {
-    let total = prompts.examples.len().min(options.limit.unwrap_or(usize::MAX));
+    let total = options.limit.questions(prompts.examples, options.rows);
     let mut answers = Vec::with_capacity(total);
     while answers.len() < total {
         let (mut questions, mut asked): (Vec<Vec<Sequence>>, Vec<Vec<usize>>) = Default::default();
@@ -247,7 +346,7 @@ fn answer(
 fn judge(kind: IclTaskType, example: &Example, examples: Vec<usize>, scores: &[Score]) -> Answer {
     let correct = match kind {
         IclTaskType::LanguageModeling => scores[example.gold].greedy,
-        IclTaskType::MultipleChoice | IclTaskType::Schema => {
+        _ => {
             let best = (0..scores.len()).reduce(|best, next| {
                 if scores[next].mean_log_prob > scores[best].mean_log_prob { next } else { best }
             });
@@ -255,7 +354,7 @@ fn judge(kind: IclTaskType, example: &Example, examples: Vec<usize>, scores: &[S
         }
     };
     let scores = scores.iter().map(|score| score.mean_log_prob).collect();
-    Answer { line: example.line, examples, scores, gold: example.gold, correct }
+    Answer { line: example.line, examples, scores, gold: example.gold, written: None, correct }
 }
 
 #[cfg(test)]
@@ -287,18 +386,22 @@ mod tests {
     }
 
     fn options() -> IclOptions {
-        IclOptions { rows: 3, max_seq_len: 64, limit: None }
+        IclOptions { rows: 3, max_seq_len: 64, limit: IclLimit::None }
     }
 
     /// The results of a model on a task with these lines.
-    fn results(model: &Gpt, task: IclTask, lines: &[&str], options: IclOptions) -> Vec<TaskResult> {
+    pub(super) fn results(
+        model: &Gpt,
+        task: IclTask,
+        lines: &[&str],
+        options: IclOptions,
+    ) -> Vec<TaskResult> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("t.jsonl");
         std::fs::write(&path, lines.join("\n")).unwrap();
         let task = IclTask { dataset_uri: path.display().to_string().into(), ..task };
-        let interrupt = Interrupt::default();
-        let results = evaluate_tasks(model, &quickstart(), &[task], options, &interrupt, |_| {});
-        results.unwrap().unwrap()
+        let tasks = Tasks::open(&[task], model.config(), &quickstart(), options).unwrap();
+        tasks.evaluate(model, &Interrupt::default(), |_| {}).unwrap().unwrap()
     }
 
     const CHOICES: [&str; 4] = [
@@ -364,13 +467,28 @@ mod tests {
     }
 
     #[test]
+    fn a_limit_in_batches_counts_the_rows_of_candidates() {
+        let of = |candidates: usize| {
+            let line = format!(
+                "{{\"query\": \"The\", \"choices\": {:?}, \"gold\": 0}}",
+                vec!["a"; candidates]
+            );
+            let batch = IclOptions { limit: IclLimit::Batches(2), ..options() };
+            let choices = task(IclTaskType::MultipleChoice);
+            results(&model(1.0), choices, &[&*line; 7], batch)[0].answers.len()
+        };
+        // Of three rows.
+        assert_eq!([1, 2, 3, 5].map(of), [6, 2, 2, 2]);
+    }
+
+    #[test]
     fn a_run_repeats_and_a_limit_takes_the_first() {
         let model = model(1.0);
         let shots = IclTask { num_fewshot: vec![2], ..task(IclTaskType::MultipleChoice) };
         let all = results(&model, shots.clone(), &CHOICES, options());
         assert_eq!(results(&model, shots.clone(), &CHOICES, options()), all);
         assert!(all[0].answers.iter().all(|answer| answer.examples.len() == 2));
-        let first = IclOptions { limit: Some(2), ..options() };
+        let first = IclOptions { limit: IclLimit::Questions(2), ..options() };
         let first = results(&model, shots, &CHOICES, first);
         assert_eq!(first[0].answers.len(), 2);
         for (first, all) in first[0].answers.iter().zip(&all[0].answers) {
@@ -413,10 +531,8 @@ mod tests {
         let refused = |tokenizer: &Tokenizer, max_seq_len| {
             let options = IclOptions { max_seq_len, ..options() };
             let tasks = [task(IclTaskType::Schema)];
-            let interrupt = Interrupt::default();
-            let result =
-                evaluate_tasks(&model(1.0), tokenizer, &tasks, options, &interrupt, |_| {});
-            result.unwrap_err().to_string()
+            let opened = Tasks::open(&tasks, model(1.0).config(), tokenizer, options);
+            opened.unwrap_err().to_string()
         };
         assert_eq!(
             refused(&Tokenizer::load("gpt2").unwrap(), 64),
@@ -448,8 +564,8 @@ mod tests {
             dataset_uri: path.display().to_string().into(),
             ..task(IclTaskType::MultipleChoice)
         }];
-        let result =
-            evaluate_tasks(&model(1.0), &quickstart(), &tasks, options(), &interrupt, |_| {});
-        assert_eq!(result.unwrap(), None);
+        let model = model(1.0);
+        let tasks = Tasks::open(&tasks, model.config(), &quickstart(), options()).unwrap();
+        assert_eq!(tasks.evaluate(&model, &interrupt, |_| {}).unwrap(), None);
     }
 }

@@ -12,6 +12,12 @@ use super::examples::Example;
 use crate::config::{IclTask, IclTaskType};
 use crate::error::{Error, Result};
 
+/// By how much a chain of thought may be longer than any of the file, in tokens; the reference's number.
+const THOUGHT_TOKENS: usize = 10;
+
+const NOTHING_BEFORE: &str =
+    "has nothing before its continuation; give it a text, or the task a prompt_string";
+
 /// Context and continuation of one candidate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Sequence {
@@ -46,6 +52,25 @@ impl<'a> Prompts<'a> {
         let space = if tokenizer.encode_bare(" a")?.len() == 1 { " " } else { "" };
         let generator = Pcg64::seed_from_u64(task.fewshot_random_seed);
         Ok(Self { task, tokenizer, examples, shots, max_seq_len, space, generator })
+    }
+
+    /// Makes the prompts of all questions and throws them away.
+    ///
+    /// # Errors
+    /// What would be wrong with one of them, or with its answer.
+    pub(super) fn check(mut self) -> Result<()> {
+        let longest = match self.task.icl_task_type.generates() {
+            true => Some(self.longest_answer()?),
+            false => None,
+        };
+        for (own, question) in self.examples.iter().enumerate() {
+            let solved = self.draw(own);
+            match longest {
+                Some(longest) => drop(self.unanswered(&solved, question, longest)?),
+                None => drop(self.sequences(&solved, question)?),
+            }
+        }
+        Ok(())
     }
 
     /// Draws the solved examples of the question `own`: different ones, never itself, fewer where there are no more.
@@ -85,6 +110,63 @@ impl<'a> Prompts<'a> {
             self.sequence(tokens, &continuation, question.line)
         });
         candidates.collect()
+    }
+
+    /// What the model reads of a question before it writes, cut on the left to leave room for `answer` tokens.
+    ///
+    /// # Errors
+    /// When there is nothing to read, or the tokenizer fails.
+    pub(super) fn unanswered(
+        &self,
+        solved: &[&Example],
+        question: &Example,
+        answer: usize,
+    ) -> Result<Vec<u32>> {
+        let preamble = self.preamble(solved);
+        let mut ids = self.preamble_ids(&preamble)?;
+        let context = self.context(&preamble, &question.solution().context);
+        ids.extend(self.tokenizer.encode_bare(&context)?);
+        if ids.is_empty() {
+            return Err(self.wrong(question.line, NOTHING_BEFORE));
+        }
+        let too_long = (ids.len() + answer).saturating_sub(self.max_seq_len);
+        Ok(ids.split_off(too_long))
+    }
+
+    /// The tokens that the longest right answer takes, a few more where a chain of thought comes before it, which may be
+    /// longer than any of the file.
+    ///
+    /// # Errors
+    /// When a sequence has no room for it, or the tokenizer fails.
+    pub(super) fn longest_answer(&self) -> Result<usize> {
+        let mut longest = 1;
+        for Example { answers, reasoning, .. } in self.examples {
+            for answer in answers {
+                longest =
+                    longest.max(self.tokenizer.encode(&format!("{reasoning}{answer}"))?.len());
+            }
+        }
+        let has_thoughts = self.task.generation.iter().any(|g| !g.cot_delimiter.is_empty());
+        longest += if has_thoughts { THOUGHT_TOKENS } else { 0 };
+        if longest >= self.max_seq_len {
+            return Err(Error::Data(format!(
+                "the longest answer of `{}` takes {longest} tokens, but at most {} fit after one of context; shorten it, \
+                 or evaluate a model with a longer max_seq_len",
+                self.task.dataset_uri,
+                self.max_seq_len - 1
+            )));
+        }
+        Ok(longest)
+    }
+
+    /// What the model wrote, as the reference reads it: a tokenizer that has no words with their space loses the first one.
+    pub(super) fn written(&self, ids: &[u32]) -> Result<String> {
+        let lost = if self.space.is_empty() { " " } else { "" };
+        Ok(format!("{lost}{}", self.tokenizer.decode(ids)?))
+    }
+
+    fn wrong(&self, line: usize, what: &str) -> Error {
+        Error::Data(format!("`{}` line {line} {what}", self.task.dataset_uri))
     }
 
     /// The prompt string and the solved examples.
@@ -141,25 +223,20 @@ impl<'a> Prompts<'a> {
 
     /// Cut on the left to `max_seq_len`.
     fn sequence(&self, context: Vec<u32>, continuation: &[u32], line: usize) -> Result<Sequence> {
-        let wrong = |what: String| {
-            Err(Error::Data(format!("`{}` line {line} {what}", self.task.dataset_uri)))
-        };
         if continuation.is_empty() {
-            return wrong("has an empty continuation; give every candidate a text".into());
+            return Err(self.wrong(line, "has an empty continuation; give every candidate a text"));
         }
         if context.is_empty() {
-            return wrong(
-                "has nothing before its continuation; give it a text, or the task a prompt_string"
-                    .into(),
-            );
+            return Err(self.wrong(line, NOTHING_BEFORE));
         }
         if continuation.len() >= self.max_seq_len {
-            return wrong(format!(
+            let what = format!(
                 "has a continuation of {} tokens, but at most {} fit after one of context; remove it, or evaluate a \
                  model with a longer max_seq_len",
                 continuation.len(),
                 self.max_seq_len - 1
-            ));
+            );
+            return Err(self.wrong(line, &what));
         }
         let ids = context.iter().chain(continuation);
         let too_long = (context.len() + continuation.len()).saturating_sub(self.max_seq_len);
@@ -181,7 +258,8 @@ mod tests {
             candidate(format!("q{i}"), format!("a{i}")),
             candidate(format!("q{i}"), format!("b{i}")),
         ];
-        Example { line: i + 1, category: None, candidates, gold }
+        let (answers, reasoning) = (Vec::new(), String::new());
+        Example { line: i + 1, category: None, candidates, gold, answers, reasoning }
     }
 
     fn examples(count: usize) -> Vec<Example> {
@@ -234,12 +312,8 @@ mod tests {
     fn a_schema_has_its_delimiters_as_the_reference_has_them() {
         let candidate =
             |context: &str| Candidate { context: context.into(), continuation: "bark".into() };
-        let example = Example {
-            line: 1,
-            category: None,
-            candidates: vec![candidate("Cats"), candidate("Dogs")],
-            gold: 1,
-        };
+        let example =
+            Example { candidates: vec![candidate("Cats"), candidate("Dogs")], ..example(0, 1) };
         let task = task(IclTaskType::Schema);
         let pair = |context: &str| (context.to_owned(), " bark".to_owned());
         assert_eq!(texts(&task, &[], &example), [pair("Cats"), pair("Dogs")]);
@@ -308,7 +382,7 @@ mod tests {
         let refused = |context: &str, continuation: &str| {
             let candidate =
                 Candidate { context: context.into(), continuation: continuation.into() };
-            let example = Example { line: 7, category: None, candidates: vec![candidate], gold: 0 };
+            let example = Example { line: 7, candidates: vec![candidate], ..example(0, 0) };
             let prompts = Prompts::new(&task, &tokenizer, &[], 0, 500).unwrap();
             prompts.sequences(&[], &example).unwrap_err().to_string()
         };
