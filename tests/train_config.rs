@@ -322,6 +322,22 @@ fn the_resolved_configuration_loads_to_itself() {
     }
 }
 
+/// A list of training loaders is one loader of streams, in words as in effect.
+#[test]
+fn training_loaders_of_a_list_are_streams() {
+    let list = "train_loader=[{label: web, proportion: 3, dataset: {split: train, shuffle: false}}, \
+                {proportion: 1, dataset: {remote: b, shuffle: false}}]";
+    let streams = "train_loader={dataset: {shuffle: false, streams: {web: {remote: ./my-copy-c4, local: ./my-copy-c4, \
+                   split: train, proportion: 3}, '1': {remote: b, proportion: 1}}}}";
+    let config = load(&[list, "eval_loader=null"]).unwrap();
+    let expected = load(&[streams, "eval_loader=null"]).unwrap();
+    assert_eq!(config.train_loader, expected.train_loader);
+    let again = Config::from_yaml_str(&config.to_yaml(), &[]).unwrap();
+    assert_eq!(again.train_loader, config.train_loader);
+    let one = load(&["train_loader=[{dataset: {split: train, group_method: concat}}]"]).unwrap();
+    assert!(one.train_loader.dataset.streams.is_empty());
+}
+
 #[test]
 fn a_typo_is_answered_with_the_nearest_key() {
     assert_eq!(
@@ -505,6 +521,110 @@ fn wrong_types_and_values_name_the_key() {
             &["train_loader.dataset.eos_token_id=99999999"],
             "train_loader.dataset tells documents apart by the token 99999999, but model.vocab_size is 50257; give the \
              tokenizer's own eos_token_id or bos_token_id",
+        ),
+        (
+            &["model.attn_config.rope_theta=500000"],
+            "`model.attn_config.rope_theta` is 500000, but `model.attn_config.rope` is false; set \
+             `model.attn_config.rope` to true, or remove the key",
+        ),
+        (
+            &["model.attn_config.rope_hf_config={type: linear, factor: 2}"],
+            "`model.attn_config.rope_hf_config.type` is linear, but `model.attn_config.rope` is false; set \
+             `model.attn_config.rope` to true, or remove the key",
+        ),
+        (
+            &["model.alibi_bias_max=4", "model.attn_config.alibi_bias_max=4"],
+            "`model.attn_config.alibi_bias_max` is 4, but `model.attn_config.alibi` is false; set \
+             `model.attn_config.alibi` to true, or remove the key",
+        ),
+        (
+            &["model.attn_config.rope=true", "model.attn_config.rope_hf_config={factor: 2.5}"],
+            "`model.attn_config.rope_hf_config.factor` is 2.5, but `model.attn_config.rope_hf_config.type` is \
+             no_scaling; set the type to linear, dynamic or llama3, or remove the key",
+        ),
+        (
+            &[
+                "model.attn_config.rope=true",
+                "model.attn_config.rope_hf_config={type: linear, factor: 2.5, low_freq_factor: 1}",
+            ],
+            "`model.attn_config.rope_hf_config.low_freq_factor` is 1, but \
+             `model.attn_config.rope_hf_config.type` is linear; set the type to llama3, or remove the key",
+        ),
+        (
+            &["model.init_config.init_gain=1"],
+            "`model.init_config.init_gain` is 1, but `model.init_config.name` is baseline_, which does not read it; \
+             change the scheme, or remove the key",
+        ),
+        (
+            &["model.init_config={name: small_init_, fan_mode: fan_out}"],
+            "`model.init_config.fan_mode` is fan_out, but `model.init_config.name` is small_init_, which does not read \
+             it; change the scheme, or remove the key",
+        ),
+        (
+            &["model.init_config={name: xavier_normal_, init_gain: 1}", "model.init_std=0.01"],
+            "`model.init_std` is 0.01, but `model.init_config.name` is xavier_normal_, which does not read it; change \
+             the scheme, or remove the key",
+        ),
+        (
+            &["callbacks.optimizer_monitor.interval=0ba"],
+            "`callbacks.optimizer_monitor.interval` is 0ba, which is never; give it a length, for example 10ba, or \
+             remove the callback",
+        ),
+        (
+            &["callbacks.hf_checkpointer={save_interval: 100ba}"],
+            "`callbacks.hf_checkpointer` is refused: a checkpoint becomes a model of transformers by `export-hf \
+             CHECKPOINT OUT`, during the run or after it; remove the key",
+        ),
+        (&["global_seed=3"], "`seed` is 17, but `global_seed` is 3; keep one of the two"),
+        (
+            &["train_loader.dataset.predownload=7"],
+            "`train_loader.dataset.predownload` is 7, but `train_loader.dataset.prefetch` is 1000000; keep one of the \
+             two",
+        ),
+        (
+            &[
+                "eval_loader=[{label: a/b, dataset: {split: val}}, {label: c, dataset: {split: val}}]",
+            ],
+            "`eval_loader.0.label` is `a/b`, but it is a part of the names of metrics; give it a word without `/`",
+        ),
+        (
+            &[
+                "eval_loader=[{label: a, dataset: {split: val}}, {label: '', dataset: {split: val}}]",
+            ],
+            "`eval_loader.1.label` is ``, but it is a part of the names of metrics; give it a word without `/`",
+        ),
+        (
+            &["optimizer.eps=0"],
+            "`optimizer.eps` is 0; it must be a number above 0, without which a weight that has no gradient becomes \
+             NaN, for example 1e-8",
+        ),
+        (
+            &["device_train_microbatch_size=foo"],
+            "`device_train_microbatch_size` is \"foo\"; it must be a whole number of at least 1, or auto",
+        ),
+        (
+            &["eval_loader.proportion=0.5"],
+            "`eval_loader.proportion` is given, but only the loaders of a list `train_loader` are mixed by proportion; \
+             remove it",
+        ),
+        (
+            &["train_loader=[]"],
+            "`train_loader` is missing; set it, for example `train_loader: {name: text, dataset: {split: train}}`",
+        ),
+        (
+            &["train_loader=[{dataset: {remote: a}}, {dataset: {remote: b, shuffle: false}}]"],
+            "`train_loader.1.dataset.shuffle` is not that of the first loader, but the loaders of a list are mixed into \
+             one; they may differ in label, proportion, dataset.remote, dataset.local and dataset.split: make the rest \
+             alike",
+        ),
+        (
+            &["train_loader=[{label: x, dataset: {remote: a}}, {label: x, dataset: {remote: b}}]"],
+            "`train_loader.1.label` is `x`, as that of a loader before; give each its own",
+        ),
+        (
+            &["train_loader=[{dataset: {remote: a}}, {dataset: {streams: {b: {remote: b}}}}]"],
+            "`train_loader.1.dataset.streams` is given, but each loader of a list is a stream already; list it with the \
+             others",
         ),
         (
             &["model.prefix_lm=true"],

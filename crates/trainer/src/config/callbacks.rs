@@ -157,6 +157,12 @@ fn read_optimizer_monitor(
         Some(interval) => interval.resolve(max_duration)?,
         None => Time::batches(monitor.whole("batch_log_interval", 1)?.unwrap_or(10)),
     };
+    if interval.is_zero() {
+        return Err(Error::Config(format!(
+            "`{}` is {interval}, which is never; give it a length, for example 10ba, or remove the callback",
+            monitor.path("interval")
+        )));
+    }
     let log_optimizer_metrics = monitor.flag("log_optimizer_metrics")?.unwrap_or(true);
     Ok(Some(OptimizerMonitorConfig { interval, log_optimizer_metrics }))
 }

@@ -9,7 +9,7 @@
 //!
 //! * `yaml.rs` text to a tree of values: overrides and references
 //! * `schema.rs` every key there is, and what becomes of it
-//! * `read.rs` the tree to [`Config`], with defaults; `read_model.rs` its section `model`
+//! * `read.rs` the tree to [`Config`], with defaults; `read_model.rs` its section `model`, `read_data.rs` its loaders
 //! * `model.rs` [`ModelConfig`], and what follows from it: counts of parameters and operations
 //! * `optimization.rs` and `callbacks.rs` the sections of these names, and how they are read
 //! * `address.rs` paths and addresses, which may hold keys
@@ -57,6 +57,7 @@ mod memory;
 mod model;
 mod optimization;
 mod read;
+mod read_data;
 mod read_model;
 mod schema;
 mod section;
@@ -99,7 +100,8 @@ pub struct Config {
     pub tokenizer_name: Address,
     /// The transformer.
     pub model: ModelConfig,
-    /// Where training rows come from.
+    /// Where training rows come from. A list of loaders is one loader of their datasets, mixed as `streams` are: by the
+    /// `proportion` that each has, else by their sizes.
     pub train_loader: LoaderConfig,
     /// Where evaluation rows come from: `eval_loader`, one or a list; without any nothing is evaluated.
     #[serde(rename = "eval_loader", serialize_with = "one_or_many")]

@@ -261,7 +261,9 @@ pub(super) fn read_optimizer(
              whatever lr is: a value for plain AdamW must be multiplied by lr"
         ));
     }
-    let eps = optimizer.number("eps", 0.0.., least)?;
+    // A weight whose gradients were all 0, as those of a token that never occurs, would become 0 / 0.
+    let eps = "a number above 0, without which a weight that has no gradient becomes NaN, for example 1e-8";
+    let eps = optimizer.number("eps", f64::from(f32::MIN_POSITIVE).., eps)?;
     if let (Some(eps), false) = (eps, has_eps) {
         return Err(Error::Config(format!(
             "`optimizer.eps` is {eps}, but {} has no eps; remove the key",

@@ -4,16 +4,19 @@ use std::path::Path;
 use std::str::FromStr;
 
 use mds::storage::Remote;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::callbacks::read_callbacks;
 use super::icl::read_icl_tasks;
 use super::optimization::{read_clipping, read_optimizer, read_scheduler};
+use super::read_data::{DataDefaults, read_eval_loaders, read_train_loader};
 use super::section::Section;
 use super::{
     Address, Algorithms, Config, DataloaderLabel, DatasetConfig, DeviceChoice, FsdpConfig,
     GenerateConfig, GroupMethod, LoaderConfig, Loggers, Microbatch, MlflowConfig, Precision,
-    PrometheusConfig, Separator, StreamConfig, TokenEncoding, read_model::read_model, schema, yaml,
+    PrometheusConfig, Separator,
+    read_model::{one_of, read_model},
+    schema, yaml,
 };
 use crate::error::{Error, Result};
 use crate::time::{Time, Unit};
@@ -197,20 +200,12 @@ fn read_config(root: &Section<'_>, mut notices: Vec<String>) -> Result<Config> {
     let data_remote = root.text("data_remote")?.map(Address::from);
     let data_local = root.text("data_local")?.map(Address::from);
     let defaults = DataDefaults { remote: &data_remote, local: &data_local, max_seq_len };
-    let train_loader = match root.has("train_loader") {
-        true => read_loader(&root.section("train_loader")?, &defaults, true)?,
-        false => {
-            let example = "train_loader: {name: text, dataset: {split: train}}";
-            return Err(root.missing("train_loader", example));
-        }
-    };
+    let train_loader = read_train_loader(root, &defaults)?;
     let eval_loaders = read_eval_loaders(root, &defaults)?;
     let separator = read_separator(&train_loader.dataset, &eval_loaders)?;
     let model = read_model(&root.section("model")?, max_seq_len, separator, &mut notices)?;
-    let microbatch = match root.text("device_train_microbatch_size")?.as_deref() {
-        None | Some("auto") => Microbatch::Auto,
-        Some(_) => Microbatch::Rows(root.size("device_train_microbatch_size", 1)?.unwrap_or(1)),
-    };
+    let microbatch = root.size_or_auto("device_train_microbatch_size")?;
+    let microbatch = microbatch.map_or(Microbatch::Auto, Microbatch::Rows);
     let eval_batch = match (root.size("device_eval_batch_size", 1)?, microbatch) {
         (Some(rows), _) | (None, Microbatch::Rows(rows)) => rows,
         (None, Microbatch::Auto) => 1,
@@ -310,10 +305,11 @@ fn read_run_name(root: &Section<'_>) -> Result<String> {
 }
 
 fn read_seed(root: &Section<'_>) -> Result<u64> {
-    let seed = match root.whole("seed", 0)? {
-        Some(seed) => seed,
-        None => root.whole("global_seed", 0)?.unwrap_or(17),
-    };
+    let seed = one_of(
+        (root, "seed", root.whole("seed", 0)?),
+        (root, "global_seed", root.whole("global_seed", 0)?),
+    )?
+    .unwrap_or(17);
     if seed > u64::from(u32::MAX) {
         return Err(Error::Config(format!(
             "`seed` is {seed}; it must be below 4294967296, for example 17"
@@ -337,12 +333,12 @@ fn read_max_seq_len(root: &Section<'_>) -> Result<usize> {
 fn read_tokenizer_name(root: &Section<'_>) -> Result<String> {
     let tokenizer = root.section("tokenizer")?;
     let args = tokenizer.section("args")?;
-    let train = root.section("train_loader")?.section("dataset")?;
-    let eval = root.sections("eval_loader")?;
-    let eval = eval.iter().map(|loader| loader.section("dataset")).collect::<Result<Vec<_>>>()?;
+    let loaders = [root.sections("train_loader")?, root.sections("eval_loader")?].concat();
+    let datasets =
+        loaders.iter().map(|loader| loader.section("dataset")).collect::<Result<Vec<_>>>()?;
     let places = [(root, "tokenizer_name"), (&tokenizer, "name"), (&args, "tokenizer_name")];
-    let datasets = std::iter::once(&train).chain(&eval);
-    let places = places.into_iter().chain(datasets.map(|dataset| (dataset, "tokenizer_name")));
+    let of_datasets = datasets.iter().map(|dataset| (dataset, "tokenizer_name"));
+    let places = places.into_iter().chain(of_datasets);
     let mut found: Option<(String, String)> = None;
     for (section, key) in places {
         let Some(name) = section.text(key)? else { continue };
@@ -391,169 +387,12 @@ fn read_separator(train: &DatasetConfig, eval: &[LoaderConfig]) -> Result<Option
     Ok(separator)
 }
 
-impl LoaderConfig {
-    /// Evaluation rows of at most `max_seq_len` tokens of the dataset at `remote`, with the defaults of an `eval_loader`.
-    pub fn for_evaluation(remote: &str, split: Option<&str>, max_seq_len: usize) -> Result<Self> {
-        let dataset = json!({ "remote": remote, "split": split });
-        let defaults = DataDefaults { remote: &None, local: &None, max_seq_len };
-        read_loader(&Section::root(&json!({ "dataset": dataset })), &defaults, false)
-    }
-}
-
 impl FromStr for DeviceChoice {
     type Err = String;
 
     fn from_str(name: &str) -> Result<Self, String> {
         let known = DEVICES.iter().find(|(known, _)| *known == name);
         known.map(|(_, choice)| *choice).ok_or_else(|| "it must be auto, cpu or cuda".to_owned())
-    }
-}
-
-/// What a dataset section falls back to.
-struct DataDefaults<'a> {
-    remote: &'a Option<Address>,
-    local: &'a Option<Address>,
-    max_seq_len: usize,
-}
-
-/// `eval_loader`: one, or a list of loaders with labels.
-fn read_eval_loaders(root: &Section<'_>, defaults: &DataDefaults<'_>) -> Result<Vec<LoaderConfig>> {
-    let sections = root.sections("eval_loader")?;
-    let mut loaders: Vec<LoaderConfig> = Vec::new();
-    for section in &sections {
-        let mut loader = read_loader(section, defaults, false)?;
-        loader.eval_subset_num_batches = read_subset(section, "eval_subset_num_batches")?;
-        loader.label = section.text("label")?.filter(|_| sections.len() > 1);
-        if sections.len() > 1 {
-            let Some(label) = &loader.label else {
-                return Err(section.missing("label", "label: c4"));
-            };
-            if loaders.iter().any(|other| other.label.as_ref() == Some(label)) {
-                return Err(Error::Config(format!(
-                    "`{}` is `{label}`, as that of a loader before; give each its own",
-                    section.path("label")
-                )));
-            }
-        }
-        loaders.push(loader);
-    }
-    Ok(loaders)
-}
-
-fn read_loader(
-    loader: &Section<'_>,
-    defaults: &DataDefaults<'_>,
-    training: bool,
-) -> Result<LoaderConfig> {
-    let name = loader.choice("name", &[("text", "text"), ("c4", "c4")])?.unwrap_or("text");
-    Ok(LoaderConfig {
-        name: name.to_owned(),
-        label: None,
-        eval_subset_num_batches: None,
-        dataset: read_dataset(&loader.section("dataset")?, defaults, training)?,
-        drop_last: loader.flag("drop_last")?.unwrap_or(training),
-        num_workers: loader.size("num_workers", 0)?.unwrap_or(2),
-        prefetch_factor: loader.size("prefetch_factor", 1)?.unwrap_or(2),
-    })
-}
-
-fn read_dataset(
-    dataset: &Section<'_>,
-    defaults: &DataDefaults<'_>,
-    training: bool,
-) -> Result<DatasetConfig> {
-    let methods = [("truncate", GroupMethod::Truncate), ("concat", GroupMethod::Concat)];
-    let encodings = [
-        ("int64", TokenEncoding::Int64),
-        ("int32", TokenEncoding::Int32),
-        ("uint32", TokenEncoding::Uint32),
-        ("uint16", TokenEncoding::Uint16),
-    ];
-    // `a` is today's name of the option, `b` its name in older recipes.
-    let either = |a, b| Ok::<_, Error>(dataset.whole(a, 0)?.or(dataset.whole(b, 0)?));
-    let name = |key, default: &str| {
-        Ok::<_, Error>(dataset.text(key)?.unwrap_or_else(|| default.to_owned()))
-    };
-    let streams = read_streams(dataset)?;
-    // What is said of all datasets is meant for one alone.
-    let default = |address: &Option<Address>| address.clone().filter(|_| streams.is_empty());
-    let token = |key| Ok::<_, Error>(dataset.whole(key, 0)?.and_then(|id| i32::try_from(id).ok()));
-    let seconds = |key| dataset.number(key, 0.0.., "a number of seconds, for example 60");
-    Ok(DatasetConfig {
-        remote: dataset.text("remote")?.map(Address::from).or_else(|| default(defaults.remote)),
-        local: dataset.text("local")?.map(Address::from).or_else(|| default(defaults.local)),
-        split: dataset.text("split")?,
-        epoch_size: dataset.whole("epoch_size", 1)?,
-        batching_method: name("batching_method", "random")?,
-        sampling_method: name("sampling_method", "balanced")?,
-        sampling_granularity: dataset.whole("sampling_granularity", 1)?.unwrap_or(1),
-        partition_algo: name("partition_algo", "relaxed")?,
-        shuffle: dataset.flag("shuffle")?.unwrap_or(training),
-        shuffle_algo: dataset.text("shuffle_algo")?.unwrap_or_else(|| "py1e".to_owned()),
-        shuffle_seed: dataset.whole("shuffle_seed", 0)?.unwrap_or(9176),
-        shuffle_block_size: dataset.whole("shuffle_block_size", 1)?,
-        num_canonical_nodes: dataset.whole("num_canonical_nodes", 1)?,
-        predownload: either("predownload", "prefetch")?,
-        cache_limit: dataset.bytes("cache_limit")?,
-        validate_hash: dataset.flag("validate_hash")?.unwrap_or(true),
-        keep_zip: dataset.flag("keep_zip")?.unwrap_or(false),
-        download_retry: either("download_retry", "retry")?.map_or(2, |n| n.min(1000) as u32),
-        download_timeout: seconds("download_timeout")?.or(seconds("timeout")?).unwrap_or(60.0),
-        max_seq_len: dataset.size("max_seq_len", 2)?.unwrap_or(defaults.max_seq_len),
-        group_method: dataset.choice("group_method", &methods)?.unwrap_or(GroupMethod::Truncate),
-        bos_text: dataset.text("bos_text")?.unwrap_or_default(),
-        eos_text: dataset.text("eos_text")?.unwrap_or_default(),
-        eos_token_id: token("eos_token_id")?,
-        bos_token_id: token("bos_token_id")?,
-        token_encoding_type: dataset
-            .choice("token_encoding_type", &encodings)?
-            .unwrap_or(TokenEncoding::Int64),
-        streams,
-    })
-}
-
-/// The section `streams`, in its order, which decides the numbers of samples.
-fn read_streams(dataset: &Section<'_>) -> Result<Vec<(String, StreamConfig)>> {
-    let section = dataset.section("streams")?;
-    let split = dataset.text("split")?;
-    let mut streams = Vec::new();
-    for name in section.keys() {
-        let stream = section.section(name)?;
-        let number = |key| stream.number(key, 0.0.., "a number of at least 0, for example 0.5");
-        let config = StreamConfig {
-            remote: stream.text("remote")?.map(Address::from),
-            local: stream.text("local")?.map(Address::from),
-            split: stream.text("split")?.or_else(|| split.clone()),
-            proportion: number("proportion")?,
-            repeat: number("repeat")?,
-            choose: stream.whole("choose", 0)?,
-        };
-        let weights = [
-            ("proportion", config.proportion.is_some()),
-            ("repeat", config.repeat.is_some()),
-            ("choose", config.choose.is_some()),
-        ];
-        let mut given = weights.iter().filter(|(_, given)| *given);
-        if let (Some((first, _)), Some((second, _))) = (given.next(), given.next()) {
-            return Err(Error::Config(format!(
-                "`{}` and `{}` are both given; keep one of the two",
-                stream.path(first),
-                stream.path(second)
-            )));
-        }
-        if config.remote.is_none() && config.local.is_none() {
-            return Err(stream.missing("remote", "remote: s3://bucket/c4"));
-        }
-        streams.push((name.to_owned(), config));
-    }
-    let own = ["remote", "local"].into_iter().find(|key| dataset.has(key));
-    match own.filter(|_| !streams.is_empty()) {
-        None => Ok(streams),
-        Some(key) => Err(Error::Config(format!(
-            "`{}` is given, but `{}` name their own; remove one of the two",
-            dataset.path(key),
-            dataset.path("streams")
-        ))),
     }
 }
 
@@ -570,7 +409,7 @@ fn read_precision(root: &Section<'_>) -> Result<Precision> {
 }
 
 /// -1 is all.
-fn read_subset(section: &Section<'_>, key: &str) -> Result<Option<u64>> {
+pub(super) fn read_subset(section: &Section<'_>, key: &str) -> Result<Option<u64>> {
     match section.integer(key)? {
         None | Some(-1) => Ok(None),
         Some(value) => u64::try_from(value).ok().filter(|n| *n > 0).map(Some).ok_or_else(|| {

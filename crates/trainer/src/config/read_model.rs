@@ -87,7 +87,7 @@ const NORMS: &[(&str, NormType)] = &[
 ];
 
 /// The value of a key that has had two names, or places, over the years: where both are given they must agree.
-fn one_of<T: PartialEq + Display>(
+pub(super) fn one_of<T: PartialEq + Display>(
     (section, key, value): (&Section<'_>, &str, Option<T>),
     (older_section, older_key, older): (&Section<'_>, &str, Option<T>),
 ) -> Result<Option<T>> {
@@ -146,6 +146,19 @@ fn read_attention(
         rope_hf_config: read_rope_scaling(attention)?,
         separator,
     };
+    let scaling = attention.section("rope_hf_config")?;
+    for (section, key, is_given, switch, is_on) in [
+        (attention, "alibi_bias_max", config.alibi_bias_max != 8.0, "alibi", config.alibi),
+        (attention, "rope_theta", config.rope_theta != 1e4, "rope", config.rope),
+        (&scaling, "type", config.rope_hf_config != RopeScaling::NoScaling, "rope", config.rope),
+    ] {
+        if is_given && !is_on {
+            let (value, switch) = (section.text(key)?, attention.path(switch));
+            let other = format!("`{switch}` is false");
+            let remedy = format!("set `{switch}` to true, or remove the key");
+            return Err(clash(section, key, &value.unwrap_or_default(), &other, &remedy));
+        }
+    }
     if config.alibi && config.rope {
         let remedy = "keep one of the two";
         return Err(clash(
@@ -238,7 +251,17 @@ fn read_rope_scaling(attention: &Section<'_>) -> Result<RopeScaling> {
     let number = |key, default| -> Result<f64> {
         Ok(scaling.number(key, f64::MIN_POSITIVE.., ABOVE_ZERO)?.unwrap_or(default))
     };
-    Ok(match scaling.choice("type", &types)?.unwrap_or(0) {
+    let kind = scaling.choice("type", &types)?.unwrap_or(0);
+    let of_llama3 = ["low_freq_factor", "high_freq_factor", "original_max_position_embeddings"];
+    let foreign = of_llama3.into_iter().find(|key| kind != 3 && scaling.has(key));
+    if let Some(key) = foreign.or((kind == 0 && factor != 1.0).then_some("factor")) {
+        let value = scaling.text(key)?.unwrap_or_default();
+        let other = format!("`{}` is {}", scaling.path("type"), types[kind].0);
+        let remedy = if key == "factor" { "linear, dynamic or llama3" } else { "llama3" };
+        let remedy = format!("set the type to {remedy}, or remove the key");
+        return Err(clash(&scaling, key, &value, &other, &remedy));
+    }
+    Ok(match kind {
         0 => RopeScaling::NoScaling,
         1 => RopeScaling::Linear { factor },
         2 => RopeScaling::Dynamic { factor },
@@ -399,6 +422,7 @@ fn read_init(model: &Section<'_>, name: ModelName) -> Result<(f64, InitConfig)> 
             .unwrap_or(Nonlinearity::Relu),
         name: scheme,
     };
+    check_init_keys(&init, model, std, &config)?;
     if config.emb_init_std.is_some() && config.emb_init_uniform_lim.is_some() {
         let other = "`model.init_config.emb_init_std` is given, too";
         return Err(clash(&init, "emb_init_uniform_lim", "given", other, "keep one of the two"));
@@ -415,6 +439,40 @@ fn read_init(model: &Section<'_>, name: ModelName) -> Result<(f64, InitConfig)> 
         ));
     }
     Ok((std.unwrap_or(0.02), config))
+}
+
+/// What the scheme does not read must not be asked for; the defaults, which a resolved recipe has, ask for nothing.
+fn check_init_keys(
+    init: &Section<'_>,
+    model: &Section<'_>,
+    std: Option<f64>,
+    config: &InitConfig,
+) -> Result<()> {
+    use InitScheme::{Baseline, KaimingNormal, KaimingUniform, XavierNormal, XavierUniform};
+    let scheme =
+        SCHEMES.iter().find(|(_, scheme)| *scheme == config.name).map_or("", |(name, _)| name);
+    let is_kaiming = matches!(config.name, KaimingNormal | KaimingUniform);
+    let is_xavier = matches!(config.name, XavierNormal | XavierUniform);
+    let std_in = if init.has("init_std") { init } else { model };
+    for (section, key, is_given, is_read) in [
+        (std_in, "init_std", std.is_some_and(|std| std != 0.02), config.name == Baseline),
+        (init, "init_gain", config.init_gain != 0.0, is_kaiming || is_xavier),
+        (init, "fan_mode", config.fan_mode != FanMode::FanIn, is_kaiming),
+        (init, "init_nonlinearity", config.init_nonlinearity != Nonlinearity::Relu, is_kaiming),
+    ] {
+        if is_given && !is_read {
+            let value = section.text(key)?.unwrap_or_default();
+            let other = format!("`{}` is {scheme}, which does not read it", init.path("name"));
+            return Err(clash(
+                section,
+                key,
+                &value,
+                &other,
+                "change the scheme, or remove the key",
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// `true`, `false` or a number.

@@ -9,6 +9,7 @@ use crate::time::{Time, Unit};
 /// A section of the configuration and the path that leads to it.
 ///
 /// Null counts as absent, so that an override `key=null` takes a value back.
+#[derive(Clone)]
 pub(super) struct Section<'a> {
     map: Option<&'a Map<String, Value>>,
     path: String,
@@ -98,6 +99,16 @@ impl<'a> Section<'a> {
     /// [`Self::whole`] as a size in memory.
     pub(super) fn size(&self, key: &str, least: u64) -> Result<Option<usize>> {
         Ok(self.whole(key, least)?.and_then(|n| usize::try_from(n).ok()))
+    }
+
+    /// A size of at least 1, `None` for `auto` or where it is absent.
+    pub(super) fn size_or_auto(&self, key: &str) -> Result<Option<usize>> {
+        let size =
+            self.typed(key, "a whole number of at least 1, or auto", |value| match value {
+                Value::String(text) if text == "auto" => Some(None),
+                _ => whole(value).filter(|n| *n > 0).map(|n| usize::try_from(n).ok()),
+            })?;
+        Ok(size.flatten())
     }
 
     /// A number that may be negative.
