@@ -196,6 +196,22 @@ fn streams_are_mixed_by_proportion_repetition_or_choice() {
     assert_eq!((half[0] + half[1], half[0].abs_diff(half[1]) <= 2), (48, true), "{half:?}");
 }
 
+/// Loaders of a list have the very rows of streams.
+#[test]
+fn loaders_of_a_list_are_mixed_as_streams_are() {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["a", "b"] {
+        text_dataset(dir.path(), name);
+    }
+    let rows = |train_loader: &str| {
+        let train_loader = train_loader.replace("ROOT", dir.path().to_str().unwrap());
+        take(&mut open(&config(dir.path(), &[&format!("train_loader={train_loader}")])), 9)
+    };
+    let list = "[{proportion: 2, dataset: {remote: ROOT/a}}, {proportion: 1, dataset: {remote: ROOT, split: b}}]";
+    let streams = "{dataset: {streams: {a: {remote: ROOT/a, proportion: 2}, b: {remote: ROOT/b, proportion: 1}}}}";
+    assert_eq!(tokens(&rows(list)), tokens(&rows(streams)));
+}
+
 #[test]
 fn batches_may_be_made_of_streams_in_turn() {
     let streams = "{a: {remote: ROOT/a, choose: 12}, b: {remote: ROOT/b, choose: 4}}";
@@ -492,6 +508,22 @@ fn datasets_that_do_not_fit_are_refused_when_they_are_opened() {
         "ROOT/train has 53 samples, fewer than one batch of 60, and train_loader.drop_last leaves \
          out a batch that is not full; lower global_train_batch_size or set \
          train_loader.drop_last=false"
+    );
+    assert_eq!(
+        refused(&["train_loader.dataset.eos_token_id=7"]),
+        "`train_loader.dataset.eos_token_id` is 7, but `train_loader.dataset.eos_text` does not put that token between \
+         documents; set it to the text of the token, for example <|endoftext|>"
+    );
+    let tokens = Encoding::NdArray { dtype: Some(DType::I32), shape: None };
+    let row = vec![Value::NdArray(NdArray::from_i32(&[1; 16])).into_owned()];
+    write(&dir.path().join("tokens"), &[("tokens", tokens)], std::iter::repeat_n(row, 8));
+    let streams =
+        "train_loader.dataset={streams: {a: {remote: ROOT/train}, b: {remote: ROOT/tokens}}}"
+            .replace("ROOT", dir.path().to_str().unwrap());
+    assert_eq!(
+        refused(&[&streams]),
+        "ROOT/train and ROOT/tokens cannot be mixed: one has text, the other tokens in arrays; convert one of them as \
+         the other was"
     );
     let columns = [("label", Encoding::Int), ("url", Encoding::Str)];
     let sample = || vec![Value::from(1_i64), Value::from("a").into_owned()];

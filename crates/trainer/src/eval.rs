@@ -8,7 +8,7 @@ use convert::tokenizer::Tokenizer;
 
 use crate::checkpoint::State;
 use crate::config::Config;
-use crate::data::{EvalData, EvalPass, IGNORED, TokenBatch};
+use crate::data::{AskedBy, EvalData, EvalPass, IGNORED, TokenBatch};
 use crate::error::{Error, Result};
 use crate::icl::{Tasks, accuracies};
 use crate::interrupt::Interrupt;
@@ -234,7 +234,7 @@ pub fn evaluate(
         sum.bytes += target_bytes(&batch, tokenizer)?;
         Ok(ControlFlow::Continue(()))
     })?;
-    if whole { not_empty(sum).map(Some) } else { Ok(None) }
+    if whole { not_empty(sum, data).map(Some) } else { Ok(None) }
 }
 
 /// Does `each` with the batches of `pass` until it breaks off. `false` if `interrupt` was asked before, also while a
@@ -280,7 +280,14 @@ impl Unigram {
         loader.dataset.shuffle = false;
         loader.drop_last = false;
         let (rows, vocab_size) = (config.device_eval_batch_size, config.model.vocab_size);
-        let data = EvalData::of(&loader, rows, None, vocab_size, tokenizer)?;
+        let data = EvalData::of(
+            &loader,
+            AskedBy::Recipe("train_loader"),
+            rows,
+            None,
+            vocab_size,
+            tokenizer,
+        )?;
         let mut unigram = Self { counts: vec![0; vocab_size], total: 0 };
         let whole = for_each_batch(data.pass()?, interrupt, |batch| {
             unigram.count(&batch);
@@ -328,7 +335,7 @@ impl Unigram {
             sum.bytes += target_bytes(&batch, tokenizer)?;
             Ok(ControlFlow::Continue(()))
         })?;
-        if whole { not_empty(sum).map(Some) } else { Ok(None) }
+        if whole { not_empty(sum, data).map(Some) } else { Ok(None) }
     }
 }
 
@@ -345,13 +352,15 @@ fn target_bytes(batch: &TokenBatch, tokenizer: &Tokenizer) -> Result<u64> {
     Ok(bytes)
 }
 
-fn not_empty(sum: Evaluation) -> Result<Evaluation> {
-    if sum.tokens == 0 {
-        return Err(Error::Data(
-            "the evaluation split has not one token to predict; give eval_loader a split with more text, \
-             or set eval_loader.drop_last=false"
-                .into(),
-        ));
+fn not_empty(sum: Evaluation, data: &EvalData) -> Result<Evaluation> {
+    if sum.tokens > 0 {
+        return Ok(sum);
     }
-    Ok(sum)
+    let remedy = match data.asked_by() {
+        AskedBy::Recipe(_) => {
+            "give eval_loader a split with more text, or set eval_loader.drop_last=false"
+        }
+        AskedBy::Flags => "give --data and --split that have more text, or a lower --batch_size",
+    };
+    Err(Error::Data(format!("the evaluation split has not one token to predict; {remedy}")))
 }

@@ -27,7 +27,8 @@ pub struct StreamingDataset {
     cache: ShardCache,
     /// The number of the first sample of each shard, and at the end the number of samples.
     starts: Vec<u64>,
-    schema: Arc<Schema>,
+    /// Of each stream: the columns of its first shard that has samples. Never empty.
+    schemas: Vec<Arc<Schema>>,
     fingerprint: String,
     plan: Plan,
     rank: usize,
@@ -100,10 +101,13 @@ impl StreamingDataset {
         }
         let plan = Plan::new(&shapes, options.order, options.world)?;
         plan.place(options.rank)?;
-        let schema = first_schema(&opened).ok_or_else(|| no_samples("without streams"))?;
+        let schemas: Vec<_> = opened.iter().filter_map(|(_, index)| first_schema(index)).collect();
+        if schemas.is_empty() {
+            return Err(no_samples("without streams"));
+        }
         Ok(Arc::new(Self {
             starts: starts(shapes.iter().flat_map(|shape| &shape.shard_sizes)),
-            schema,
+            schemas,
             fingerprint: fingerprint(opened.iter().map(|(_, index)| index)),
             cache: ShardCache::new(opened, cache_options)?,
             plan,
@@ -131,7 +135,12 @@ impl StreamingDataset {
     /// The columns of the first shard that has samples. All shards of a dataset usually have the
     /// same; a [`Sample`] always knows its own.
     pub fn schema(&self) -> &Schema {
-        &self.schema
+        &self.schemas[0]
+    }
+
+    /// The same of each stream, in their order.
+    pub fn schemas(&self) -> impl Iterator<Item = &Schema> {
+        self.schemas.iter().map(|schema| &**schema)
     }
 
     /// A short name for exactly these shards: for one stream the fingerprint of its index. Store
@@ -221,7 +230,7 @@ impl StreamingDataset {
 
     /// The columns that [`schema`](Self::schema) gives, with a share in them.
     pub(crate) fn shared_schema(&self) -> &Arc<Schema> {
-        &self.schema
+        &self.schemas[0]
     }
 
     /// Fetches a shard before it is needed and keeps it from being evicted. `None` if the cache
@@ -276,9 +285,9 @@ fn no_samples(dataset: &str) -> Error {
     )
 }
 
-fn first_schema(streams: &[(Place, Index)]) -> Option<Arc<Schema>> {
-    let mut shards = streams.iter().flat_map(|(_, index)| &index.shards);
-    shards.find(|shard| shard.samples > 0).map(|shard| Arc::clone(shard.schema()))
+fn first_schema(index: &Index) -> Option<Arc<Schema>> {
+    let shard = index.shards.iter().find(|shard| shard.samples > 0);
+    shard.map(|shard| Arc::clone(shard.schema()))
 }
 
 fn starts<'a>(sizes: impl Iterator<Item = &'a u64>) -> Vec<u64> {

@@ -11,7 +11,7 @@ use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use trainer::config::{Config, DeviceChoice, IclTask, LoaderConfig};
-use trainer::data::EvalData;
+use trainer::data::{AskedBy, EvalData};
 use trainer::device;
 use trainer::eval::evaluate;
 use trainer::icl::{Answer, IclLimit, IclOptions, IclProgress, TaskResult, Tasks, accuracies};
@@ -121,7 +121,8 @@ fn print_loss(args: &Args, found: &Pretrained, interrupt: &Interrupt) -> trainer
             .and_then(|recipe| recipe.eval_subset_num_batches.or(loader.eval_subset_num_batches));
         let limit = args.batches.map(NonZeroU64::get).or(own);
         let rows = rows(args, found);
-        let data = EvalData::of(&loader, rows, limit, model.vocab_size, &found.tokenizer)?;
+        let (asked_by, vocab_size) = (AskedBy::Flags, model.vocab_size);
+        let data = EvalData::of(&loader, asked_by, rows, limit, vocab_size, &found.tokenizer)?;
         let Some(evaluation) = evaluate(&found.model, &data, &found.tokenizer, interrupt)? else {
             return Ok(false);
         };

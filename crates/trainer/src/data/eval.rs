@@ -4,10 +4,10 @@ use std::time::Instant;
 
 use convert::tokenizer::Tokenizer;
 
-use super::Replica;
 use super::batch::TokenBatch;
 use super::rows::RowBuilder;
 use super::source::Source;
+use super::{AskedBy, Replica};
 use crate::config::{Config, LoaderConfig};
 use crate::error::Result;
 
@@ -28,7 +28,8 @@ impl EvalData {
         let rows = config.device_eval_batch_size;
         let open = |loader: &LoaderConfig| {
             let limit = config.eval_subset_num_batches.or(loader.eval_subset_num_batches);
-            Self::of(loader, rows, limit, config.model.vocab_size, tokenizer)
+            let asked_by = AskedBy::Recipe("eval_loader");
+            Self::of(loader, asked_by, rows, limit, config.model.vocab_size, tokenizer)
         };
         config.eval_loaders.iter().map(open).collect()
     }
@@ -38,6 +39,11 @@ impl EvalData {
         &self.source.config
     }
 
+    /// What says which data it is.
+    pub fn asked_by(&self) -> AskedBy {
+        self.source.asked_by
+    }
+
     /// The split that `loader` names, in batches of `rows`, at most `limit` of them per pass, for a model that knows
     /// `vocab_size` tokens.
     ///
@@ -45,13 +51,14 @@ impl EvalData {
     /// As [`TrainData::open`](super::TrainData::open).
     pub fn of(
         loader: &LoaderConfig,
+        asked_by: AskedBy,
         rows: usize,
         limit: Option<u64>,
         vocab_size: usize,
         tokenizer: &Tokenizer,
     ) -> Result<Self> {
         let replica = Replica::single();
-        let source = Source::open("eval_loader", loader, tokenizer, vocab_size, rows, replica)?;
+        let source = Source::open(asked_by, loader, tokenizer, vocab_size, rows, replica)?;
         Ok(Self { source, limit })
     }
 

@@ -17,6 +17,15 @@ pub use eval::{EvalData, EvalPass};
 pub use rows::Piece;
 pub use train::{DataState, TrainData};
 
+/// What says which data is read, for the remedies in messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AskedBy {
+    /// This section of a recipe: `train_loader` or `eval_loader`.
+    Recipe(&'static str),
+    /// The flags of `evaluate`.
+    Flags,
+}
+
 /// The place of this process among those that train together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Replica {

@@ -1,16 +1,17 @@
 //! One split as sequences of token ids: opening it, and what the loader's threads do to a sample.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use convert::tokenizer::Tokenizer;
-use mds::format::{Encoding, Value};
+use mds::format::{Encoding, Schema, Value};
 use mds::order::{OrderOptions, Weight, World};
 use mds::{DatasetOptions, ErrorKind, Loader, LoaderOptions, Sample, Stream, StreamingDataset};
 
-use super::Replica;
 use super::rows::{Piece, RowBuilder};
+use super::{AskedBy, Replica};
 use crate::config::{Address, DatasetConfig, GroupMethod, LoaderConfig, TokenEncoding};
 use crate::error::{Error, Result};
 
@@ -21,6 +22,7 @@ pub(super) struct Source {
     /// Rows per batch.
     pub(super) rows: usize,
     pub(super) config: LoaderConfig,
+    pub(super) asked_by: AskedBy,
     /// [`GroupMethod::Truncate`] for ready tokens, whose samples are rows already.
     method: GroupMethod,
     pad: i32,
@@ -35,6 +37,7 @@ struct Reading {
     address: String,
     max_seq_len: usize,
     vocab_size: usize,
+    asked_by: AskedBy,
     /// Whether it was said that samples are cut.
     warned_of_cut: AtomicBool,
 }
@@ -50,9 +53,9 @@ enum Column {
 }
 
 impl Source {
-    /// Opens the split; `rows` is the size of this rank's batches, `section` where the recipe says `config`.
+    /// Opens the split; `rows` is the size of this rank's batches.
     pub(super) fn open(
-        section: &str,
+        asked_by: AskedBy,
         config: &LoaderConfig,
         tokenizer: &Tokenizer,
         vocab_size: usize,
@@ -62,17 +65,23 @@ impl Source {
         let dataset_config = &config.dataset;
         let dataset = StreamingDataset::open(
             streams(dataset_config),
-            dataset_options(section, dataset_config, rows, replica)?,
+            dataset_options(asked_by, dataset_config, rows, replica)?,
         )
-        .map_err(|error| match error.kind() {
-            ErrorKind::NotFound => Error::Data(format!(
+        .map_err(|error| match (error.kind(), asked_by) {
+            (ErrorKind::NotFound, AskedBy::Recipe(section)) => Error::Data(format!(
                 "{error} (in the recipe: data_remote, {section}.dataset.split{})",
                 splits_beside(dataset_config)
             )),
+            (ErrorKind::NotFound, AskedBy::Flags) => {
+                Error::Data(format!("{error} (--data, --split{})", splits_beside(dataset_config)))
+            }
             _ => Error::from(error),
         })?;
         let address = address(dataset_config);
-        let column = find_column(&dataset, dataset_config, &address, tokenizer)?;
+        let column = find_column(&dataset, dataset_config, tokenizer)?;
+        if let AskedBy::Recipe(section) = asked_by {
+            check_separator(section, dataset_config, &column)?;
+        }
         let method = match &column {
             Column::Text { .. } => dataset_config.group_method,
             Column::Integers | Column::Bytes(_) => GroupMethod::Truncate,
@@ -93,6 +102,7 @@ impl Source {
             dataset,
             rows,
             config: config.clone(),
+            asked_by,
             method,
             pad: i32::try_from(pad).unwrap_or(0),
             reading: Arc::new(Reading {
@@ -100,6 +110,7 @@ impl Source {
                 address,
                 max_seq_len,
                 vocab_size,
+                asked_by,
                 warned_of_cut: AtomicBool::new(false),
             }),
         })
@@ -165,6 +176,11 @@ fn streams(config: &DatasetConfig) -> Vec<Stream> {
 
 /// `./c4/val`, or several of them: how the data is called in messages.
 fn address(config: &DatasetConfig) -> String {
+    addresses(config).collect::<Vec<_>>().join(" and ")
+}
+
+/// Of each stream.
+fn addresses(config: &DatasetConfig) -> impl Iterator<Item = String> {
     let shown = |stream: Stream| {
         let local = stream.local.map(|local| local.display().to_string());
         let root = stream.remote.or(local).unwrap_or_default();
@@ -173,7 +189,7 @@ fn address(config: &DatasetConfig) -> String {
             None => mds::redacted(&root),
         }
     };
-    streams(config).into_iter().map(shown).collect::<Vec<_>>().join(" and ")
+    streams(config).into_iter().map(shown)
 }
 
 /// `; there is val`: the splits beside the missing one, where they can be listed.
@@ -190,13 +206,18 @@ fn splits_beside(config: &DatasetConfig) -> String {
 }
 
 fn dataset_options(
-    section: &str,
+    asked_by: AskedBy,
     config: &DatasetConfig,
     rows: usize,
     replica: Replica,
 ) -> Result<DatasetOptions> {
+    let section = match asked_by {
+        AskedBy::Recipe(section) => format!("{section}.dataset."),
+        AskedBy::Flags => String::new(),
+    };
     let unknown = |key: &'static str| {
-        move |e: mds::order::Error| Error::Config(format!("`{section}.dataset.{key}`: {e}"))
+        let section = &section;
+        move |e: mds::order::Error| Error::Config(format!("`{section}{key}`: {e}"))
     };
     let order = OrderOptions {
         epoch_size: config.epoch_size,
@@ -229,13 +250,44 @@ fn dataset_options(
     })
 }
 
+/// The column that all streams have alike.
 fn find_column(
     dataset: &StreamingDataset,
+    config: &DatasetConfig,
+    tokenizer: &Tokenizer,
+) -> Result<Column> {
+    let mut streams = dataset.schemas().zip(addresses(config));
+    // A dataset has at least one stream.
+    let (schema, first) = streams.next().unwrap_or_else(|| (dataset.schema(), String::new()));
+    let column = column_of(schema, config, &first, tokenizer)?;
+    for (schema, address) in streams {
+        let other = column_of(schema, config, &address, tokenizer)?;
+        if std::mem::discriminant(&column) != std::mem::discriminant(&other) {
+            return Err(Error::Data(format!(
+                "{first} and {address} cannot be mixed: one has {column}, the other {other}; convert one of them as the \
+                 other was"
+            )));
+        }
+    }
+    Ok(column)
+}
+
+impl fmt::Display for Column {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Text { .. } => "text",
+            Self::Integers => "tokens in arrays",
+            Self::Bytes(_) => "tokens in bytes",
+        })
+    }
+}
+
+fn column_of(
+    schema: &Schema,
     config: &DatasetConfig,
     address: &str,
     tokenizer: &Tokenizer,
 ) -> Result<Column> {
-    let schema = dataset.schema();
     let columns = schema.columns();
     let encoding = |name| schema.position(name).map(|i| &columns[i].encoding);
     match (encoding("tokens"), encoding("text")) {
@@ -260,6 +312,26 @@ fn find_column(
             )))
         }
     }
+}
+
+/// Where texts are joined, what tells them apart must be put between them.
+fn check_separator(section: &str, config: &DatasetConfig, column: &Column) -> Result<()> {
+    let Column::Text { bos, eos, .. } = column else { return Ok(()) };
+    if config.group_method != GroupMethod::Concat {
+        return Ok(());
+    }
+    for (key, id, text, ids) in [
+        ("eos_token_id", config.eos_token_id, "eos_text", eos),
+        ("bos_token_id", config.bos_token_id, "bos_text", bos),
+    ] {
+        if let Some(id) = id.filter(|id| !ids.contains(&id.unsigned_abs())) {
+            return Err(Error::Config(format!(
+                "`{section}.dataset.{key}` is {id}, but `{section}.dataset.{text}` does not put that token between \
+                 documents; set it to the text of the token, for example <|endoftext|>"
+            )));
+        }
+    }
+    Ok(())
 }
 
 impl Reading {
@@ -306,8 +378,12 @@ impl Reading {
                 sample,
                 format!("{} tokens are too few for a row of {}", ids.len(), self.max_seq_len),
                 &format!(
-                    "convert the text with --concat_tokens {} or set max_seq_len={}",
+                    "convert the text with --concat_tokens {} or set {}={}",
                     self.max_seq_len,
+                    match self.asked_by {
+                        AskedBy::Recipe(_) => "max_seq_len",
+                        AskedBy::Flags => "--max_seq_len",
+                    },
                     ids.len()
                 ),
             ));
@@ -321,7 +397,12 @@ impl Reading {
             _ => Err(self.refuse(
                 sample,
                 format!("token id {id} is not in the model's vocabulary of {}", self.vocab_size),
-                "raise model.vocab_size, or use the tokenizer that the dataset was made with",
+                match self.asked_by {
+                    AskedBy::Recipe(_) => {
+                        "raise model.vocab_size, or use the tokenizer that the dataset was made with"
+                    }
+                    AskedBy::Flags => "give a dataset that was made with the model's tokenizer",
+                },
             )),
         })
         .collect()

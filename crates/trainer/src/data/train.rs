@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use convert::tokenizer::Tokenizer;
 use serde::{Deserialize, Serialize};
 
-use super::Replica;
 use super::batch::TokenBatch;
 use super::rows::{Piece, RowBuilder};
 use super::source::Source;
+use super::{AskedBy, Replica};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::logging::Metric;
@@ -65,7 +65,7 @@ impl TrainData {
         let rows = config.batch_plan(replica.world_size)?.device_batch;
         let vocab_size = config.model.vocab_size;
         let source = Source::open(
-            "train_loader",
+            AskedBy::Recipe("train_loader"),
             &config.train_loader,
             tokenizer,
             vocab_size,
