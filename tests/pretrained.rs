@@ -5,7 +5,8 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use safetensors::SafeTensors;
 use serde_json::Value;
 use trainer::model::Dropout;
 use trainer::pretrained::Pretrained;
@@ -103,6 +104,81 @@ fn mistakes_are_one_sentence() {
     );
 }
 
+/// Weights as others save them: in 16 bits, and in forms that are not read.
+#[test]
+fn other_forms_of_weights_are_read_or_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = trained(folder.path(), &[]);
+    let out = folder.path().join("hf");
+    let hf = out.display().to_string();
+    let exported = program("export-hf").args([&model, &hf]).output().unwrap();
+    assert!(exported.status.success(), "{}", said(&exported));
+    let weights = out.join("model.safetensors");
+    let evaluated = |model: &str| {
+        let data = folder.path().join("c4").display().to_string();
+        let arguments = ["--data", &*data, "--split", "val", "--batches", "2"];
+        program("evaluate").arg(model).args(arguments).output().unwrap()
+    };
+    let loss = |output: &Output| -> f64 {
+        let printed = String::from_utf8_lossy(&output.stdout);
+        let line = printed.lines().next().unwrap();
+        line.rsplit_once(": ").unwrap().1.parse().unwrap()
+    };
+    let full = loss(&evaluated(&hf));
+    let bytes = std::fs::read(&weights).unwrap();
+    for (dtype, half) in [
+        (safetensors::Dtype::BF16, DType::BF16),
+        (safetensors::Dtype::F16, DType::F16),
+        (safetensors::Dtype::F64, DType::F64),
+    ] {
+        let file = SafeTensors::deserialize(&bytes).unwrap();
+        let converted: Vec<_> = file
+            .iter()
+            .map(|(name, view)| {
+                let shape = view.shape().to_vec();
+                let data =
+                    TensorData::from_bytes_vec(view.data().to_vec(), shape.clone(), DType::F32);
+                (name.to_owned(), shape, data.convert_dtype(half).bytes().to_vec())
+            })
+            .collect();
+        let views = converted.iter().map(|(name, shape, data)| {
+            (name, safetensors::tensor::TensorView::new(dtype, shape.clone(), data).unwrap())
+        });
+        safetensors::serialize_to_file(views, None, &weights).unwrap();
+        let output = evaluated(&hf);
+        match dtype {
+            safetensors::Dtype::F64 => {
+                let error = said(&output);
+                let start =
+                    format!("error: the model `{hf}`: model.safetensors holds transformer.");
+                let end = " as F64, not F32, F16 or BF16; give a GPT-2 that transformers saved with save_pretrained\n";
+                assert!(error.starts_with(&start) && error.ends_with(end), "{error}");
+            }
+            _ => {
+                let half = loss(&output);
+                assert!((half - full).abs() < 0.01 && half > 0.0, "{half} is not {full}");
+            }
+        }
+    }
+    std::fs::rename(&weights, out.join("pytorch_model.bin")).unwrap();
+    assert_eq!(
+        said(&evaluated(&hf)),
+        format!(
+            "error: the model `{hf}` has its weights in pytorch_model.bin, which is Python's pickle and not read; load \
+             it in transformers, and save it with save_pretrained(.., safe_serialization=True, \
+             max_shard_size='100GB')\n"
+        )
+    );
+    std::fs::remove_file(out.join("pytorch_model.bin")).unwrap();
+    let error = said(&evaluated(&hf));
+    let expected = format!("error: there is no model.safetensors in `{hf}`; check the path\n");
+    assert_eq!(error, expected);
+    // What only flags say is mended by flags.
+    let nowhere = program("evaluate").args([&*model, "--data", &*hf, "--split", "none"]).output();
+    let error = said(&nowhere.unwrap());
+    assert!(error.ends_with("(--data, --split)\n") && !error.contains("recipe"), "{error}");
+}
+
 #[test]
 fn a_gpt2_that_was_exported_is_the_same_model() {
     let folder = tempfile::tempdir().unwrap();
@@ -172,6 +248,14 @@ fn what_no_family_computes_is_not_exported() {
          its `model.attn_config.qk_ln`; models of GPT-2's, MPT's and Llama's kind can\n"
     );
     assert!(!Path::new(&out).exists());
+    let folder = tempfile::tempdir().unwrap();
+    let model = trained(folder.path(), &["model.attn_config.alibi=true"]);
+    let output = program("export-hf").args([&model, &out]).output().unwrap();
+    assert_eq!(
+        said(&output),
+        "error: the model cannot be exported: the nearest architecture of transformers is MPT, which needs \
+         `model.no_bias: true`; models of GPT-2's, MPT's and Llama's kind can\n"
+    );
 }
 
 /// A recipe says where its tokenizer is from where it is run; its checkpoints are used anywhere.

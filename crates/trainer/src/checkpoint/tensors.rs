@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::path::Path;
 
-use safetensors::tensor::View;
+use burn::tensor::{DType, TensorData};
+use safetensors::tensor::{TensorView, View};
 use safetensors::{Dtype, SafeTensorError, SafeTensors};
 
 use crate::error::{Error, Result};
@@ -56,23 +57,33 @@ pub(super) fn sync(path: &Path) -> Result<()> {
     File::open(path).and_then(|file| file.sync_all()).map_err(Error::io("write", path))
 }
 
-/// The tensors of a safetensors file; all must be 32-bit floats.
+/// The tensors of a safetensors file, which must be floats of 32 or 16 bits.
 pub(crate) fn decode(bytes: &[u8]) -> Result<Vec<NamedTensor>, String> {
     let file =
         SafeTensors::deserialize(bytes).map_err(|e| format!("is no safetensors file ({e})"))?;
     file.iter()
         .map(|(name, view)| {
-            if view.dtype() != Dtype::F32 {
-                return Err(format!("holds {name} as {:?}, not F32", view.dtype()));
-            }
-            let (values, _) = view.data().as_chunks();
-            Ok(NamedTensor {
-                name: name.to_owned(),
-                shape: view.shape().to_vec(),
-                values: values.iter().map(|value| f32::from_le_bytes(*value)).collect(),
-            })
+            let (name, shape) = (name.to_owned(), view.shape().to_vec());
+            Ok(NamedTensor { values: floats(&name, &view)?, name, shape })
         })
         .collect()
+}
+
+fn floats(name: &str, view: &TensorView<'_>) -> Result<Vec<f32>, String> {
+    let half = match view.dtype() {
+        Dtype::F32 => {
+            let (values, _) = view.data().as_chunks();
+            return Ok(values.iter().map(|value| f32::from_le_bytes(*value)).collect());
+        }
+        Dtype::BF16 => DType::BF16,
+        Dtype::F16 => DType::F16,
+        other => return Err(format!("holds {name} as {other:?}, not F32, F16 or BF16")),
+    };
+    let halves = TensorData::from_bytes_vec(view.data().to_vec(), view.shape().to_vec(), half);
+    halves
+        .convert::<f32>()
+        .try_to_vec()
+        .map_err(|e| format!("holds {name}, which is damaged: {e:?}"))
 }
 
 /// The moments in a file, whose names tell which is which.

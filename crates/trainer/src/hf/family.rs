@@ -16,10 +16,21 @@ pub(super) enum Family {
     Llama,
 }
 
-/// A variant that a model has, and the key that asks for it.
-struct Trait {
-    key: &'static str,
-    is_on: bool,
+/// What keeps a model from being of a family.
+struct Obstacle {
+    /// In words that go on from the family's name.
+    what: String,
+    is_there: bool,
+}
+
+/// A variant that the model has and the family not, by the key that asks for it.
+fn unknown(key: &str, is_there: bool) -> Obstacle {
+    Obstacle { what: format!("does not know its `model.{key}`"), is_there }
+}
+
+/// A setting that the family always has.
+fn needed(setting: &str, is_there: bool) -> Obstacle {
+    Obstacle { what: format!("needs `model.{setting}`"), is_there }
 }
 
 /// The family that computes what `model` computes.
@@ -34,49 +45,48 @@ pub(super) fn of(model: &ModelConfig) -> Result<Family> {
     };
     let attention = &model.attn_config;
     let gelu = model.ffn_config.ffn_act_fn == (Activation::Gelu { approximate: GeluKind::None });
-    let on = |key, is_on| Trait { key, is_on };
     // What no family knows.
-    let mut unknown = vec![
-        on("attn_config.qk_ln", attention.qk_ln),
-        on("attn_config.qk_gn", attention.qk_gn),
-        on("attn_config.attn_logit_softcapping", attention.attn_logit_softcapping.is_some()),
-        on("attn_config.sliding_window_size", attention.sliding_window_size.is_some()),
-        on("logit_scale", model.logit_scale.is_some()),
-        on("final_logit_softcapping", model.final_logit_softcapping.is_some()),
+    let mut obstacles = vec![
+        unknown("attn_config.qk_ln", attention.qk_ln),
+        unknown("attn_config.qk_gn", attention.qk_gn),
+        unknown("attn_config.attn_logit_softcapping", attention.attn_logit_softcapping.is_some()),
+        unknown("attn_config.sliding_window_size", attention.sliding_window_size.is_some()),
+        unknown("logit_scale", model.logit_scale.is_some()),
+        unknown("final_logit_softcapping", model.final_logit_softcapping.is_some()),
     ];
     let is_glu = model.ffn_config.ffn_type == FfnType::Glu;
     let is_rms = model.norm_type == NormType::RmsNorm;
     let shares_keys = attention.kv_n_heads != model.n_heads;
-    unknown.extend(match family {
+    obstacles.extend(match family {
         Family::Gpt2 => vec![
-            on("learned_pos_emb", !model.learned_pos_emb),
-            on("no_bias", model.no_bias),
-            on("norm_type", is_rms),
-            on("ffn_config.ffn_type", is_glu),
-            on("attn_config.kv_n_heads", shares_keys),
-            on("attn_config.clip_qkv", attention.clip_qkv.is_some()),
-            on("attn_config.softmax_scale", attention.softmax_scale.is_some()),
+            needed("learned_pos_emb: true", !model.learned_pos_emb),
+            needed("no_bias: false", model.no_bias),
+            needed("norm_type: layernorm", is_rms),
+            unknown("ffn_config.ffn_type", is_glu),
+            unknown("attn_config.kv_n_heads", shares_keys),
+            unknown("attn_config.clip_qkv", attention.clip_qkv.is_some()),
+            unknown("attn_config.softmax_scale", attention.softmax_scale.is_some()),
         ],
         Family::Mpt => vec![
-            on("no_bias", !model.no_bias),
-            on("norm_type", is_rms),
-            on("ffn_config.ffn_type", is_glu),
-            on("ffn_config.ffn_act_fn", !gelu),
-            on("mlp_ratio", model.ffn_dim() != 4 * model.d_model),
-            on("attn_config.kv_n_heads", shares_keys),
+            needed("no_bias: true", !model.no_bias),
+            needed("norm_type: layernorm", is_rms),
+            unknown("ffn_config.ffn_type", is_glu),
+            unknown("ffn_config.ffn_act_fn", !gelu),
+            needed("mlp_ratio: 4", model.ffn_dim() != 4 * model.d_model),
+            unknown("attn_config.kv_n_heads", shares_keys),
         ],
         Family::Llama => vec![
-            on("norm_type", !is_rms),
-            on("ffn_config.ffn_type", !is_glu),
-            on("attn_config.clip_qkv", attention.clip_qkv.is_some()),
-            on("attn_config.softmax_scale", attention.softmax_scale.is_some()),
+            needed("norm_type: rmsnorm", !is_rms),
+            needed("ffn_config.ffn_type: mptglu", !is_glu),
+            unknown("attn_config.clip_qkv", attention.clip_qkv.is_some()),
+            unknown("attn_config.softmax_scale", attention.softmax_scale.is_some()),
         ],
     });
-    match unknown.into_iter().find(|variant| variant.is_on) {
+    match obstacles.into_iter().find(|obstacle| obstacle.is_there) {
         None => Ok(family),
-        Some(Trait { key, .. }) => Err(Error::Config(format!(
-            "the model cannot be exported: the nearest architecture of transformers is {}, which does not know its \
-             `model.{key}`; models of GPT-2's, MPT's and Llama's kind can",
+        Some(Obstacle { what, .. }) => Err(Error::Config(format!(
+            "the model cannot be exported: the nearest architecture of transformers is {}, which {what}; models of \
+             GPT-2's, MPT's and Llama's kind can",
             family.name()
         ))),
     }

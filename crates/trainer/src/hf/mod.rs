@@ -81,9 +81,30 @@ pub fn import(place: &Place) -> Result<(ModelConfig, Vec<NamedTensor>)> {
     let config = place.file(CONFIG)?;
     let config: Value = serde_json::from_slice(&config).map_err(|e| unusable(place, CONFIG, &e))?;
     let config = family::gpt2_from_json(&config).map_err(|e| unusable(place, CONFIG, &e))?;
+    check_weights(place)?;
     let tensors = crate::checkpoint::decode_tensors(&place.file(WEIGHTS)?);
     let tensors = tensors.map_err(|e| unusable(place, WEIGHTS, &e))?;
     Ok((config, weights::from_gpt2(tensors)))
+}
+
+/// Weights in another form than one safetensors file are named, with what makes one of them.
+fn check_weights(place: &Place) -> Result<()> {
+    if place.has(WEIGHTS)? {
+        return Ok(());
+    }
+    for (other, what) in [
+        ("pytorch_model.bin", "which is Python's pickle and not read"),
+        ("pytorch_model.bin.index.json", "which are Python's pickle and not read"),
+        ("model.safetensors.index.json", "which names several files"),
+    ] {
+        if place.has(other)? {
+            return Err(Error::Checkpoint(format!(
+                "the model `{place}` has its weights in {other}, {what}; load it in transformers, and save it with \
+                 save_pretrained(.., safe_serialization=True, max_shard_size='100GB')"
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Whether `place` holds a model of `transformers`.
