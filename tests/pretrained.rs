@@ -160,6 +160,21 @@ fn other_forms_of_weights_are_read_or_named() {
             }
         }
     }
+    std::fs::write(&weights, &bytes).unwrap();
+    let config = std::fs::read_to_string(out.join("config.json")).unwrap();
+    for (positions, described) in [("1000000000", "32000156544"), ("9000000000000000", "more")] {
+        let config =
+            config.replace("\"n_positions\": 32", &format!("\"n_positions\": {positions}"));
+        std::fs::write(out.join("config.json"), config).unwrap();
+        assert_eq!(
+            said(&evaluated(&hf)),
+            format!(
+                "error: the model `{hf}`: config.json describes {described} parameters, but model.safetensors holds \
+                 157568; give a GPT-2 that transformers saved with save_pretrained\n"
+            )
+        );
+    }
+    std::fs::write(out.join("config.json"), config).unwrap();
     std::fs::rename(&weights, out.join("pytorch_model.bin")).unwrap();
     assert_eq!(
         said(&evaluated(&hf)),

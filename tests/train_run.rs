@@ -6,11 +6,13 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use convert::conversion::{Content, TokenOptions};
+use convert::tokenizer::Tokenizer;
 use safetensors::SafeTensors;
 
 #[path = "support/training.rs"]
 mod training;
-use training::{failure, logged, records, succeed, train, workshop};
+use training::{convert_sample, failure, logged, records, repository, succeed, train, workshop};
 
 fn checkpoints(folder: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(folder.join("checkpoints")).unwrap().flatten();
@@ -116,6 +118,44 @@ fn a_run_leaves_metrics_events_a_picture_a_checkpoint_and_says_what_it_learned()
     assert!(paces[0] > 0.0 && paces[39] == 0.0, "{paces:?}");
     let latest = std::fs::read_to_string(folder.path().join("checkpoints/latest")).unwrap();
     assert_eq!(latest, "ep0-ba40\n");
+}
+
+/// On two cores, which compute: the quickstart's steps find their batches ready.
+#[test]
+fn steps_of_the_quickstart_do_not_wait_for_data() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    let tokenizer = repository().join("data/tokenizers/quickstart");
+    let tokens = || {
+        Content::Tokens(TokenOptions {
+            tokenizer: Tokenizer::load(tokenizer.to_str().unwrap()).unwrap(),
+            length: 128,
+            bos_text: String::new(),
+            eos_text: "<|endoftext|>".into(),
+            wrap: true,
+        })
+    };
+    convert_sample(&folder.path().join("tokens"), tokens);
+    let overrides = [
+        format!("data_remote={}", at("tokens")),
+        format!("data_local={}", at("cache")),
+        format!("run_folder={}", at("run")),
+        "save_folder=null".to_owned(),
+        "max_duration=20ba".to_owned(),
+        "generate.prompt=null".to_owned(),
+        "eval_subset_num_batches=1".to_owned(),
+        "device=cpu".to_owned(),
+    ];
+    let overrides: Vec<&str> = overrides.iter().map(String::as_str).collect();
+    let output = succeed(&mut train(&repository().join("yamls/quickstart.yaml"), &overrides));
+    let records = records(folder.path());
+    let shares: Vec<f64> = records.iter().filter_map(|r| r["data/wait_share"].as_f64()).collect();
+    assert!(shares.len() == 20 && shares[19] > 0.0 && shares[19] < 0.01, "{shares:?}");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        text.contains(&format!(" {:.1} % of it waiting for data", 100.0 * shares[19])),
+        "{text}"
+    );
 }
 
 #[test]

@@ -17,21 +17,26 @@ pub(crate) fn repository() -> PathBuf {
 
 /// Converts the sample's validation text to `folder/c4/train` and `folder/c4/val`, as text: 93 documents, 0.3 MB.
 pub(crate) fn small_dataset(folder: &Path) -> PathBuf {
-    let source = repository().join("data/c4-sample/en/c4-validation.00000-of-00001.json.gz");
     let out_root = folder.join("c4");
+    convert_sample(&out_root, || Content::Text);
+    out_root
+}
+
+/// Converts the sample's validation text to `out_root/train` and `out_root/val`.
+pub(crate) fn convert_sample(out_root: &Path, content: impl Fn() -> Content) {
+    let source = repository().join("data/c4-sample/en/c4-validation.00000-of-00001.json.gz");
     for split in [Split::Train, Split::Val] {
         let conversion = Conversion {
             split,
             files: files_of_split(source.to_str(), split, true).unwrap(),
-            out_root: out_root.clone().into(),
-            content: Content::Text,
+            out_root: out_root.to_owned().into(),
+            content: content(),
             writer: mds::WriterOptions::default(),
             on_bad_line: OnBadLine::Fail,
             threads: 1,
         };
         conversion.run(&Arc::default(), &Arc::default()).unwrap();
     }
-    out_root
 }
 
 /// A model of 0.2 million parameters on joined documents of `dataset`, with dropout, so that a step takes

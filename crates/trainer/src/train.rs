@@ -118,6 +118,7 @@ pub fn train(config: &Config, interrupt: &Interrupt) -> Result<Outcome> {
         let began = Instant::now();
         // What it waits for may be a server that is silent.
         let Some(batch) = train_data.next_batch_unless(|| interrupt.is_asked())? else { break };
+        speed.waited += batch.wait.as_secs_f64();
 
         // Forward and backward, microbatch by microbatch.
         let passed = passes.run(
@@ -345,6 +346,8 @@ struct Speedometer {
     peak: Option<f64>,
     /// Tokens, training seconds and share of the run when this process began.
     began: (u64, f64, f64),
+    /// Seconds since then in which steps waited for their batches.
+    waited: f64,
 }
 
 impl Speedometer {
@@ -363,6 +366,7 @@ impl Speedometer {
             flops_per_token: flops_per_sample / config.max_seq_len as f64,
             peak,
             began: (state.timestamp.token, state.train_seconds, share(config, &state.timestamp)),
+            waited: 0.0,
         }
     }
 
@@ -410,6 +414,7 @@ impl Speedometer {
         at_end.push(("trainer/global_step", state.timestamp.batch.into()));
         at_end.push(("trainer/batch_idx", state.timestamp.batch_in_epoch.into()));
         at_end.push(("l2_norm/grad/global", norm.into()));
+        at_end.push(("data/wait_share", (self.waited / (state.train_seconds - seconds)).into()));
         (at_start, at_end)
     }
 
@@ -427,7 +432,10 @@ impl Speedometer {
             Some(peak) => format!("MFU {:.1} %", 100.0 * flops / peak),
             None => format!("{:.1} model GFLOP/s", flops / 1e9),
         };
-        format!("trained for {seconds:.1} s: {rate:.0} tokens/s, {load}")
+        let waited = 100.0 * self.waited / seconds;
+        format!(
+            "trained for {seconds:.1} s: {rate:.0} tokens/s, {load}, {waited:.1} % of it waiting for data"
+        )
     }
 }
 

@@ -267,7 +267,7 @@ const TOO_MANY: f64 = 1e17;
 
 impl ModelConfig {
     /// Refuses sizes that cannot even be counted.
-    pub(super) fn check_size(&self) -> Result<()> {
+    pub(crate) fn check_size(&self) -> Result<()> {
         let [d, ratio, layers, vocab, positions] =
             [self.d_model, self.mlp_ratio, self.n_layers, self.vocab_size, self.max_seq_len]
                 .map(|n| n as f64);

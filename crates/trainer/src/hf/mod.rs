@@ -83,8 +83,16 @@ pub fn import(place: &Place) -> Result<(ModelConfig, Vec<NamedTensor>)> {
     let config = family::gpt2_from_json(&config).map_err(|e| unusable(place, CONFIG, &e))?;
     check_weights(place)?;
     let tensors = crate::checkpoint::decode_tensors(&place.file(WEIGHTS)?);
-    let tensors = tensors.map_err(|e| unusable(place, WEIGHTS, &e))?;
-    Ok((config, weights::from_gpt2(tensors)))
+    let tensors = weights::from_gpt2(tensors.map_err(|e| unusable(place, WEIGHTS, &e))?);
+    // Before a model is made, for which there might be no memory.
+    let held = tensors.iter().map(|tensor| tensor.values.len() as u64).sum::<u64>();
+    let described = config.check_size().map(|()| config.n_params());
+    if !described.as_ref().is_ok_and(|&described| described <= held) {
+        let described = described.map_or_else(|_| "more".to_owned(), |n| n.to_string());
+        let problem = format!("describes {described} parameters, but {WEIGHTS} holds {held}");
+        return Err(unusable(place, CONFIG, &problem));
+    }
+    Ok((config, tensors))
 }
 
 /// Weights in another form than one safetensors file are named, with what makes one of them.
