@@ -347,6 +347,16 @@ impl ModelConfig {
             && self.ffn_config.ffn_type == FfnType::Mlp
     }
 
+    /// Whether the parameters are those of a Llama, whatever is computed with them.
+    pub fn has_llama_parameters(&self) -> bool {
+        let attention = &self.attn_config;
+        attention.rope
+            && self.norm_type == NormType::RmsNorm
+            && self.ffn_config.ffn_type == FfnType::Glu
+            && !attention.qk_ln
+            && !attention.qk_gn
+    }
+
     /// The width of one head.
     pub fn head_dim(&self) -> usize {
         self.d_model / self.n_heads

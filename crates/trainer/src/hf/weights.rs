@@ -1,7 +1,7 @@
 //! Parameters by the names and in the layout of `transformers`.
 //!
 //! Our matrices are `[in, out]`, as in GPT-2; those of MPT and Llama are `[out, in]`. Llama has queries, keys and values
-//! apart, which are one matrix here.
+//! apart, which are one matrix here; else the names are the same.
 
 use super::family::Family;
 use crate::config::ModelConfig;
@@ -44,7 +44,8 @@ fn renamed(tensor: NamedTensor, name: impl FnOnce(&str) -> String) -> NamedTenso
 
 /// `[out, in]` where it was `[in, out]`; embeddings, the head and vectors as they are.
 fn transposed(tensor: NamedTensor) -> NamedTensor {
-    let is_table = ["wte.", "wpe.", "lm_head."].iter().any(|part| tensor.name.contains(part));
+    let is_table =
+        ["wte.", "wpe.", "embed_tokens.", "lm_head."].iter().any(|part| tensor.name.contains(part));
     let &[rows, columns] = tensor.shape.as_slice() else { return tensor };
     if is_table {
         return tensor;
@@ -56,9 +57,8 @@ fn transposed(tensor: NamedTensor) -> NamedTensor {
 
 /// One of our tensors as Llama's: the fused projection is three.
 fn llama(tensor: NamedTensor, model: &ModelConfig) -> Vec<NamedTensor> {
-    let name = llama_name(&tensor.name);
-    if !name.contains("self_attn.qkv_proj") {
-        return vec![NamedTensor { name, ..transposed(tensor) }];
+    if !tensor.name.contains("self_attn.qkv_proj") {
+        return vec![transposed(tensor)];
     }
     let widths = [model.d_model, model.kv_dim(), model.kv_dim()];
     let mut start = 0;
@@ -66,7 +66,7 @@ fn llama(tensor: NamedTensor, model: &ModelConfig) -> Vec<NamedTensor> {
     for (part, width) in ["q_proj", "k_proj", "v_proj"].into_iter().zip(widths) {
         let columns = columns(&tensor, start..start + width);
         start += width;
-        parts.push(NamedTensor { name: name.replace("qkv_proj", part), ..transposed(columns) });
+        parts.push(renamed(transposed(columns), |name| name.replace("qkv_proj", part)));
     }
     parts
 }
@@ -101,21 +101,6 @@ fn gpt2_name(ours: &str) -> String {
     format!("{GPT2_PREFIX}{name}")
 }
 
-fn llama_name(ours: &str) -> String {
-    const PARTS: &[(&str, &str)] = &[
-        ("transformer.", "model."),
-        (".wte.", ".embed_tokens."),
-        (".blocks.", ".layers."),
-        (".norm_1.", ".input_layernorm."),
-        (".norm_2.", ".post_attention_layernorm."),
-        (".norm_f.", ".norm."),
-        (".attn.Wqkv.", ".self_attn.qkv_proj."),
-        (".attn.out_proj.", ".self_attn.o_proj."),
-        (".ffn.", ".mlp."),
-    ];
-    PARTS.iter().fold(ours.to_owned(), |name, (ours, theirs)| name.replace(ours, theirs))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -129,7 +114,7 @@ mod tests {
     fn llama_has_queries_keys_and_values_apart_and_transposed() {
         let mut model = ModelConfig::mosaic_gpt(2, 2, 1, 8, 16);
         model.attn_config.kv_n_heads = 1;
-        let fused = tensor("transformer.blocks.0.attn.Wqkv.weight", &[2, 4]);
+        let fused = tensor("model.layers.0.self_attn.qkv_proj.weight", &[2, 4]);
         let parts = to_family(vec![fused], Family::Llama, &model);
         let listing: Vec<_> =
             parts.iter().map(|t| (t.name.as_str(), t.shape.clone(), t.values.clone())).collect();
@@ -142,7 +127,7 @@ mod tests {
                 (name("v_proj").as_str(), vec![1, 2], vec![3.0, 7.0]),
             ]
         );
-        let bias = tensor("transformer.blocks.0.attn.Wqkv.bias", &[4]);
+        let bias = tensor("model.layers.0.self_attn.qkv_proj.bias", &[4]);
         let parts = to_family(vec![bias], Family::Llama, &model);
         assert_eq!(parts[1].values, [2.0]);
         assert_eq!(parts[1].shape, [1]);

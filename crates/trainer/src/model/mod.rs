@@ -11,9 +11,10 @@
 //! | `dropout.rs` | [`Dropout`]: masks from our own generator, reproducible on every device |
 //! | `parameters.rs` | the parameters by name and in order: what the optimizer and checkpoints see |
 //!
-//! A GPT-2's parameters carry the names of Hugging Face's GPT-2 (`wte.weight`, `h.0.attn.c_attn.weight`, ...), those of
-//! all other models the names of its MPT (`transformer.blocks.0.attn.Wqkv.weight`, ...). Weight matrices are `[in, out]`,
-//! as in GPT-2; MPT has them the other way round.
+//! A GPT-2's parameters carry the names of Hugging Face's GPT-2 (`wte.weight`, `h.0.attn.c_attn.weight`, ...), a Llama's
+//! those of its Llama (`model.layers.0.self_attn.o_proj.weight`, ...), and those of all other models the names of its MPT
+//! (`transformer.blocks.0.attn.Wqkv.weight`, ...). Queries, keys and values are one matrix also in a Llama, and stored as
+//! one: `self_attn.qkv_proj`. Weight matrices are `[in, out]`, as in GPT-2; MPT and Llama have them the other way round.
 //!
 //! In shapes, `B` is rows of the batch, `T` tokens of a row, `C` = `d_model`, `H` heads, `D` = `C / H`.
 

@@ -52,7 +52,7 @@ pub enum ParameterError {
 impl ParameterSpec {
     /// Whether this is a matrix `[V, C]` or `[S, C]`, with a row for each token or position: an embedding or the head.
     pub(crate) fn is_table(&self) -> bool {
-        matches!(self.name.rsplit('.').nth(1), Some("wte" | "wpe" | "lm_head"))
+        matches!(self.name.rsplit('.').nth(1), Some("wte" | "wpe" | "embed_tokens" | "lm_head"))
     }
 
     /// A flat tensor of this parameter's size, copied to the host under its name.
@@ -104,13 +104,18 @@ impl Gpt {
     }
 }
 
-/// The given tensors in the order of `specs`, each checked against its shape.
+/// The given tensors in the order of `specs`, each checked against its shape. Those of a Llama may have MPT's names, which
+/// older checkpoints have for it.
 pub(crate) fn in_parameter_order(
     specs: &[ParameterSpec],
     tensors: Vec<NamedTensor>,
 ) -> Result<Vec<NamedTensor>, ParameterError> {
-    let mut by_name: BTreeMap<String, NamedTensor> =
-        tensors.into_iter().map(|tensor| (tensor.name.clone(), tensor)).collect();
+    let is_llama = specs.first().is_some_and(|spec| spec.name.starts_with(LLAMA_PREFIX));
+    let named = |tensor: NamedTensor| {
+        let name = if is_llama { llama_name(&tensor.name) } else { tensor.name };
+        (name.clone(), NamedTensor { name, ..tensor })
+    };
+    let mut by_name: BTreeMap<String, NamedTensor> = tensors.into_iter().map(named).collect();
     let mut ordered = Vec::with_capacity(specs.len());
     for spec in specs {
         let tensor =
@@ -222,16 +227,60 @@ fn mpt_name(path: &[String]) -> String {
     prefix.into_iter().chain(path.iter().map(part)).collect::<Vec<_>>().join(".")
 }
 
+/// What all names in a Llama begin with, but for that of the head.
+const LLAMA_PREFIX: &str = "model.";
+
+/// The name that Hugging Face's Llama gives to what MPT calls `mpt`; `qkv_proj` is three there. A name of a Llama stays.
+fn llama_name(mpt: &str) -> String {
+    const PARTS: &[(&str, &str)] = &[
+        ("transformer.", LLAMA_PREFIX),
+        (".wte.", ".embed_tokens."),
+        (".blocks.", ".layers."),
+        (".norm_1.", ".input_layernorm."),
+        (".norm_2.", ".post_attention_layernorm."),
+        (".norm_f.", ".norm."),
+        (".attn.Wqkv.", ".self_attn.qkv_proj."),
+        (".attn.out_proj.", ".self_attn.o_proj."),
+        (".ffn.", ".mlp."),
+    ];
+    PARTS.iter().fold(mpt.to_owned(), |name, (mpt, llama)| name.replace(mpt, llama))
+}
+
+/// Whose names parameters have.
+enum Names {
+    Gpt2,
+    Llama,
+    Mpt,
+}
+
+impl Names {
+    fn of(config: &ModelConfig) -> Self {
+        match (config.has_gpt2_parameters(), config.has_llama_parameters()) {
+            (true, _) => Self::Gpt2,
+            (_, true) => Self::Llama,
+            _ => Self::Mpt,
+        }
+    }
+
+    fn name(&self, path: &[String]) -> String {
+        match self {
+            Self::Gpt2 => path.join("."),
+            Self::Llama => llama_name(&mpt_name(path)),
+            Self::Mpt => mpt_name(path),
+        }
+    }
+}
+
 /// Visits the parameters in order with their dotted names.
 struct Walk<F> {
     path: Vec<String>,
-    is_gpt2: bool,
+    names: Names,
     on_parameter: F,
 }
 
 impl<F: FnMut(String, AnyTensor)> Walk<F> {
     fn new(config: &ModelConfig, on_parameter: F) -> Self {
-        Self { path: Vec::new(), is_gpt2: config.has_gpt2_parameters(), on_parameter }
+        Self { path: Vec::new(), names: Names::of(config), on_parameter }
     }
 }
 
@@ -247,7 +296,7 @@ impl<F: FnMut(String, AnyTensor)> ModuleVisitor for Walk<F> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         let tensor = param.val().inner();
         let shape = tensor.dims().to_vec();
-        let name = if self.is_gpt2 { self.path.join(".") } else { mpt_name(&self.path) };
+        let name = self.names.name(&self.path);
         (self.on_parameter)(name, AnyTensor { shape, flat: flatten(tensor) });
     }
 }
@@ -324,6 +373,60 @@ mod tests {
         assert_eq!(listing[19..], ["transformer.norm_f.weight [8]", "lm_head.weight [11, 8]"]);
         let elements: usize = specs.iter().map(|spec| spec.shape.iter().product::<usize>()).sum();
         assert_eq!(elements as u64, config.n_params());
+    }
+
+    /// Under Llama's names, but for the fused projection; checkpoints from before that have MPT's.
+    #[test]
+    fn names_of_a_llama_are_its_own_and_older_ones_are_read() {
+        let mut config = ModelConfig {
+            learned_pos_emb: false,
+            no_bias: true,
+            tie_word_embeddings: false,
+            norm_type: NormType::RmsNorm,
+            ..tiny()
+        };
+        config.attn_config.rope = true;
+        config.ffn_config.ffn_type = FfnType::Glu;
+        let model = Gpt::init(&config, 1, &Device::flex());
+        let tensors = model.to_named_tensors();
+        let listing: Vec<&str> = tensors.iter().map(|tensor| &*tensor.name).collect();
+        assert_eq!(
+            listing[..8],
+            [
+                "model.embed_tokens.weight",
+                "model.layers.0.input_layernorm.weight",
+                "model.layers.0.self_attn.qkv_proj.weight",
+                "model.layers.0.self_attn.o_proj.weight",
+                "model.layers.0.post_attention_layernorm.weight",
+                "model.layers.0.mlp.up_proj.weight",
+                "model.layers.0.mlp.gate_proj.weight",
+                "model.layers.0.mlp.down_proj.weight",
+            ]
+        );
+        assert_eq!(listing[15..], ["model.norm.weight", "lm_head.weight"]);
+        assert!(model.parameters().iter().all(|spec| spec.is_table()
+            == ["model.embed_tokens.weight", "lm_head.weight"].contains(&&*spec.name)));
+
+        let older = |tensor: &NamedTensor| {
+            let names = [
+                ("model.", "transformer."),
+                (".embed_tokens.", ".wte."),
+                (".layers.", ".blocks."),
+                (".input_layernorm.", ".norm_1."),
+                (".post_attention_layernorm.", ".norm_2."),
+                (".norm.", ".norm_f."),
+                (".self_attn.qkv_proj.", ".attn.Wqkv."),
+                (".self_attn.o_proj.", ".attn.out_proj."),
+                (".mlp.", ".ffn."),
+            ];
+            let replaced = |name: String, (new, old): (&str, &str)| name.replace(new, old);
+            let name = names.into_iter().fold(tensor.name.clone(), replaced);
+            assert!(!name.contains("model") && !name.contains("self"), "{name}");
+            NamedTensor { name, ..tensor.clone() }
+        };
+        let other = Gpt::init(&config, 2, &Device::flex());
+        let older = tensors.iter().map(older).collect();
+        assert_eq!(other.with_named_tensors(older).unwrap().to_named_tensors(), tensors);
     }
 
     #[test]
