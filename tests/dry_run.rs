@@ -83,9 +83,9 @@ fn what_it_prints_is_the_resolved_recipe_and_its_figures() {
             // 12 blocks that keep 46 · 768 + 4 · 12 bytes per token and 2 of each weight; 16 · 768 per token beside them.
             "       14483174400 bytes   14.48 GB  activations of a microbatch",
             "        2783989504 bytes    2.78 GB  activations of a microbatch with activation_checkpointing",
-            // 512 · 50257 logits, probabilities and their halves, two gradients of the head and its half.
-            "         643289600 bytes  643.29 MB  beside them: logits, or the largest gradient in a block",
-            "       17130083840 bytes   17.13 GB  the most at one time",
+            // 512 · 50257 logits, probabilities and their halves, two gradients of the head, its half and its padded copy.
+            "         797679104 bytes  797.68 MB  beside them: logits, or the largest gradient in a block",
+            "       17284473344 bytes   17.28 GB  the most at one time",
         ]
     );
 }

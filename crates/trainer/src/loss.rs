@@ -99,7 +99,8 @@ impl Head<'_> {
     /// What logits are multiplied by, where [`cpu`] computes the loss of hidden states like these.
     fn logit_scale_on_cpu(&self, hidden: &Tensor<2>) -> Option<f64> {
         let is_capped = self.config.final_logit_softcapping.is_some();
-        let computes = cpu::computes(hidden) && self.dtype == FloatDType::F32 && !is_capped;
+        let is_plain = self.dtype == FloatDType::F32 && self.mask.is_none() && !is_capped;
+        let computes = cpu::computes(hidden) && is_plain;
         computes.then(|| self.config.logit_scale.unwrap_or(1.0))
     }
 
@@ -137,7 +138,7 @@ impl Head<'_> {
             });
         }
         let weight_grad = weight_grad.unwrap_or_else(|| self.weight.zeros_like());
-        (loss, Tensor::cat(hidden_grads, 0), weight_grad)
+        (loss, Tensor::cat(hidden_grads, 0), self.of_vocabulary(0, weight_grad))
     }
 
     /// Unscaled sum of the losses, `[1]`.
@@ -221,6 +222,7 @@ impl Targets {
 mod tests {
     use super::*;
     use crate::model::tiny_config;
+    use burn::module::Module;
     use burn::tensor::activation::log_softmax;
 
     use crate::model::collect_gradients;
@@ -306,6 +308,37 @@ mod tests {
         }
     }
 
+    /// Rows of zeros below the head change nothing: neither loss and gradients, nor logits, nor what parameters there are.
+    #[test]
+    fn a_padded_head_computes_the_same() {
+        let capped = ModelConfig { final_logit_softcapping: Some(0.5), ..config() };
+        let untied = ModelConfig { tie_word_embeddings: false, logit_scale: Some(0.7), ..config() };
+        for config in [config(), capped, untied] {
+            let model = Gpt::init(&config, 3, &Device::flex().autodiff());
+            let padded = model.clone().with_head_rows(16);
+            assert_eq!(padded.head().weight.dims(), [32, 16]);
+            assert_eq!(padded.to_named_tensors(), model.to_named_tensors());
+            let compute = |model: &Gpt| {
+                let activations = Activations::Kept;
+                loss_and_gradients(model, &batch(), 1.0, &mut Dropout::off(), activations)
+            };
+            let ((loss, expected), (padded_loss, gradients)) = (compute(&model), compute(&padded));
+            assert!((loss.clone() - padded_loss).abs().into_scalar::<f32>() < 1e-6);
+            for (gradient, expected) in gradients.into_flat().into_iter().zip(expected.into_flat())
+            {
+                assert_eq!(gradient.dims(), expected.dims());
+                assert!((gradient - expected).abs().max().into_scalar::<f32>() < 1e-6);
+            }
+            let (model, padded) = (model.valid(), padded.valid());
+            assert!(
+                (summed_loss(&padded, &batch()).0 - summed_loss(&model, &batch()).0).abs() < 1e-3
+            );
+            let hidden = || model.hidden(ids(&batch(), &Device::flex()), &mut Dropout::off());
+            let difference = padded.logits(hidden()) - model.logits(hidden());
+            assert!(difference.abs().max().into_scalar::<f32>() < 1e-6);
+        }
+    }
+
     #[test]
     fn two_weighted_microbatches_make_the_gradient_of_the_batch() {
         let model = Gpt::init(&config(), 3, &Device::flex().autodiff());
@@ -346,7 +379,7 @@ mod tests {
     #[test]
     fn the_loss_stays_finite_where_a_probability_underflows() {
         let weight = Tensor::from_floats([[100.0], [-100.0]], &Device::flex());
-        let head = Head { weight, config: &tiny_config(), dtype: FloatDType::F32 };
+        let head = Head { weight, mask: None, config: &tiny_config(), dtype: FloatDType::F32 };
         let hidden = Tensor::from_floats([[3.0]], &Device::flex());
         let loss = head.loss(hidden, &[1]).into_scalar::<f32>();
         assert_eq!(loss, 600.0);

@@ -12,6 +12,7 @@
 //! | activations, recomputed | L B T C + [`block`] + 4 B T C | `recompute.rs`: the inputs of blocks, and one block at a time |
 //! | working, at the head | 2 c V + 2 V C | `loss.rs`: logits and probabilities of `c` tokens at a time, at most [`CHUNK_TOKENS`] (3 c V if logits are capped), and the sum and the newest part of the gradient of the output projection |
 //! | | c V + V C | the same on the CPU, where the gradient takes the place of the logits and products are added where they belong |
+//! | | + V C on a GPU | a copy of the output projection, there also in the backward, where V is no multiple of 128: `model/gpt.rs` pads it |
 //! | working, in a block | V C + B T F | that gradient, and the one inside the feed-forward |
 //! | | or V C + B H T² | or the one at the probabilities of attention, where its scores are kept; Burn's products on the CPU allocate their result twice |
 //!
@@ -33,6 +34,7 @@ use indicatif::DecimalBytes;
 use super::{Activation, BatchPlan, Config, FfnType, GeluKind, Microbatch, ModelConfig, Precision};
 use crate::error::{Error, Result};
 use crate::loss::CHUNK_TOKENS;
+use crate::model::TENSOR_CORE_ROWS;
 use crate::recompute::Activations;
 
 /// Bytes of a parameter, a moment, a gradient, and of what norms, softmax and loss keep.
@@ -122,6 +124,9 @@ impl StepMemory {
         let of_hidden = if step.is_fused_on_cpu() { 1.0 } else { copies } * rows * seq * hidden;
         let product = of_hidden.max(copies * step.scores(model));
         let in_block = projection + step.product() * product;
+        let is_padded =
+            step.engine == Engine::Cuda && !model.vocab_size.is_multiple_of(TENSOR_CORE_ROWS);
+        let padded = if is_padded { projection } else { 0.0 };
 
         let backward_begins = match step.activations {
             Activations::Kept => kept + at_head.max(in_block),
@@ -137,8 +142,8 @@ impl StepMemory {
             moments: moments as u64,
             kept: kept as u64,
             recomputed: (inputs + block + beside_the_blocks) as u64,
-            working: at_head.max(in_block) as u64,
-            peak: (weights + moments + sum + of_gradients) as u64,
+            working: (at_head.max(in_block) + padded) as u64,
+            peak: (weights + moments + sum + padded + of_gradients) as u64,
         }
     }
 }

@@ -10,6 +10,7 @@ use super::norm::Norm;
 use super::parameters::flatten;
 use super::{Dropout, Pass, collect_gradients};
 use crate::config::ModelConfig;
+use crate::device;
 use crate::optim::Gradients;
 
 /// The keys and values of the tokens that a model has seen.
@@ -36,7 +37,13 @@ pub struct Gpt {
     /// What matrix products are computed in; parameters are f32.
     #[module(skip)]
     dtype: FloatDType,
+    /// The head's products have a multiple of so many rows: see [`Head`].
+    #[module(skip)]
+    head_rows: usize,
 }
+
+/// Rows that tensor cores take at once: with GPT-2's vocabulary 50,304 in the place of 50,257.
+pub(crate) const TENSOR_CORE_ROWS: usize = 128;
 
 impl Gpt {
     /// A model with fresh parameters from `seed`; trainable where `device` has autodiff.
@@ -51,6 +58,7 @@ impl Gpt {
             lm_head: (!config.tie_word_embeddings).then(|| init.head()),
             config: config.clone(),
             dtype: FloatDType::F32,
+            head_rows: if device::is_cpu(&device.clone().inner()) { 1 } else { TENSOR_CORE_ROWS },
         }
     }
 
@@ -58,6 +66,13 @@ impl Gpt {
     #[must_use]
     pub fn computing_in(mut self, dtype: FloatDType) -> Self {
         self.dtype = dtype;
+        self
+    }
+
+    /// The same model, whose head is padded as on a device that wants a multiple of `rows`.
+    #[cfg(test)]
+    pub(crate) fn with_head_rows(mut self, rows: usize) -> Self {
+        self.head_rows = rows;
         self
     }
 
@@ -179,7 +194,7 @@ impl Gpt {
     /// What makes logits of activations.
     pub(crate) fn head(&self) -> Head<'_> {
         let weight = self.lm_head.as_ref().unwrap_or(&self.wte).weight.val();
-        Head { weight, config: &self.config, dtype: self.dtype }
+        Head::new(weight, self.head_rows, &self.config, self.dtype)
     }
 
     /// The scores of every vocabulary entry. Training goes through [`loss`](crate::loss) instead, which never holds the
@@ -192,23 +207,50 @@ impl Gpt {
     pub fn logits(&self, hidden: Tensor<3>) -> Tensor<3> {
         let [batch, seq, d_model] = hidden.dims();
         let hidden = hidden.reshape([batch * seq, d_model]); // [B·T, C]
-        let logits = self.head().logits(hidden); // [B·T, V]
+        let head = self.head();
+        let logits = head.of_vocabulary(1, head.logits(hidden)); // [B·T, V]
         logits.reshape([batch, seq, self.config.vocab_size]) // [B, T, V]
     }
 }
 
-/// The output projection.
+/// The output projection. On a GPU it is padded by rows of zeros, here and nowhere else, which get no probability and no
+/// gradient: below, `P` is the vocabulary `V` with them.
 pub(crate) struct Head<'a> {
-    /// `[V, C]`, f32
+    /// `[P, C]`, f32
     pub(crate) weight: Tensor<2>,
+    /// What is added to logits where there is padding, `[1, P]`: 0, and below every logit where it is.
+    pub(crate) mask: Option<Tensor<2>>,
     pub(crate) config: &'a ModelConfig,
     pub(crate) dtype: FloatDType,
 }
 
-impl Head<'_> {
+impl<'a> Head<'a> {
+    /// Of `weight`, `[V, C]`, padded to a multiple of `rows`.
+    fn new(weight: Tensor<2>, rows: usize, config: &'a ModelConfig, dtype: FloatDType) -> Self {
+        let ([vocab_size, d_model], device) = (weight.dims(), weight.device());
+        let padding = vocab_size.next_multiple_of(rows) - vocab_size;
+        if padding == 0 {
+            return Self { weight, mask: None, config, dtype };
+        }
+        // Logits that are squashed have a slope there too, which must be a number; exp(-200) is 0 in f32.
+        let never = config.final_logit_softcapping.map_or(f64::NEG_INFINITY, |cap| -cap - 200.0);
+        let zeros = Tensor::zeros([padding, d_model], &device);
+        let (seen, unseen) = (Tensor::zeros([1, vocab_size], &device), [1, padding]);
+        let mask = Tensor::cat(vec![seen, Tensor::full(unseen, never, &device)], 1); // [1, P]
+        Self { weight: Tensor::cat(vec![weight, zeros], 0), mask: Some(mask), config, dtype }
+    }
+
     /// The same, off the graph.
     pub(crate) fn inner(self) -> Self {
-        Self { weight: self.weight.inner(), ..self }
+        Self { weight: self.weight.inner(), mask: self.mask.map(Tensor::inner), ..self }
+    }
+
+    /// `padded` without its padding along `dim`.
+    pub(crate) fn of_vocabulary(&self, dim: usize, padded: Tensor<2>) -> Tensor<2> {
+        match self.mask {
+            Some(_) => padded.narrow(dim, 0, self.config.vocab_size),
+            None => padded,
+        }
     }
 
     /// `hidden · weightᵀ`, times `logit_scale`, squashed to `final_logit_softcapping`.
@@ -216,16 +258,20 @@ impl Head<'_> {
     /// # Shapes
     ///
     /// - hidden: `[tokens, d_model]`
-    /// - output: `[tokens, vocab_size]`, f32
+    /// - output: `[tokens, P]`, f32
     pub(crate) fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
         let weight = self.weight.clone().cast(self.dtype);
-        let logits = hidden.cast(self.dtype).matmul(weight.transpose()).cast(FloatDType::F32); // [N, V]
+        let logits = hidden.cast(self.dtype).matmul(weight.transpose()).cast(FloatDType::F32); // [N, P]
         let logits = match self.config.logit_scale {
             Some(scale) => logits.mul_scalar(scale),
             None => logits,
         };
-        match self.config.final_logit_softcapping {
+        let logits = match self.config.final_logit_softcapping {
             Some(cap) => logits.div_scalar(cap).tanh().mul_scalar(cap),
+            None => logits,
+        };
+        match &self.mask {
+            Some(mask) => logits + mask.clone(),
             None => logits,
         }
     }

@@ -30,7 +30,7 @@ mod pass;
 pub use attention::{AttentionRoute, causal_attention};
 pub(crate) use block::Block;
 pub use dropout::Dropout;
-pub(crate) use gpt::{Backward, Head};
+pub(crate) use gpt::{Backward, Head, TENSOR_CORE_ROWS};
 pub use gpt::{Cache, Gpt};
 pub use parameters::{NamedTensor, ParameterError, ParameterSpec};
 pub(crate) use parameters::{
