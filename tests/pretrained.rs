@@ -94,6 +94,20 @@ fn mistakes_are_one_sentence() {
         assert_eq!(output.status.code(), Some(2), "{}", said(&output));
     }
 
+    // What an older version has let pass.
+    let checkpoint = format!("{model}/ep0-ba2");
+    let state = Path::new(&checkpoint).join("state.json");
+    let saved = std::fs::read_to_string(&state).unwrap();
+    std::fs::write(&state, saved.replace("\"rope_theta\": 10000.0", "\"rope_theta\": 500.0")).unwrap();
+    assert_eq!(
+        fails("generate", &[&checkpoint, "--prompt", "x"]),
+        format!(
+            "error: the checkpoint `{checkpoint}` was made by a recipe that is refused: \
+             `model.attn_config.rope_theta` is 500.0, but `model.attn_config.rope` is false; set \
+             `model.attn_config.rope` to true, or remove the key\n"
+        )
+    );
+
     std::fs::write(folder.path().join("config.json"), r#"{"model_type": "t5"}"#).unwrap();
     assert_eq!(
         fails("generate", &[&nothing, "--prompt", "x"]),

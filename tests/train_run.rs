@@ -500,7 +500,7 @@ fn a_device_that_is_not_compiled_in_is_one_clear_sentence() {
     assert_eq!(
         failure(&mut train(&recipe, &["device=cuda"])),
         "error: device: cuda was asked for, but this build has no CUDA support; build with \
-         `--features cuda`, or set device=cpu"
+         `--features cuda`, or choose the device cpu"
     );
 }
 

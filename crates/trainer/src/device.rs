@@ -8,9 +8,9 @@ use crate::config::{DeviceChoice, Precision};
 use crate::error::{Error, Result};
 
 const NOT_COMPILED: &str = "device: cuda was asked for, but this build has no CUDA support; \
-                            build with `--features cuda`, or set device=cpu";
+                            build with `--features cuda`, or choose the device cpu";
 const NOT_FOUND: &str = "device: cuda was asked for, but no CUDA device was found; \
-                         check the driver with nvidia-smi, or set device=cpu";
+                         check the driver with nvidia-smi, or choose the device cpu";
 
 /// The device that `choice` means here, without autodiff.
 ///
@@ -118,7 +118,7 @@ mod tests {
         assert_eq!(
             select(DeviceChoice::Cuda).unwrap_err().to_string(),
             "device: cuda was asked for, but this build has no CUDA support; \
-             build with `--features cuda`, or set device=cpu"
+             build with `--features cuda`, or choose the device cpu"
         );
     }
 

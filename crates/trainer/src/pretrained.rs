@@ -41,8 +41,8 @@ impl Pretrained {
             return Ok(Self { model, tokenizer, recipe: None, place: place.to_string() });
         }
         let found = place.load()?;
+        let recipe = Config::from_checkpoint(&found.checkpoint.state.config, &found.place)?;
         let place = found.place.to_string();
-        let recipe = Config::from_checkpoint(&found.checkpoint.state.config)?;
         let model = Gpt::init(&recipe.model, 0, device).with_named_tensors(found.checkpoint.model);
         let model =
             model.map_err(|e| Error::Checkpoint(format!("the checkpoint `{place}`: {e}")))?;

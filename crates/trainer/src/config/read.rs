@@ -18,6 +18,7 @@ use super::{
     read_model::{one_of, read_model},
     schema, yaml,
 };
+use crate::checkpoint::Place;
 use crate::error::{Error, Result};
 use crate::time::{Time, Unit};
 
@@ -38,12 +39,14 @@ impl Config {
         Self::from_tree(yaml::parse(text, "configuration", yaml::CONFIGURATION)?, overrides)
     }
 
-    /// The configuration that a checkpoint says it was saved with.
+    /// The configuration that the checkpoint at `place` says it was saved with.
     ///
     /// # Errors
-    /// As [`Config::load`].
-    pub(crate) fn from_checkpoint(saved: &Value) -> Result<Self> {
-        Self::from_tree(saved.clone(), &[])
+    /// As [`Config::load`], where an older version has saved what this one refuses.
+    pub(crate) fn from_checkpoint(saved: &Value, place: &Place) -> Result<Self> {
+        Self::from_tree(saved.clone(), &[]).map_err(|error| {
+            Error::Checkpoint(format!("the checkpoint `{place}` was made by a recipe that is refused: {error}"))
+        })
     }
 
     /// The whole configuration as YAML: what was given and every default. It loads to an equal

@@ -38,8 +38,9 @@ const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 /// be loaded, or `out` holds a file of one of the names above already or cannot be written.
 pub fn export(checkpoint: &str, out: &str, tokenizer: Option<&str>) -> Result<()> {
     let place = Place::open(checkpoint, RemoteOptions::default())?;
-    let checkpoint = place.load()?.checkpoint;
-    let config = Config::from_checkpoint(&checkpoint.state.config)?;
+    let found = place.load()?;
+    let checkpoint = found.checkpoint;
+    let config = Config::from_checkpoint(&checkpoint.state.config, &found.place)?;
     let family = family::of(&config.model)?;
     let tokenizer = Tokenizer::load(tokenizer.unwrap_or(&config.tokenizer_name))?;
     let tensors = weights::to_family(checkpoint.model, family, &config.model);
