@@ -183,22 +183,22 @@ fn a_refusal_names_both_figures_and_the_largest_microbatch_that_fits() {
     };
     let whole = config(&[]);
     assert_eq!(
-        refusal(&whole, 24_000_000_000),
-        "a step takes about 146.71 GB of memory with a microbatch of 16 rows of 2048 tokens, but 24.00 GB are available; \
+        refusal(&whole, 5_000_000_000),
+        "a step takes about 17.48 GB of memory with a microbatch of 16 rows of 2048 tokens, but 5.00 GB are available; \
          set device_train_microbatch_size=2"
     );
-    let checkpointing = "but 5.00 GB are available; set fsdp_config.activation_checkpointing=true and \
-                         device_train_microbatch_size=2";
-    assert!(refusal(&whole, 5_000_000_000).ends_with(checkpointing));
+    let checkpointing = "but 3.00 GB are available; set fsdp_config.activation_checkpointing=true and \
+                         device_train_microbatch_size=4";
+    assert!(refusal(&whole, 3_000_000_000).ends_with(checkpointing));
     assert_eq!(
         refusal(&whole, 2_000_000_000),
-        "a step takes about 146.71 GB of memory with a microbatch of 16 rows of 2048 tokens, but 2.00 GB are available; \
+        "a step takes about 17.48 GB of memory with a microbatch of 16 rows of 2048 tokens, but 2.00 GB are available; \
          take a smaller model or a shorter max_seq_len, or a machine with more memory"
     );
     let one_row = config(&["device_train_microbatch_size=1", "global_train_batch_size=1"]);
     assert_eq!(
-        refusal(&one_row, 10_000_000_000),
-        "a step takes about 10.69 GB of memory with a microbatch of 1 row of 2048 tokens, but 10.00 GB are available; \
+        refusal(&one_row, 2_500_000_000),
+        "a step takes about 2.69 GB of memory with a microbatch of 1 row of 2048 tokens, but 2.50 GB are available; \
          set fsdp_config.activation_checkpointing=true"
     );
 
@@ -224,12 +224,12 @@ fn a_refusal_names_both_figures_and_the_largest_microbatch_that_fits() {
     assert_eq!(
         found.notice.as_deref(),
         Some(
-            "device_train_microbatch_size is 3: 24 rows take about 218.49 GB of memory, and 38.30 GB are available"
+            "device_train_microbatch_size is 3: 24 rows take about 24.64 GB of memory, and 5.99 GB are available"
         )
     );
     assert_eq!(
-        refusal(&auto, 5_000_000_000),
-        "a step takes about 11.19 GB of memory with a microbatch of 1 row of 2048 tokens, but 5.00 GB are available; \
+        refusal(&auto, 3_000_000_000),
+        "a step takes about 3.19 GB of memory with a microbatch of 1 row of 2048 tokens, but 3.00 GB are available; \
          set fsdp_config.activation_checkpointing=true"
     );
 }

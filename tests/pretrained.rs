@@ -98,7 +98,8 @@ fn mistakes_are_one_sentence() {
     let checkpoint = format!("{model}/ep0-ba2");
     let state = Path::new(&checkpoint).join("state.json");
     let saved = std::fs::read_to_string(&state).unwrap();
-    std::fs::write(&state, saved.replace("\"rope_theta\": 10000.0", "\"rope_theta\": 500.0")).unwrap();
+    std::fs::write(&state, saved.replace("\"rope_theta\": 10000.0", "\"rope_theta\": 500.0"))
+        .unwrap();
     assert_eq!(
         fails("generate", &[&checkpoint, "--prompt", "x"]),
         format!(

@@ -45,7 +45,9 @@ impl Config {
     /// As [`Config::load`], where an older version has saved what this one refuses.
     pub(crate) fn from_checkpoint(saved: &Value, place: &Place) -> Result<Self> {
         Self::from_tree(saved.clone(), &[]).map_err(|error| {
-            Error::Checkpoint(format!("the checkpoint `{place}` was made by a recipe that is refused: {error}"))
+            Error::Checkpoint(format!(
+                "the checkpoint `{place}` was made by a recipe that is refused: {error}"
+            ))
         })
     }
 

@@ -97,7 +97,8 @@ mod tests {
     #[test]
     fn a_linear_layer_with_each_activation_is_the_composed_one() {
         let gelu_of = |approximate| Activation::Gelu { approximate };
-        let functions: [(Option<Activation>, fn(Tensor<2>) -> Tensor<2>); 5] = [
+        type Function = fn(Tensor<2>) -> Tensor<2>;
+        let functions: [(Option<Activation>, Function); 5] = [
             (None, |x| x),
             (Some(gelu_of(GeluKind::None)), gelu),
             (Some(gelu_of(GeluKind::Tanh)), gelu_approximate),
