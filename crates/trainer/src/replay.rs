@@ -32,7 +32,7 @@ use crate::logging::Value;
 use crate::loss::loss_and_gradients;
 use crate::model::{Dropout, Gpt};
 use crate::recompute::Activations;
-use crate::step::{Passes, accumulate};
+use crate::step::{Computed, Passes, accumulate};
 use crate::time::Timestamp;
 use crate::train::place;
 
@@ -109,13 +109,13 @@ pub fn replay(config: &Config, batch: u64, interrupt: &Interrupt) -> Result<Opti
         |plan| accumulate(&model, &rows, config, plan, batch - 1),
         || device.memory_cleanup(),
     )?;
-    let (loss, gradients) = passed.value;
+    let Computed { loss, norm, .. } = passed.value;
     let mut replay = Replay {
         batch,
         model: origin,
         samples: rows.sample_ids(),
         loss: loss.total,
-        gradient_norm: gradients.global_norm(),
+        gradient_norm: norm,
         rows: each_row(&model, &rows, &tokenizer, config.activations())?,
         written_to: String::new(),
     };

@@ -27,6 +27,15 @@ pub(crate) struct BatchLoss {
     pub(crate) cross_entropy: f64,
 }
 
+/// What is computed of one device batch before the optimizer's step.
+#[derive(Debug)]
+pub(crate) struct Computed {
+    pub(crate) loss: BatchLoss,
+    pub(crate) gradients: Gradients,
+    /// The L2 norm over all of them.
+    pub(crate) norm: f64,
+}
+
 /// Loss and gradients of one device batch, summed over the microbatches of `plan`.
 ///
 /// Each microbatch weighs by its rows, as in the reference, or with `accumulate_train_batch_on_tokens` by its targets.
@@ -40,42 +49,49 @@ pub(crate) fn accumulate(
     config: &Config,
     plan: &BatchPlan,
     step: u64,
-) -> Result<(BatchLoss, Gradients), String> {
+) -> Result<Computed, String> {
     let targets = batch.labelled().max(1) as f64;
-    let mut losses = Vec::new();
+    let (mut losses, mut shares) = (Vec::new(), Vec::new());
     let mut sum: Option<Gradients> = None;
     let mut start = 0;
     for (index, rows) in plan.microbatches(batch.rows).into_iter().enumerate() {
         let microbatch = batch.slice(start..start + rows);
         start += rows;
+        let share_of_targets = microbatch.labelled() as f64 / targets;
         let weight = match config.accumulate_train_batch_on_tokens {
-            true => microbatch.labelled() as f64 / targets,
+            true => share_of_targets,
             false => rows as f64 / batch.rows as f64,
         };
         let mut dropout = Dropout::training(config.seed, step, index as u64);
         let (loss, gradients) =
             loss_and_gradients(model, &microbatch, weight, &mut dropout, config.activations());
-        losses.push((loss, weight, microbatch.labelled()));
+        losses.push(loss);
+        shares.push((weight, share_of_targets));
         sum = Some(match sum {
             Some(sum) => sum.accumulate(gradients),
             None => gradients,
         });
     }
-    // Only now is anything waited for.
+    let gradients = sum.unwrap_or_else(|| Gradients::new(Vec::new()));
+    let Some(norm) = gradients.norm_on_device() else {
+        return Err("a batch without rows was to be computed".to_owned());
+    };
+    // Only now is anything waited for, and only once.
+    let mut values = read(Tensor::cat([vec![norm], losses].concat(), 0))?.into_iter();
+    let norm = values.next().unwrap_or(f64::NAN);
     let mut loss = BatchLoss { total: 0.0, cross_entropy: 0.0 };
-    for (weighted, weight, labelled) in losses.into_iter().filter(|(_, weight, _)| *weight > 0.0) {
-        let weighted = read(weighted)?;
+    for (weighted, (weight, share)) in values.zip(shares).filter(|(_, (weight, _))| *weight > 0.0) {
         loss.total += weighted;
-        loss.cross_entropy += weighted / weight * (labelled as f64 / targets);
+        loss.cross_entropy += weighted / weight * share;
     }
-    Ok((loss, sum.unwrap_or_else(|| Gradients::new(Vec::new()))))
+    Ok(Computed { loss, gradients, norm })
 }
 
-/// The value of a tensor `[1]`, or what has gone wrong on its device since something was last read.
-fn read(scalar: Tensor<1>) -> Result<f64, String> {
-    let data = scalar.try_into_data().map_err(|e| e.to_string())?;
+/// The values of a tensor, or what has gone wrong on its device since something was last read.
+fn read(values: Tensor<1>) -> Result<Vec<f64>, String> {
+    let data = values.try_into_data().map_err(|e| e.to_string())?;
     let values = data.try_to_vec::<f32>().map_err(|e| format!("{e:?}"))?;
-    Ok(values.first().copied().unwrap_or(f32::NAN).into())
+    Ok(values.into_iter().map(f64::from).collect())
 }
 
 /// In passes of how many rows batches are computed.
@@ -243,12 +259,13 @@ mod tests {
             if plan.microbatch > 3 { panic!("out of memory") } else { Ok(computed) }
         };
         let passed = passes(&config).run(attempt, || log.push("freed")).unwrap();
-        let (loss, gradients) = passed.value;
-        let (whole_loss, whole) =
+        let Computed { loss, gradients, .. } = passed.value;
+        let Computed { loss: whole_loss, gradients: whole, norm } =
             accumulate(&model, &batch, &config, &config.batch_plan(1).unwrap(), 0).unwrap();
         assert!((loss.total - whole_loss.total).abs() < 1e-5, "{loss:?} {whole_loss:?}");
         let distance = gradients.accumulate(whole.clone().scaled(-1.0)).global_norm();
-        assert!(distance < 1e-5 * whole.global_norm(), "{distance}");
+        assert!(distance < 1e-5 * norm, "{distance}");
+        assert_eq!(norm, whole.global_norm());
         assert_eq!(log, ["freed"; 2]);
         assert_eq!(
             passed.notes,

@@ -21,7 +21,7 @@ use crate::model::Gpt;
 use crate::optim::Optimizer;
 use crate::replay::listed;
 use crate::schedule::Schedule;
-use crate::step::{BatchLoss, Passes, accumulate};
+use crate::step::{BatchLoss, Computed, Passes, accumulate};
 use crate::time::Timestamp;
 use crate::watch::Watch;
 
@@ -125,10 +125,9 @@ pub fn train(config: &Config, interrupt: &Interrupt) -> Result<Outcome> {
             |plan| accumulate(&model, &batch, config, plan, state.timestamp.batch),
             || device.memory_cleanup(),
         )?;
-        let (loss, gradients) = passed.value;
+        let Computed { loss, gradients, norm } = passed.value;
         passed.notes.iter().for_each(|note| logger.print(&format!("note: {note}")));
         state.microbatch = passes.found();
-        let norm = gradients.global_norm();
         let lr = config.optimizer.lr * schedule.multiplier(state.previous_start.as_ref());
         if !(loss.total.is_finite() && norm.is_finite()) {
             let number = state.timestamp.batch + 1;

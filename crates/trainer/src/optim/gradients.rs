@@ -34,11 +34,13 @@ impl Gradients {
 
     /// The L2 norm over all gradients together. Waits for them to be computed.
     pub fn global_norm(&self) -> f64 {
-        if self.flat.is_empty() {
-            return 0.0;
-        }
-        let squares = Tensor::cat(self.squares(), 0);
-        f64::from(squares.sum().sqrt().into_scalar::<f32>())
+        self.norm_on_device().map_or(0.0, |norm| norm.into_scalar::<f32>().into())
+    }
+
+    /// The same, `[1]`, still on the device; none of no gradients.
+    pub(crate) fn norm_on_device(&self) -> Option<Tensor<1>> {
+        let squares = self.squares();
+        (!squares.is_empty()).then(|| Tensor::cat(squares, 0).sum().sqrt())
     }
 
     /// The L2 norm of each gradient, in parameter order. Waits for them to be computed.
