@@ -11,7 +11,7 @@ use crate::cpu;
 /// How [`causal_attention`] is computed. Both routes give the same values up to rounding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AttentionRoute {
-    /// Flash attention: no mask tensor, no stored scores. Burn's where the device has it, [`cpu`]'s on the CPU. With ALiBi,
+    /// Flash attention: no mask tensor, no stored scores. Burn's where the device has it, our own on the CPU. With ALiBi,
     /// a window, documents apart or dropout on the weights, which neither knows, the composed route is taken.
     Fused,
     /// Scores, masks, softmax and product as separate operations: the reference.
