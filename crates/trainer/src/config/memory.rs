@@ -13,7 +13,7 @@
 //! | working, at the head | 2 c V + 2 V C | `loss.rs`: logits and probabilities of `c` tokens at a time, at most [`CHUNK_TOKENS`] (3 c V if logits are capped), and the sum and the newest part of the gradient of the output projection |
 //! | | c V + V C | the same on the CPU, where the gradient takes the place of the logits and products are added where they belong |
 //! | | + V C on a GPU | a copy of the output projection, there also in the backward, where V is no multiple of 128: `model/gpt.rs` pads it |
-//! | working, in a block | V C + B T F | that gradient, and the one inside the feed-forward |
+//! | working, in a block | V C + B T F | that gradient, and the one inside the feed-forward; on the CPU also 2 B T C, those beside it and behind it |
 //! | | or V C + B H T² | or the one at the probabilities of attention, where its scores are kept; Burn's products on the CPU allocate their result twice |
 //!
 //! A number is 4 bytes. In half precision (`precision: amp_bf16` on a GPU) what matrix products read and write is 2: then
@@ -121,7 +121,10 @@ impl StepMemory {
         let halves = if step.is_half { chunk + vocab * d } else { 0.0 };
         let at_head = FULL * logits * chunk + projections * projection + step.product() * halves;
         let copies = if step.engine == Engine::Cpu { 2.0 } else { 1.0 };
-        let of_hidden = if step.is_fused_on_cpu() { 1.0 } else { copies } * rows * seq * hidden;
+        let of_hidden = match step.is_fused_on_cpu() {
+            true => rows * seq * (hidden + 2.0 * d),
+            false => copies * rows * seq * hidden,
+        };
         let product = of_hidden.max(copies * step.scores(model));
         let in_block = projection + step.product() * product;
         let is_padded =
@@ -194,7 +197,7 @@ fn in_blocks(model: &ModelConfig) -> f64 {
 /// | norms of queries and keys | the same of their widths |
 /// | dropout on each residual branch | C: its mask |
 /// | limit on queries, keys and values | two masks of one byte for each |
-/// | each linear layer | its input: C into attention, C out of it, C into the feed-forward, F out of it |
+/// | each linear layer | its input: C into attention, C out of it, C into the feed-forward, F out of it; on the CPU not the outputs of norms, where only one layer reads them |
 /// | feed-forward | see [`feed_forward`] |
 /// | attention | see [`attention`] |
 ///
@@ -214,7 +217,12 @@ fn block(model: &ModelConfig, step: &Step) -> f64 {
     let limits = if model.attn_config.clip_qkv.is_some() { 2.0 * (d + 2.0 * kv) } else { 0.0 };
 
     let input_of_gate = if step.is_half && has_gate { d } else { 0.0 };
-    let inputs = 3.0 * d + hidden + input_of_gate;
+    // On the CPU what norms give is computed again, but for a gate, which reads it as well.
+    let normed = match (step.is_fused_on_cpu(), has_gate) {
+        (false, _) => 2.0 * d,
+        (true, gate) => f64::from(u8::from(gate)) * d,
+    };
+    let inputs = normed + d + hidden + input_of_gate;
     let products = step.product() * (inputs + feed_forward(model, step));
     let weights = if step.is_half { in_blocks(model) / model.n_layers as f64 } else { 0.0 };
     rows * seq * (full + limits + products) + step.product() * weights + attention(model, step)

@@ -35,8 +35,8 @@ pub(crate) fn linear(
 
 /// x, weight, and possibly a bias.
 #[derive(Clone, Debug)]
-struct Linear {
-    activation: Option<Activation>,
+pub(super) struct Linear {
+    pub(super) activation: Option<Activation>,
 }
 
 impl<const N: usize> Function<N> for Linear {

@@ -11,6 +11,7 @@
 //! | `vector.rs` | passes over rows in the widest instructions of the processor: exponentials, sums |
 //! | `linear.rs` | a linear layer, with the activation function before it |
 //! | `norm.rs` | LayerNorm and RMSNorm |
+//! | `norm_linear.rs` | a linear layer with the norm before it |
 //! | `attention.rs` | causal attention, a block of queries at a time |
 //! | `cross_entropy.rs` | the loss over the vocabulary, its gradient in the place of the logits |
 //! | `adamw.rs` | an optimizer step in place, and norms of gradients |
@@ -25,6 +26,7 @@ mod function;
 mod linear;
 mod matrix;
 mod norm;
+mod norm_linear;
 mod vector;
 
 pub(crate) use adamw::{AdamWStep, adamw_step, scale, sum_of_squares};
@@ -32,6 +34,7 @@ pub(crate) use attention::{Attention, attention, packed_attention};
 pub(crate) use cross_entropy::{loss_and_gradients, summed_loss};
 pub(crate) use linear::linear;
 pub(crate) use norm::norm;
+pub(crate) use norm_linear::norm_linear;
 
 use burn::tensor::{DType, Tensor};
 
@@ -141,6 +144,49 @@ mod tests {
             |x, weight, _| x.clone() / (x.square().mean_dim(1) + 1e-5).sqrt() * weight,
             "RMSNorm",
         );
+    }
+
+    #[test]
+    fn a_norm_before_a_linear_layer_is_the_two_one_after_the_other() {
+        let (x, weight) = (noise([700, 97], 1), noise([97, 65], 2));
+        let norm_weight = noise([97], 4);
+        for (kind, norm_bias) in [
+            (NormType::LayerNorm, Some(noise([97], 5))),
+            (NormType::LayerNorm, None),
+            (NormType::RmsNorm, None),
+        ] {
+            for bias in [Some(noise([65], 3)), None] {
+                let inputs = (x.clone(), weight.clone(), bias);
+                let of_norms = |fused: bool| {
+                    let (x, weight, bias) = inputs.clone();
+                    let of_norm = (norm_weight.clone(), norm_bias.clone());
+                    let y = if fused {
+                        norm_linear((kind, 1e-5), x, of_norm, (weight, bias))
+                    } else {
+                        linear(None, norm(kind, 1e-5, x, of_norm.0, of_norm.1), weight, bias)
+                    };
+                    let mut graph = (y.clone() * noise(y.dims(), 9).detach()).sum().backward();
+                    let of_norm_bias =
+                        norm_bias.as_ref().map(|b| b.grad_remove(&mut graph).unwrap());
+                    let of_bias = inputs.2.as_ref().map(|b| b.grad_remove(&mut graph).unwrap());
+                    let flat = [
+                        Some(y.inner().reshape([700 * 65])),
+                        inputs.0.grad_remove(&mut graph).map(|x| x.reshape([700 * 97])),
+                        inputs.1.grad_remove(&mut graph).map(|x| x.reshape([97 * 65])),
+                        norm_weight.grad_remove(&mut graph),
+                        of_norm_bias,
+                        of_bias,
+                    ];
+                    flat.into_iter().flatten().collect::<Vec<_>>()
+                };
+                let (fused, apart) = (of_norms(true), of_norms(false));
+                let both = usize::from(norm_bias.is_some()) + usize::from(inputs.2.is_some());
+                assert_eq!((fused.len(), apart.len()), (4 + both, 4 + both));
+                for (index, (a, b)) in fused.into_iter().zip(apart).enumerate() {
+                    assert_close(a, b, &format!("{kind:?}: tensor {index}"));
+                }
+            }
+        }
     }
 
     /// With one projection of all three and from tensors apart: 3 blocks of queries, the last not full, 4 heads of

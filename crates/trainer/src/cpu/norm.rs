@@ -21,7 +21,7 @@ pub(crate) fn norm<const D: usize>(
     weight: Tensor<1>,
     bias: Option<Tensor<1>>,
 ) -> Tensor<D> {
-    let norm = Norm { kind, eps: eps as f32 };
+    let norm = Norm::new(kind, eps);
     let (x, weight) = (x.into_dispatch(), weight.into_dispatch());
     match bias {
         Some(bias) => apply(norm, [x, weight, bias.into_dispatch()]),
@@ -31,7 +31,7 @@ pub(crate) fn norm<const D: usize>(
 
 /// x, weight, and possibly a bias.
 #[derive(Clone, Debug)]
-struct Norm {
+pub(super) struct Norm {
     kind: NormType,
     eps: f32,
 }
@@ -40,6 +40,10 @@ struct Norm {
 type Moments = [f32; 2];
 
 impl Norm {
+    pub(super) fn new(kind: NormType, eps: f64) -> Self {
+        Self { kind, eps: eps as f32 }
+    }
+
     #[inline(always)]
     fn moments(&self, row: &[f32]) -> Moments {
         let width = row.len() as f32;

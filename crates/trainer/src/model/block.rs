@@ -44,9 +44,9 @@ impl Block {
         dropout: &mut Dropout,
     ) -> Tensor<3> {
         let pdrop = pass.config.resid_pdrop;
-        let attended = self.attn.forward(self.ln_1.forward(x.clone()), pass, cache, dropout);
+        let attended = self.attn.forward(&self.ln_1, x.clone(), pass, cache, dropout);
         let x = x + dropout.apply(attended.cast(FloatDType::F32), pdrop);
-        let transformed = self.mlp.forward(self.ln_2.forward(x.clone()), pass);
+        let transformed = self.mlp.forward(&self.ln_2, x.clone(), pass);
         x + dropout.apply(transformed.cast(FloatDType::F32), pdrop)
     }
 }
@@ -80,10 +80,11 @@ impl Attention {
 
     /// # Shapes
     ///
-    /// - x: `[batch, seq, d_model]`, f32
+    /// - x: `[batch, seq, d_model]`, f32, before the `norm`
     /// - output: `[batch, seq, d_model]`, in the type of the pass
     fn forward(
         &self,
+        norm: &Norm,
         x: Tensor<3>,
         pass: &Pass<'_>,
         cache: Option<&mut KeysAndValues>,
@@ -91,7 +92,7 @@ impl Attention {
     ) -> Tensor<3> {
         let config = pass.config;
         let ([batch, seq, d_model], kv_dim) = (x.dims(), config.kv_dim());
-        let qkv = project(&self.c_attn, None, x, pass); // [B, T, C + 2·K]
+        let qkv = project_normed(norm, &self.c_attn, x, pass); // [B, T, C + 2·K]
         let qkv = match config.attn_config.clip_qkv {
             Some(limit) => qkv.clamp(-limit, limit),
             None => qkv,
@@ -189,6 +190,22 @@ fn project(
     output.reshape([batch, seq, d_out])
 }
 
+/// A linear layer of what `norm` makes of x, which is kept for nobody else.
+///
+/// # Shapes
+///
+/// - x: `[batch, seq, d_in]`
+/// - output: `[batch, seq, d_out]`
+fn project_normed(norm: &Norm, layer: &Linear, x: Tensor<3>, pass: &Pass<'_>) -> Tensor<3> {
+    let [batch, seq, d_in] = x.dims();
+    if pass.dtype != FloatDType::F32 || !cpu::computes(&x) {
+        return project(layer, None, norm.forward(x), pass);
+    }
+    let output = norm.with_linear(x.reshape([batch * seq, d_in]), layer); // [B·T, d_out]
+    let [_, d_out] = output.dims();
+    output.reshape([batch, seq, d_out])
+}
+
 fn activate<const D: usize>(function: Activation, x: Tensor<D>) -> Tensor<D> {
     match function {
         Activation::Gelu { approximate: GeluKind::None } => gelu(x),
@@ -221,17 +238,21 @@ impl FeedForward {
 
     /// # Shapes
     ///
-    /// - x: `[batch, seq, d_model]`, f32
+    /// - x: `[batch, seq, d_model]`, f32, before the `norm`
     /// - output: `[batch, seq, d_model]`, in the type of the pass
-    fn forward(&self, x: Tensor<3>, pass: &Pass<'_>) -> Tensor<3> {
+    fn forward(&self, norm: &Norm, x: Tensor<3>, pass: &Pass<'_>) -> Tensor<3> {
         let function = pass.config.ffn_config.ffn_act_fn;
-        let up = project(&self.c_fc, None, x.clone(), pass); // [B, T, F]
         match &self.c_gate {
             Some(gate) => {
+                let x = norm.forward(x);
+                let up = project(&self.c_fc, None, x.clone(), pass); // [B, T, F]
                 let hidden = activate(function, project(gate, None, x, pass)) * up; // [B, T, F]
                 project(&self.c_proj, None, hidden, pass) // [B, T, C]
             }
-            None => project(&self.c_proj, Some(function), up, pass), // [B, T, C]
+            None => {
+                let up = project_normed(norm, &self.c_fc, x, pass); // [B, T, F]
+                project(&self.c_proj, Some(function), up, pass) // [B, T, C]
+            }
         }
     }
 }

@@ -1,6 +1,7 @@
 //! LayerNorm and RMSNorm behind one module, with and without bias.
 
 use burn::module::{Module, Param};
+use burn::nn::Linear;
 use burn::tensor::module::layer_norm;
 use burn::tensor::{Device, FloatDType, Tensor};
 
@@ -50,5 +51,17 @@ impl Norm {
             }
         };
         normal.cast(dtype)
+    }
+
+    /// The norm and a linear layer of its output at once, on the CPU.
+    ///
+    /// # Shapes
+    ///
+    /// - x: `[tokens, width]`
+    /// - output: `[tokens, d_out]`
+    pub(super) fn with_linear(&self, x: Tensor<2>, layer: &Linear) -> Tensor<2> {
+        let of_norm = (self.weight.val(), self.bias.as_ref().map(Param::val));
+        let of_layer = (layer.weight.val(), layer.bias.as_ref().map(Param::val));
+        cpu::norm_linear((self.kind, self.eps), x, of_norm, of_layer)
     }
 }
