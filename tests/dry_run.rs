@@ -184,21 +184,21 @@ fn a_refusal_names_both_figures_and_the_largest_microbatch_that_fits() {
     let whole = config(&[]);
     assert_eq!(
         refusal(&whole, 5_000_000_000),
-        "a step takes about 17.48 GB of memory with a microbatch of 16 rows of 2048 tokens, but 5.00 GB are available; \
-         set device_train_microbatch_size=2"
+        "a step takes about 15.26 GB of memory with a microbatch of 16 rows of 2048 tokens, but 5.00 GB are available; \
+         set device_train_microbatch_size=3"
     );
     let checkpointing = "but 3.00 GB are available; set fsdp_config.activation_checkpointing=true and \
                          device_train_microbatch_size=4";
     assert!(refusal(&whole, 3_000_000_000).ends_with(checkpointing));
     assert_eq!(
         refusal(&whole, 2_000_000_000),
-        "a step takes about 17.48 GB of memory with a microbatch of 16 rows of 2048 tokens, but 2.00 GB are available; \
+        "a step takes about 15.26 GB of memory with a microbatch of 16 rows of 2048 tokens, but 2.00 GB are available; \
          take a smaller model or a shorter max_seq_len, or a machine with more memory"
     );
     let one_row = config(&["device_train_microbatch_size=1", "global_train_batch_size=1"]);
     assert_eq!(
         refusal(&one_row, 2_500_000_000),
-        "a step takes about 2.69 GB of memory with a microbatch of 1 row of 2048 tokens, but 2.50 GB are available; \
+        "a step takes about 2.54 GB of memory with a microbatch of 1 row of 2048 tokens, but 2.50 GB are available; \
          set fsdp_config.activation_checkpointing=true"
     );
 

@@ -38,7 +38,7 @@ pub(crate) struct Computed {
 
 /// Loss and gradients of one device batch, summed over the microbatches of `plan`.
 ///
-/// Each microbatch weighs by its rows, as in the reference, or with `accumulate_train_batch_on_tokens` by its targets.
+/// Each microbatch weighs by its targets, or with `accumulate_train_batch_on_tokens: false` by its rows, as in Composer.
 /// The two differ only where rows are padded.
 ///
 /// # Errors

@@ -132,6 +132,7 @@ pub fn train(config: &Config, interrupt: &Interrupt) -> Result<Outcome> {
         if !(loss.total.is_finite() && norm.is_finite()) {
             let number = state.timestamp.batch + 1;
             logger.print(&format!("samples of batch {number}: {}", listed(&batch.sample_ids())));
+            logger.draw_curve()?;
             return Err(not_finite(number, &loss, norm, lr));
         }
         let start = state.timestamp;
@@ -177,7 +178,10 @@ pub fn train(config: &Config, interrupt: &Interrupt) -> Result<Outcome> {
         at_end.extend(alarm.iter().map(|alarm| (alarm.key, alarm.note.as_str().into())));
         logger.log_step(&start, &end, &at_start, &at_end)?;
         match alarm {
-            Some(alarm) if alarm.kills => return Err(alarm.to_error()),
+            Some(alarm) if alarm.kills => {
+                logger.draw_curve()?;
+                return Err(alarm.to_error());
+            }
             Some(alarm) => logger.print(&format!("note: {}", alarm.note)),
             None => {}
         }

@@ -45,6 +45,9 @@ impl Place {
     /// # Errors
     /// When the address cannot be understood.
     pub fn open(address: &str, options: RemoteOptions) -> Result<Self> {
+        // The pointer to the newest stands for the folder that it lies in.
+        let address =
+            address.strip_suffix(LATEST).and_then(|a| a.strip_suffix('/')).unwrap_or(address);
         let remote = Remote::open(address, options)?;
         Ok(match remote.folder() {
             Some(folder) => Self::Folder(folder.to_owned()),
@@ -197,5 +200,18 @@ pub(super) fn newest_of(checkpoints: Vec<Place>) -> Result<Option<Found>> {
     match problems.into_iter().next() {
         None => Ok(None),
         Some(problem) => Err(Error::Checkpoint(problem)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pointer_to_the_newest_stands_for_its_folder() {
+        let place = |address: &str| Place::open(address, RemoteOptions::default()).unwrap();
+        let folder = place("runs/a").to_string();
+        assert_eq!(place("runs/a/latest").to_string(), folder);
+        assert_ne!(place("runs/a/the-latest").to_string(), folder);
     }
 }

@@ -136,7 +136,7 @@ pub struct Config {
     pub device_eval_batch_size: usize,
     /// What is done beside the optimizer's step.
     pub algorithms: Algorithms,
-    /// Weigh microbatches by their tokens with a label, not by their rows (the two differ only
+    /// Weigh microbatches by their tokens with a label, as by default, not by their rows (the two differ only
     /// where rows are padded).
     pub accumulate_train_batch_on_tokens: bool,
     /// The arithmetic of the forward and backward pass.

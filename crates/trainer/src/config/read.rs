@@ -255,7 +255,7 @@ fn read_config(root: &Section<'_>, mut notices: Vec<String>) -> Result<Config> {
         algorithms: Algorithms { gradient_clipping: read_clipping(root)? },
         accumulate_train_batch_on_tokens: root
             .flag("accumulate_train_batch_on_tokens")?
-            .unwrap_or(false),
+            .unwrap_or(true),
         precision: read_precision(root)?,
         fsdp_config: FsdpConfig {
             activation_checkpointing: root

@@ -35,7 +35,8 @@ pub(super) fn apply<const N: usize, const D: usize, F: Function<N>>(
     function: F,
     inputs: [DispatchTensor; N],
 ) -> Tensor<D> {
-    let is_tracked = primitive::<Autodiff<Flex>>(inputs[0].clone()).is_some();
+    let is_tracked =
+        inputs.iter().any(|input| primitive::<Autodiff<Flex>>(input.clone()).is_some());
     if !is_tracked {
         let (output, _) = function.forward(inputs.map(off_graph));
         return Tensor::from_primitive::<Flex>(output);

@@ -106,7 +106,14 @@ fn value(function: Activation, x: f32) -> f32 {
         Activation::Gelu { approximate: GeluKind::None } => x * normal_cdf(x)[0],
         Activation::Gelu { approximate: GeluKind::Tanh } => x * sigmoid(2.0 * inner(x)),
         Activation::Silu => x * sigmoid(x),
-        Activation::Relu => x.max(0.0),
+        // What is no number stays none.
+        Activation::Relu => {
+            if x < 0.0 {
+                0.0
+            } else {
+                x
+            }
+        }
     }
 }
 
@@ -129,7 +136,13 @@ fn slope(function: Activation, x: f32) -> f32 {
             let sigmoid = sigmoid(x);
             sigmoid + x * sigmoid * (1.0 - sigmoid)
         }
-        Activation::Relu => f32::from(x > 0.0),
+        Activation::Relu => {
+            if x <= 0.0 {
+                0.0
+            } else {
+                1.0
+            }
+        }
     }
 }
 

@@ -211,6 +211,34 @@ mod tests {
         assert_close(gradient(packed), gradient(apart), "gradient");
     }
 
+    /// Else a run would not notice that its numbers are none.
+    #[test]
+    fn activations_keep_what_is_no_number() {
+        for activation in [
+            Activation::Relu,
+            Activation::Silu,
+            Activation::Gelu { approximate: GeluKind::None },
+            Activation::Gelu { approximate: GeluKind::Tanh },
+        ] {
+            let device = Device::flex().autodiff();
+            let x = Tensor::<2>::from_floats([[f32::NAN]], &device).require_grad();
+            let y = linear(Some(activation), x.clone(), noise([1, 1], 1), None);
+            let gradient = x.grad_remove(&mut y.clone().sum().backward()).unwrap();
+            assert!(y.into_scalar::<f32>().is_nan(), "{activation:?}");
+            let is_passed_on = !gradient.is_nan().into_scalar::<bool>();
+            assert!(is_passed_on == (activation == Activation::Relu), "{activation:?}");
+        }
+    }
+
+    #[test]
+    fn a_constant_may_be_among_the_inputs() {
+        let weight = noise([7, 3], 2);
+        let y = linear(None, noise([5, 7], 1).detach(), weight.clone(), None);
+        assert!(weight.grad_remove(&mut y.sum().backward()).is_some());
+        let y = linear(None, Tensor::from_inner(noise([5, 7], 1).inner()), weight.clone(), None);
+        assert!(weight.grad_remove(&mut y.sum().backward()).is_some());
+    }
+
     #[test]
     fn off_the_graph_values_are_the_same() {
         let (x, weight) = (noise([5, 7], 1), noise([7, 3], 2));

@@ -78,7 +78,7 @@ impl TrainData {
                  leaves out a batch that is not full; lower global_train_batch_size or set \
                  train_loader.drop_last=false",
                 source.address(),
-                source.dataset.num_samples()
+                source.dataset.plan().epoch_size()
             )));
         }
         Ok(Self { source, state: DataState::default(), feed: None, measured: (began, 0) })

@@ -250,6 +250,14 @@ impl MetricLogger {
         Ok(Flush { lines, folder: Some(Arc::clone(&self.folder)) })
     }
 
+    /// Draws the loss curve as far as it has come, for a run that ends here.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn draw_curve(&mut self) -> Result<()> {
+        self.curve.as_mut().map_or(Ok(()), Curve::draw)
+    }
+
     /// Ends the progress bar, draws the last picture, and uploads to a remote.
     ///
     /// # Errors

@@ -1,5 +1,6 @@
 //! Whole optimizer steps of a recipe's model, with random tokens.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -21,8 +22,8 @@ pub(super) struct Args {
     /// Changes of it, key=value
     overrides: Vec<String>,
     /// Rows of a microbatch, one after the other, until one does not fit
-    #[arg(long, num_args = 1.., default_values_t = [8, 16, 32, 64])]
-    rows: Vec<usize>,
+    #[arg(long, num_args = 1.., default_values_t = [8, 16, 32, 64].map(|rows| NonZeroUsize::new(rows).unwrap_or(NonZeroUsize::MIN)))]
+    rows: Vec<NonZeroUsize>,
     /// Steps that are measured, after two that are not
     #[arg(long, default_value_t = 10)]
     steps: usize,
@@ -33,7 +34,7 @@ pub(super) fn measure(args: &Args, device: &Device) -> trainer::Result<()> {
     let seq_len = config.max_seq_len;
     let flops = config.model.train_flops_per_sequence(seq_len);
     let peak = peak_flops(&device::name(device), config.precision);
-    for &rows in &args.rows {
+    for rows in args.rows.iter().map(|rows| rows.get()) {
         let seconds = seconds_of_a_step(&config, rows, args.steps, device);
         let memory = device.memory_pool_usage().map(|usage| usage.bytes_reserved);
         println!(
@@ -50,7 +51,7 @@ pub(super) fn measure(args: &Args, device: &Device) -> trainer::Result<()> {
     Ok(())
 }
 
-/// Forward, backward, clipping and optimizer; the loss is read back once at the end, as between log intervals.
+/// Forward, backward, clipping and optimizer; the loss is read back after each, as `train` does.
 fn seconds_of_a_step(config: &Config, rows: usize, steps: usize, device: &Device) -> f64 {
     let dtype = device::arithmetic(config.precision, device);
     let mut model = Gpt::init(&config.model, 17, &device.clone().autodiff()).computing_in(dtype);
@@ -61,7 +62,6 @@ fn seconds_of_a_step(config: &Config, rows: usize, steps: usize, device: &Device
         batch.push(&(0..config.max_seq_len).map(token).collect::<Vec<_>>(), 0);
     }
     let mut began = Instant::now();
-    let mut last = None;
     for step in 0..steps + 2 {
         let mut dropout = Dropout::training(config.seed, step as u64, 0);
         let (loss, gradients) =
@@ -74,14 +74,12 @@ fn seconds_of_a_step(config: &Config, rows: usize, steps: usize, device: &Device
             None => gradients,
         };
         model = optimizer.step(model, gradients, config.optimizer.lr);
-        last = Some(loss);
+        let _ = loss.into_scalar::<f32>();
         if step == 1 {
-            // Until the device is done with the steps before.
-            let _ = last.take().map(|loss| loss.into_scalar::<f32>());
+            let _ = device.sync();
             began = Instant::now();
         }
     }
-    let _ = last.map(|loss| loss.into_scalar::<f32>());
     let _ = device.sync();
     began.elapsed().as_secs_f64() / steps.max(1) as f64
 }
