@@ -224,12 +224,12 @@ fn a_refusal_names_both_figures_and_the_largest_microbatch_that_fits() {
     assert_eq!(
         found.notice.as_deref(),
         Some(
-            "device_train_microbatch_size is 3: 24 rows take about 24.64 GB of memory, and 5.99 GB are available"
+            "device_train_microbatch_size is 3: 24 rows take about 21.31 GB of memory, and 5.43 GB are available"
         )
     );
     assert_eq!(
         refusal(&auto, 3_000_000_000),
-        "a step takes about 3.19 GB of memory with a microbatch of 1 row of 2048 tokens, but 3.00 GB are available; \
+        "a step takes about 3.04 GB of memory with a microbatch of 1 row of 2048 tokens, but 3.00 GB are available; \
          set fsdp_config.activation_checkpointing=true"
     );
 }
