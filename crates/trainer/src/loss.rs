@@ -100,8 +100,9 @@ impl Head<'_> {
     fn logit_scale_on_cpu(&self, hidden: &Tensor<2>) -> Option<f64> {
         let is_capped = self.config.final_logit_softcapping.is_some();
         let is_plain = self.dtype == FloatDType::F32 && self.mask.is_none() && !is_capped;
-        let computes = cpu::computes(hidden) && is_plain;
-        computes.then(|| self.config.logit_scale.unwrap_or(1.0))
+        // There the largest logit is found before it is scaled.
+        let scale = self.config.logit_scale.unwrap_or(1.0);
+        (cpu::computes(hidden) && is_plain && scale > 0.0).then_some(scale)
     }
 
     /// # Shapes
@@ -268,7 +269,13 @@ mod tests {
 
     #[test]
     fn loss_and_gradients_equal_those_of_log_softmax_on_the_graph() {
-        let model = Gpt::init(&config(), 3, &Device::flex().autodiff());
+        for logit_scale in [None, Some(3.0), Some(-3.0)] {
+            agrees_with_the_graph(&ModelConfig { logit_scale, ..config() });
+        }
+    }
+
+    fn agrees_with_the_graph(config: &ModelConfig) {
+        let model = Gpt::init(config, 3, &Device::flex().autodiff());
         let batch = batch();
         let (expected_loss, expected) = on_the_graph(&model, &batch);
         let (loss, gradients) =
@@ -381,7 +388,8 @@ mod tests {
         let weight = Tensor::from_floats([[100.0], [-100.0]], &Device::flex());
         let head = Head { weight, mask: None, config: &tiny_config(), dtype: FloatDType::F32 };
         let hidden = Tensor::from_floats([[3.0]], &Device::flex());
-        let loss = head.loss(hidden, &[1]).into_scalar::<f32>();
-        assert_eq!(loss, 600.0);
+        let loss = head.loss(hidden.clone(), &[1]).into_scalar::<f32>();
+        let on_cpu = cpu::summed_loss(hidden, head.weight, &[1], 1.0);
+        assert_eq!((loss, on_cpu), (600.0, 600.0));
     }
 }

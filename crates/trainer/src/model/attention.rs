@@ -73,9 +73,12 @@ pub(super) fn computes_on_cpu<const D: usize>(
     dropout: &Dropout,
 ) -> bool {
     let config = pass.config;
-    let is_capped = config.attn_config.attn_logit_softcapping.is_some();
+    let attention = &config.attn_config;
+    // What is not capped, and whose largest score can be found before it is scaled.
+    let is_monotone = attention.attn_logit_softcapping.is_none()
+        && attention.softmax_scale.is_none_or(|scale| scale > 0.0);
     let is_fused = AttentionRoute::of(config) == AttentionRoute::Fused;
-    is_fused && is_plain(pass, dropout) && !is_capped && cpu::computes(x)
+    is_fused && is_plain(pass, dropout) && is_monotone && cpu::computes(x)
 }
 
 impl cpu::Attention {
@@ -159,13 +162,14 @@ mod tests {
         ModelConfig { attn_config: AttentionConfig::multi_head(3), ..config }
     }
 
-    /// What the routes must agree on: plain, one head of keys for all, another scale and soft-capped scores.
-    fn configs() -> [ModelConfig; 3] {
-        let [plain, mut shared, mut capped] = [(); 3].map(|()| config());
+    /// What the routes must agree on: plain, one head of keys for all, another scale and soft-capped scores, a scale below 0.
+    fn configs() -> [ModelConfig; 4] {
+        let [plain, mut shared, mut capped, mut negative] = [(); 4].map(|()| config());
+        negative.attn_config.softmax_scale = Some(-0.7);
         shared.attn_config.kv_n_heads = 1;
         capped.attn_config.softmax_scale = Some(0.7);
         capped.attn_config.attn_logit_softcapping = Some(0.5);
-        [plain, shared, capped]
+        [plain, shared, capped, negative]
     }
 
     fn attend([q, k, v]: [Tensor<4>; 3], config: &ModelConfig, route: AttentionRoute) -> Tensor<4> {
