@@ -6,7 +6,7 @@ use burn::tensor::{DType, Tensor};
 use rayon::prelude::*;
 
 use super::function::{CpuTensor, Function, apply, contiguous, tensor};
-use super::matrix::{Cores, Into, Matrix, MatrixMut};
+use super::matrix::{Cores, Matrix, MatrixMut, Store};
 use super::vector::{exp, max, sum, sum_of_pairs, vectorized};
 
 /// Queries whose scores exist at the same time, in each thread.
@@ -297,7 +297,7 @@ impl Task {
         let q = q.rows(batch, head, tokens, self.head_dim);
         let [k, v] = [k, v].map(|x| x.rows(batch, kv_head, (0, keys), self.head_dim));
         let scores = &mut scores[..queries * keys];
-        MatrixMut::new(scores, queries, keys).set(q, k.t(), Into::Place, Cores::One);
+        MatrixMut::new(scores, queries, keys).set(q, k.t(), Store::Set, Cores::One);
         let mut sums = [0.0; BLOCK];
         vectorized(|| {
             for (i, row) in scores.chunks_exact_mut(keys).enumerate() {
@@ -309,7 +309,7 @@ impl Task {
                 logsums[i] = largest + sums[i].ln();
             }
         });
-        output.set(Matrix::new(scores, queries, keys), v, Into::Place, Cores::One);
+        output.set(Matrix::new(scores, queries, keys), v, Store::Set, Cores::One);
         for (i, sum) in sums[..queries].iter().enumerate() {
             output.row(i).iter_mut().for_each(|x| *x /= sum);
         }
@@ -374,8 +374,8 @@ impl Task {
         let of_output = gradient.rows(batch, head, tokens, dim);
         let weights = &mut weights[..queries * keys];
         let of_scores = &mut of_scores[..queries * keys];
-        MatrixMut::new(weights, queries, keys).set(q, k.t(), Into::Place, Cores::One);
-        MatrixMut::new(of_scores, queries, keys).set(of_output, v.t(), Into::Place, Cores::One);
+        MatrixMut::new(weights, queries, keys).set(q, k.t(), Store::Set, Cores::One);
+        MatrixMut::new(of_scores, queries, keys).set(of_output, v.t(), Store::Set, Cores::One);
         vectorized(|| {
             let rows = weights.chunks_exact_mut(keys).zip(of_scores.chunks_exact_mut(keys));
             for (i, (weights, of_scores)) in rows.enumerate() {
@@ -394,8 +394,8 @@ impl Task {
         });
         let weights = Matrix::new(weights, queries, keys);
         let of_scores = Matrix::new(of_scores, queries, keys);
-        of_v.set(weights.t(), of_output, Into::Sum, Cores::One);
-        of_k.set(of_scores.t(), q, Into::Sum, Cores::One);
-        of_q.set(of_scores, k, Into::Place, Cores::One);
+        of_v.set(weights.t(), of_output, Store::Add, Cores::One);
+        of_k.set(of_scores.t(), q, Store::Add, Cores::One);
+        of_q.set(of_scores, k, Store::Set, Cores::One);
     }
 }

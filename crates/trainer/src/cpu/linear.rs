@@ -7,7 +7,7 @@ use burn::tensor::Tensor;
 use rayon::prelude::*;
 
 use super::function::{CpuTensor, Function, apply, contiguous, tensor};
-use super::matrix::{Cores, Into, Matrix, MatrixMut, product};
+use super::matrix::{Cores, Matrix, MatrixMut, Store, product};
 use super::vector::{PIECE, column_sums, exp, normal_cdf, vectorized};
 use crate::config::{Activation, GeluKind};
 
@@ -55,7 +55,7 @@ impl<const N: usize> Function<N> for Linear {
         let output = match inputs.next() {
             Some(bias) => {
                 let mut output = bias.storage::<f32>().repeat(tokens);
-                MatrixMut::new(&mut output, tokens, d_out).set(a, b, Into::Sum, Cores::All);
+                MatrixMut::new(&mut output, tokens, d_out).set(a, b, Store::Add, Cores::All);
                 output
             }
             None => product(a, b),

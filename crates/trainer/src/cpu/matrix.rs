@@ -26,11 +26,11 @@ pub(super) struct MatrixMut<'a> {
 
 /// What becomes of the numbers that a product is written to.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Into {
+pub(super) enum Store {
     /// They are replaced.
-    Place,
+    Set,
     /// The product is added to them.
-    Sum,
+    Add,
 }
 
 /// Who computes a product.
@@ -58,6 +58,11 @@ impl<'a> Matrix<'a> {
         assert!(holds(numbers.len(), rows, columns, row_stride), "a matrix outside of its numbers");
         let first = numbers.as_ptr();
         Self { first, rows, columns, row_stride, column_stride: 1, numbers: PhantomData }
+    }
+
+    /// Rows and columns.
+    pub(super) fn shape(&self) -> [usize; 2] {
+        [self.rows, self.columns]
     }
 
     /// The transposed matrix.
@@ -104,7 +109,7 @@ impl<'a> MatrixMut<'a> {
     }
 
     /// Writes `a · b`: `[rows, k] · [k, columns]`.
-    pub(super) fn set(&mut self, a: Matrix<'_>, b: Matrix<'_>, into: Into, cores: Cores) {
+    pub(super) fn set(&mut self, a: Matrix<'_>, b: Matrix<'_>, store: Store, cores: Cores) {
         let k = a.columns;
         assert_eq!(
             (a.rows, b.columns, b.rows),
@@ -117,7 +122,7 @@ impl<'a> MatrixMut<'a> {
             Cores::All if work > 1 << 22 => Parallelism::Rayon(0),
             _ => Parallelism::None,
         };
-        let old = if into == Into::Sum { 1.0 } else { 0.0 };
+        let old = if store == Store::Add { 1.0 } else { 0.0 };
         // SAFETY: the three matrices lie in memory that they borrow, which is not shared with the written one, and their
         // shapes fit.
         unsafe {
@@ -128,7 +133,7 @@ impl<'a> MatrixMut<'a> {
                 self.first,
                 1,
                 self.row_stride as isize,
-                into == Into::Sum,
+                store == Store::Add,
                 a.first,
                 a.column_stride as isize,
                 a.row_stride as isize,
@@ -155,7 +160,7 @@ pub(super) fn product(a: Matrix<'_>, b: Matrix<'_>) -> Vec<f32> {
         MatrixMut::from_raw(numbers.as_mut_ptr(), rows, columns, columns).set(
             a,
             b,
-            Into::Place,
+            Store::Set,
             Cores::All,
         );
         numbers.set_len(rows * columns);
