@@ -53,8 +53,8 @@ fn main() {
         let (loss, gradients) =
             loss_and_gradients(&model, &batch, 1.0, &mut Dropout::off(), activations);
         let forward_backward = began.elapsed().as_secs_f64();
-        let norm = gradients.global_norm();
-        let gradients = gradients.clip(&clipping, norm, &model);
+        let norm = gradients.norm_on_device().expect("a model has gradients");
+        let gradients = gradients.clip(&clipping, &norm, &model);
         model = optimizer.step(model, gradients, 1e-3);
         let loss = loss.into_scalar::<f32>();
         let wall = began.elapsed().as_secs_f64();

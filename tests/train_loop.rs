@@ -151,9 +151,9 @@ fn a_batch_that_is_not_finite_names_its_samples_and_can_be_replayed() {
     assert_eq!(lines[1], format!("samples of batch 4: {}", ids.join(", ")));
     assert_eq!(
         lines[0],
-        "error: batch 4: the loss is NaN and the gradient norm NaN at a learning rate of 4.000e29; the model was \
-         not changed by this batch, whose samples are listed above. See what is in it with --replay_step 4. Lower \
-         optimizer.lr or lengthen scheduler.t_warmup, and continue from the last checkpoint"
+        "error: batch 4: the loss is NaN and the gradient norm NaN at a learning rate of 4.000e29; nothing of \
+         this batch is kept; its samples are listed above. See what is in it with --replay_step 4. Lower optimizer.lr \
+         or lengthen scheduler.t_warmup, and continue from the last checkpoint"
     );
     // The step was not applied.
     assert!(!folder.path().join("checkpoints/ep0-ba4").exists());

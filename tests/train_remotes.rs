@@ -303,10 +303,7 @@ fn a_run_that_ends_with_an_error_uploads_its_last_metrics() {
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(1), "{text}");
         let last = text.lines().last().unwrap();
-        assert!(
-            last.contains("; the model was not changed by this batch, whose samples "),
-            "{text}"
-        );
+        assert!(last.contains("; nothing of this batch is kept; its samples "), "{text}");
         text
     };
     let text = fails("first");

@@ -23,6 +23,7 @@
 //! * [`hf`] models as folders of Hugging Face's `transformers`, both ways
 //! * [`pretrained`] a trained model with its tokenizer, from either
 //! * [`checkpoint`] a run's whole state, complete or not there
+//! * `unread` steps whose losses are still on the device
 //! * [`watch`] callbacks that may end a run before its time
 //! * [`interrupt`] Ctrl-C saves, then stops
 //! * [`logging`] metrics to the console, `metrics.jsonl`, TensorBoard and the loss curve
@@ -83,6 +84,7 @@ pub mod schedule;
 mod step;
 pub mod time;
 pub mod train;
+mod unread;
 pub mod watch;
 
 pub use dry_run::dry_run;

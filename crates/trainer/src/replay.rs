@@ -32,7 +32,7 @@ use crate::logging::Value;
 use crate::loss::loss_and_gradients;
 use crate::model::{Dropout, Gpt};
 use crate::recompute::Activations;
-use crate::step::{Computed, Passes, accumulate};
+use crate::step::{Measured, Passes, accumulate};
 use crate::time::Timestamp;
 use crate::train::place;
 
@@ -106,10 +106,10 @@ pub fn replay(config: &Config, batch: u64, interrupt: &Interrupt) -> Result<Opti
     let Some(rows) = rows else { return Ok(None) };
 
     let passed = Passes::new(config, plan, state.microbatch).run(
-        |plan| accumulate(&model, &rows, config, plan, batch - 1),
+        |plan| accumulate(&model, &rows, config, plan, batch - 1)?.reading.read(),
         || device.memory_cleanup(),
     )?;
-    let Computed { loss, norm, .. } = passed.value;
+    let Measured { loss, norm } = passed.value;
     let mut replay = Replay {
         batch,
         model: origin,

@@ -30,13 +30,31 @@ pub(crate) struct BatchLoss {
 /// What is computed of one device batch before the optimizer's step.
 #[derive(Debug)]
 pub(crate) struct Computed {
-    pub(crate) loss: BatchLoss,
     pub(crate) gradients: Gradients,
-    /// The L2 norm over all of them.
+    /// The L2 norm over all of them, `[1]`, on the device.
+    pub(crate) norm: Tensor<1>,
+    pub(crate) reading: Reading,
+}
+
+/// Loss and norm of one device batch, as numbers.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Measured {
+    pub(crate) loss: BatchLoss,
+    /// The L2 norm over all gradients.
     pub(crate) norm: f64,
 }
 
-/// Loss and gradients of one device batch, summed over the microbatches of `plan`.
+/// The same, still on the device until it is read.
+#[derive(Clone, Debug)]
+pub(crate) struct Reading {
+    /// The norm, then the weighted loss of each microbatch: `[1 + microbatches]`.
+    values: Tensor<1>,
+    /// The weight of each microbatch, and its share of the targets.
+    shares: Vec<(f64, f64)>,
+    measured: Option<Measured>,
+}
+
+/// Loss and gradients of one device batch, summed over the microbatches of `plan`. Waits for nothing.
 ///
 /// Each microbatch weighs by its targets, or with `accumulate_train_batch_on_tokens: false` by its rows, as in Composer.
 /// The two differ only where rows are padded.
@@ -76,22 +94,60 @@ pub(crate) fn accumulate(
     let Some(norm) = gradients.norm_on_device() else {
         return Err("a batch without rows was to be computed".to_owned());
     };
-    // Only now is anything waited for, and only once.
-    let mut values = read(Tensor::cat([vec![norm], losses].concat(), 0))?.into_iter();
-    let norm = values.next().unwrap_or(f64::NAN);
-    let mut loss = BatchLoss { total: 0.0, cross_entropy: 0.0 };
-    for (weighted, (weight, share)) in values.zip(shares).filter(|(_, (weight, _))| *weight > 0.0) {
-        loss.total += weighted;
-        loss.cross_entropy += weighted / weight * share;
-    }
-    Ok(Computed { loss, gradients, norm })
+    let values = Tensor::cat([vec![norm.clone()], losses].concat(), 0); // [1 + microbatches]
+    Ok(Computed { gradients, norm, reading: Reading { values, shares, measured: None } })
 }
 
-/// The values of a tensor, or what has gone wrong on its device since something was last read.
-fn read(values: Tensor<1>) -> Result<Vec<f64>, String> {
-    let data = values.try_into_data().map_err(|e| e.to_string())?;
-    let values = data.try_to_vec::<f32>().map_err(|e| format!("{e:?}"))?;
-    Ok(values.into_iter().map(f64::from).collect())
+impl Reading {
+    /// Waits for the batch to be computed.
+    ///
+    /// # Errors
+    /// What has gone wrong on the device since something was last read: in words.
+    pub(crate) fn read(&mut self) -> Result<Measured, String> {
+        let measured = Self::read_all([&*self].into_iter())?;
+        let [measured] = measured[..] else { return Err("a loss is missing".to_owned()) };
+        self.measured = Some(measured);
+        Ok(measured)
+    }
+
+    /// Waits for several batches, once.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub(crate) fn read_all<'a>(
+        readings: impl Iterator<Item = &'a Self> + Clone,
+    ) -> Result<Vec<Measured>, String> {
+        let on_device = readings.clone().filter(|reading| reading.measured.is_none());
+        let on_device: Vec<Tensor<1>> = on_device.map(|reading| reading.values.clone()).collect();
+        let values = if on_device.is_empty() {
+            Vec::new()
+        } else {
+            let data = Tensor::cat(on_device, 0).try_into_data().map_err(|e| e.to_string())?;
+            data.try_to_vec::<f32>().map_err(|e| format!("{e:?}"))?
+        };
+        let mut values = values.into_iter().map(f64::from);
+        let measured = readings.map(|Self { shares, measured, .. }| {
+            measured.unwrap_or_else(|| {
+                let norm = values.next().unwrap_or(f64::NAN);
+                let losses = values.by_ref().take(shares.len());
+                Measured { loss: BatchLoss::sum(losses, shares), norm }
+            })
+        });
+        Ok(measured.collect())
+    }
+}
+
+impl BatchLoss {
+    /// Of the weighted losses of microbatches, given the weight and the share of the targets of each.
+    fn sum(weighted: impl Iterator<Item = f64>, shares: &[(f64, f64)]) -> Self {
+        let mut sum = Self { total: 0.0, cross_entropy: 0.0 };
+        let microbatches = weighted.zip(shares);
+        for (weighted, (weight, share)) in microbatches.filter(|(_, (weight, _))| *weight > 0.0) {
+            sum.total += weighted;
+            sum.cross_entropy += weighted / weight * share;
+        }
+        sum
+    }
 }
 
 /// In passes of how many rows batches are computed.
@@ -153,11 +209,7 @@ impl Passes {
                 Err(problem) => problem,
             };
             if !is_out_of_memory(&problem) {
-                return Err(Error::Device(format!(
-                    "the device failed in the middle of a step: {}; the model was not changed by it: continue from the \
-                     last checkpoint",
-                    first_line(&problem)
-                )));
+                return Err(device_failed(&problem));
             }
             let too_large = |remedy: &str| {
                 Error::Device(format!(
@@ -184,6 +236,14 @@ impl Passes {
             free();
         }
     }
+}
+
+/// The end of a run on a device that fails.
+pub(crate) fn device_failed(problem: &str) -> Error {
+    Error::Device(format!(
+        "the device failed in the middle of a step: {}; nothing of this step is kept: continue from the last checkpoint",
+        first_line(problem)
+    ))
 }
 
 /// What a panic says.
@@ -259,9 +319,11 @@ mod tests {
             if plan.microbatch > 3 { panic!("out of memory") } else { Ok(computed) }
         };
         let passed = passes(&config).run(attempt, || log.push("freed")).unwrap();
-        let Computed { loss, gradients, .. } = passed.value;
-        let Computed { loss: whole_loss, gradients: whole, norm } =
+        let Computed { mut reading, gradients, .. } = passed.value;
+        let loss = reading.read().unwrap().loss;
+        let Computed { reading: mut whole_reading, gradients: whole, .. } =
             accumulate(&model, &batch, &config, &config.batch_plan(1).unwrap(), 0).unwrap();
+        let Measured { loss: whole_loss, norm } = whole_reading.read().unwrap();
         assert!((loss.total - whole_loss.total).abs() < 1e-5, "{loss:?} {whole_loss:?}");
         let distance = gradients.accumulate(whole.clone().scaled(-1.0)).global_norm();
         assert!(distance < 1e-5 * norm, "{distance}");
@@ -274,6 +336,25 @@ mod tests {
                 "a pass of 4 rows does not fit the device's memory; device_train_microbatch_size is 2 from here on",
             ]
         );
+    }
+
+    #[test]
+    fn losses_read_together_are_those_read_one_by_one() {
+        let config = config("3");
+        let model = Gpt::init(&tiny_config(), 3, &Device::flex().autodiff());
+        let plan = config.batch_plan(1).unwrap();
+        let mut readings = Vec::new();
+        for rows in [7, 2, 4] {
+            let mut batch = TokenBatch::new(5);
+            (0..rows).for_each(|row| batch.push(&[row, 1, rows, 3, row], 0));
+            readings.push(accumulate(&model, &batch, &config, &plan, 0).unwrap().reading);
+        }
+        let one_by_one: Vec<Measured> =
+            readings.clone().iter_mut().map(|reading| reading.read().unwrap()).collect();
+        assert_eq!(Reading::read_all(readings.iter()).unwrap(), one_by_one);
+        readings[1].read().unwrap();
+        assert_eq!(Reading::read_all(readings.iter()).unwrap(), one_by_one);
+        assert!(one_by_one[0].loss.total != one_by_one[1].loss.total);
     }
 
     #[test]
@@ -294,8 +375,8 @@ mod tests {
         );
         assert_eq!(
             fail(&config("auto"), "an illegal address"),
-            "the device failed in the middle of a step: an illegal address; the model was not changed by it: continue \
-             from the last checkpoint"
+            "the device failed in the middle of a step: an illegal address; nothing of this step is kept: continue from \
+             the last checkpoint"
         );
     }
 }

@@ -21,8 +21,9 @@ use crate::model::Gpt;
 use crate::optim::Optimizer;
 use crate::replay::listed;
 use crate::schedule::Schedule;
-use crate::step::{BatchLoss, Computed, Passes, accumulate};
-use crate::time::Timestamp;
+use crate::step::{Computed, Measured, Passes, accumulate};
+use crate::time::{Time, Timestamp};
+use crate::unread::{ReadBack, Taken, Unread};
 use crate::watch::Watch;
 
 /// How a run ended.
@@ -45,8 +46,17 @@ pub struct Outcome {
 /// When the configuration, data, tokenizer, device or checkpoint does not allow the run, a file cannot be written, or
 /// the loss stops being a number.
 pub fn train(config: &Config, interrupt: &Interrupt) -> Result<Outcome> {
-    // What there is.
     let device = device::select(config.device)?;
+    train_on(&device, ReadBack::of(config, device::is_cpu(&device)), config, interrupt)
+}
+
+pub(crate) fn train_on(
+    device: &Device,
+    read_back: ReadBack,
+    config: &Config,
+    interrupt: &Interrupt,
+) -> Result<Outcome> {
+    // What there is.
     let tokenizer = Tokenizer::load(&config.tokenizer_name)?;
     let world_size = world_size()?;
     let plan = config.batch_plan(world_size)?;
@@ -55,7 +65,7 @@ pub fn train(config: &Config, interrupt: &Interrupt) -> Result<Outcome> {
             "WORLD_SIZE is {world_size}, but a run has one process and one device so far; unset WORLD_SIZE"
         )));
     }
-    let plan = match host::available_memory().filter(|_| device::is_cpu(&device)) {
+    let plan = match host::available_memory().filter(|_| device::is_cpu(device)) {
         Some(available) => config.plan_within(plan, Engine::Cpu, available)?,
         None => plan,
     };
@@ -80,11 +90,11 @@ pub fn train(config: &Config, interrupt: &Interrupt) -> Result<Outcome> {
 
     // The model: new, or from the checkpoint.
     let mut model = Gpt::init(&config.model, config.seed, &device.clone().autodiff())
-        .computing_in(device::arithmetic(config.precision, &device));
-    let mut optimizer = Optimizer::new(config.optimizer.clone(), &model, &device);
+        .computing_in(device::arithmetic(config.precision, device));
+    let mut optimizer = Optimizer::new(config.optimizer.clone(), &model, device);
     if let Some(from) = &mut from {
         model = from.load_model(model)?;
-        from.load_moments(&mut optimizer, &device)?;
+        from.load_moments(&mut optimizer, device)?;
     }
     let resumed = from.as_ref().filter(|from| from.resumes()).map(|from| &from.found);
     let resume_at = resumed.map(|_| state.timestamp);
@@ -93,9 +103,9 @@ pub fn train(config: &Config, interrupt: &Interrupt) -> Result<Outcome> {
     let mut saved_at = own.map(|_| state.timestamp);
     let mut saver = Saver::new(open_checkpoints(config, save_place.as_ref(), own)?);
     let mut logger = MetricLogger::open(config, resume_at.as_ref(), batches_per_epoch)?;
-    announce(config, &device, &plan, from, &logger);
+    announce(config, device, &plan, from, &logger);
 
-    let mut speed = Speedometer::new(config, &device, &state);
+    let mut speed = Speedometer::new(config, device, &state);
     let watch = Watch::new(&config.callbacks);
     let has_ended = |state: &State| {
         config.max_duration.reached(&state.timestamp) || watch.is_over(&state.watch)
@@ -113,6 +123,8 @@ pub fn train(config: &Config, interrupt: &Interrupt) -> Result<Outcome> {
     }
 
     let mut passes = Passes::new(config, plan, state.microbatch);
+    let reads_at_once = read_back == ReadBack::AtOnce;
+    let mut unread = Unread::new(read_back);
     while !has_ended(&state) && !interrupt.is_asked() {
         see_saved(saver.poll()?, &logger)?;
         let began = Instant::now();
@@ -122,20 +134,21 @@ pub fn train(config: &Config, interrupt: &Interrupt) -> Result<Outcome> {
 
         // Forward and backward, microbatch by microbatch.
         let passed = passes.run(
-            |plan| accumulate(&model, &batch, config, plan, state.timestamp.batch),
+            |plan| {
+                let mut computed = accumulate(&model, &batch, config, plan, state.timestamp.batch)?;
+                let measured = reads_at_once.then(|| computed.reading.read()).transpose()?;
+                Ok((computed, measured))
+            },
             || device.memory_cleanup(),
         )?;
-        let Computed { loss, gradients, norm } = passed.value;
+        let (Computed { gradients, norm, reading }, measured) = passed.value;
         passed.notes.iter().for_each(|note| logger.print(&format!("note: {note}")));
         state.microbatch = passes.found();
         let lr = config.optimizer.lr * schedule.multiplier(state.previous_start.as_ref());
-        if !(loss.total.is_finite() && norm.is_finite()) {
-            let number = state.timestamp.batch + 1;
-            logger.print(&format!("samples of batch {number}: {}", listed(&batch.sample_ids())));
-            logger.draw_curve()?;
-            return Err(not_finite(number, &loss, norm, lr));
-        }
         let start = state.timestamp;
+        if let Some(measured) = measured {
+            ensure_finite(&measured, start.batch + 1, lr, &batch.sample_ids(), &mut logger)?;
+        }
         let mut end = start;
         end.advance(batch.rows as u64, (batch.rows * batch.seq_len) as u64);
         if batches_per_epoch == Some(end.batch_in_epoch) {
@@ -148,7 +161,7 @@ pub fn train(config: &Config, interrupt: &Interrupt) -> Result<Outcome> {
             norms.push(("grad", gradients.norms()));
         }
         let gradients = match &config.algorithms.gradient_clipping {
-            Some(clipping) => gradients.clip(clipping, norm, &model),
+            Some(clipping) => gradients.clip(clipping, &norm, &model),
             None => gradients,
         };
 
@@ -166,26 +179,26 @@ pub fn train(config: &Config, interrupt: &Interrupt) -> Result<Outcome> {
         state.previous_start = Some(start);
         state.optimizer_steps = optimizer.steps();
         state.data = train_data.state();
-        state.train_seconds += began.elapsed().as_secs_f64();
-        let next_lr = config.optimizer.lr * schedule.alpha(&start);
-        let (at_start, mut at_end) =
-            speed.metrics(config, passes.plan(), &state, &loss, norm, next_lr);
-        at_end.extend(train_data.cache_metrics());
-        at_end.extend(saver.metrics());
-        let norms = by_parameter(&model, norms);
-        at_end.extend(norms.iter().map(|(key, norm)| (key.as_str(), (*norm).into())));
-        let alarm = watch.see_loss(&mut state.watch, &end, loss.total);
-        at_end.extend(alarm.iter().map(|alarm| (alarm.key, alarm.note.as_str().into())));
-        logger.log_step(&start, &end, &at_start, &at_end)?;
-        match alarm {
-            Some(alarm) if alarm.kills => {
-                logger.draw_curve()?;
-                return Err(alarm.to_error());
-            }
-            Some(alarm) => logger.print(&format!("note: {}", alarm.note)),
-            None => {}
+        let metrics = train_data.cache_metrics().into_iter().chain(saver.metrics());
+        let taken = Taken {
+            start,
+            end,
+            grad_accum: passes.plan().grad_accum,
+            lr,
+            next_lr: config.optimizer.lr * schedule.alpha(&start),
+            samples: batch.sample_ids(),
+            seconds: began.elapsed().as_secs_f64(),
+            metrics: metrics.collect(),
+            norms: by_parameter(&model, norms),
+        };
+        unread.push(taken, reading);
+        let is_due = |interval: Time| interval.is_due(&start, &end);
+        let must_be_known = config.max_duration.reached(&end)
+            || is_due(config.eval_interval)
+            || is_due(config.save_interval);
+        if must_be_known || unread.is_due(config) {
+            see_steps(unread.read()?, config, &mut state, &mut speed, &watch, &mut logger)?;
         }
-        watch.see(&mut state.watch, DataloaderLabel::Train, &start, &end, &at_start);
 
         // Both also at the end; evaluations first, so that the checkpoint's run has them on record.
         let last = has_ended(&state);
@@ -197,6 +210,7 @@ pub fn train(config: &Config, interrupt: &Interrupt) -> Result<Outcome> {
         }
     }
 
+    see_steps(unread.read()?, config, &mut state, &mut speed, &watch, &mut logger)?;
     let interrupted = !has_ended(&state) || state.evaluation_due;
     if interrupted && saved_at != Some(state.timestamp) {
         saved_at = save(&mut saver, &state, &model, &optimizer, &mut logger)?;
@@ -217,6 +231,60 @@ pub fn train(config: &Config, interrupt: &Interrupt) -> Result<Outcome> {
     logger.finish()?;
     let saved = saved_at == Some(state.timestamp);
     Ok(Outcome { timestamp: state.timestamp, interrupted, saved, evaluation })
+}
+
+/// Logs steps whose losses are known, in their order, and shows them to `watch`.
+fn see_steps(
+    steps: Vec<(Taken, Measured)>,
+    config: &Config,
+    state: &mut State,
+    speed: &mut Speedometer,
+    watch: &Watch,
+    logger: &mut MetricLogger,
+) -> Result<()> {
+    for (step, measured) in steps {
+        let Taken { start, end, lr, ref samples, .. } = step;
+        ensure_finite(&measured, start.batch + 1, lr, samples, logger)?;
+        state.train_seconds += step.seconds;
+        let (at_start, mut at_end) = speed.metrics(config, &step, state, &measured);
+        at_end.extend(step.metrics);
+        at_end.extend(step.norms.iter().map(|(key, norm)| (key.as_str(), (*norm).into())));
+        let alarm = watch.see_loss(&mut state.watch, &end, measured.loss.total);
+        at_end.extend(alarm.iter().map(|alarm| (alarm.key, alarm.note.as_str().into())));
+        logger.log_step(&start, &end, &at_start, &at_end)?;
+        match alarm {
+            Some(alarm) if alarm.kills => {
+                logger.draw_curve()?;
+                return Err(alarm.to_error());
+            }
+            Some(alarm) => logger.print(&format!("note: {}", alarm.note)),
+            None => {}
+        }
+        watch.see(&mut state.watch, DataloaderLabel::Train, &start, &end, &at_start);
+    }
+    Ok(())
+}
+
+/// Ends the run at a batch whose loss or norm is no finite number.
+fn ensure_finite(
+    measured: &Measured,
+    batch: u64,
+    lr: f64,
+    samples: &[u64],
+    logger: &mut MetricLogger,
+) -> Result<()> {
+    let Measured { loss, norm } = measured;
+    if loss.total.is_finite() && norm.is_finite() {
+        return Ok(());
+    }
+    logger.print(&format!("samples of batch {batch}: {}", listed(samples)));
+    logger.draw_curve()?;
+    Err(Error::Training(format!(
+        "batch {batch}: the loss is {} and the gradient norm {norm} at a learning rate of {lr:.3e}; nothing of this batch \
+         is kept; its samples are listed above. See what is in it with --replay_step {batch}. Lower optimizer.lr or \
+         lengthen scheduler.t_warmup, and continue from the last checkpoint",
+        loss.total
+    )))
 }
 
 /// Shows `watch` what an evaluation has found, if there was one.
@@ -247,15 +315,6 @@ fn world_size() -> Result<usize> {
     let variable = |name: &str| std::env::var(name).ok();
     let (world, _) = mds::order::World::from_launcher(variable, 1).map_err(mds::Error::from)?;
     Ok(world.nodes * world.ranks_per_node)
-}
-
-fn not_finite(batch: u64, loss: &BatchLoss, norm: f64, lr: f64) -> Error {
-    Error::Training(format!(
-        "batch {batch}: the loss is {} and the gradient norm {norm} at a learning rate of {lr:.3e}; the model was not \
-         changed by this batch, whose samples are listed above. See what is in it with --replay_step {batch}. Lower \
-         optimizer.lr or lengthen scheduler.t_warmup, and continue from the last checkpoint",
-        loss.total
-    ))
 }
 
 pub(crate) fn place(config: &Config, address: Option<&Address>) -> Result<Option<Place>> {
@@ -377,14 +436,13 @@ impl Speedometer {
     fn metrics(
         &mut self,
         config: &Config,
-        plan: &BatchPlan,
+        step: &Taken,
         state: &State,
-        loss: &BatchLoss,
-        norm: f64,
-        lr: f64,
+        measured: &Measured,
     ) -> (Vec<Metric<'static>>, Vec<Metric<'static>>) {
+        let Measured { loss, norm } = *measured;
         let at_start = vec![
-            ("trainer/grad_accum", (plan.grad_accum as u64).into()),
+            ("trainer/grad_accum", (step.grad_accum as u64).into()),
             ("loss/train/total", loss.total.into()),
             ("metrics/train/LanguageCrossEntropy", loss.cross_entropy.into()),
             ("metrics/train/Perplexity", loss.cross_entropy.exp().into()),
@@ -396,11 +454,11 @@ impl Speedometer {
         ];
         let callbacks = &config.callbacks;
         if callbacks.lr_monitor.is_some() {
-            at_end.push((config.optimizer.name.lr_key(), lr.into()));
+            at_end.push((config.optimizer.name.lr_key(), step.next_lr.into()));
         }
-        let rows = plan.device_batch as u64;
-        let speed =
-            self.monitor.step_done(state.train_seconds, rows, rows * config.max_seq_len as u64);
+        let (rows, tokens) =
+            (step.end.sample - step.start.sample, step.end.token - step.start.token);
+        let speed = self.monitor.step_done(state.train_seconds, rows, tokens);
         if callbacks.speed_monitor.is_some() {
             at_end.extend(speed.map(|speed| speed.metrics(1)).unwrap_or_default());
             at_end.extend(hours(state.train_seconds, state.eval_seconds));
@@ -409,13 +467,12 @@ impl Speedometer {
             at_end.extend(memory.metrics());
         }
         let (_, seconds, began) = self.began;
-        let pace =
-            remaining_hours(began, share(config, &state.timestamp), state.train_seconds - seconds);
+        let pace = remaining_hours(began, share(config, &step.end), state.train_seconds - seconds);
         if let (Some(hours), Some(_)) = (pace, callbacks.runtime_estimator) {
             at_end.push(("time/remaining_estimate", hours.into()));
         }
-        at_end.push(("trainer/global_step", state.timestamp.batch.into()));
-        at_end.push(("trainer/batch_idx", state.timestamp.batch_in_epoch.into()));
+        at_end.push(("trainer/global_step", step.end.batch.into()));
+        at_end.push(("trainer/batch_idx", step.end.batch_in_epoch.into()));
         at_end.push(("l2_norm/grad/global", norm.into()));
         at_end.push(("data/wait_share", (self.waited / (state.train_seconds - seconds)).into()));
         (at_start, at_end)

@@ -21,20 +21,27 @@ use burn::tensor::Tensor;
 
 use super::Gradients;
 use crate::config::{ClippingType, GradientClipping};
+use crate::cpu;
 use crate::model::{Gpt, ParameterSpec, flat_parameters};
 
 /// Weights smaller than this count as this large in adaptive clipping.
 const SMALLEST_UNIT: f64 = 1e-3;
 
 impl Gradients {
-    /// Limits gradients whose [global norm](Self::global_norm) is `norm`, those of `model`.
-    pub fn clip(self, clipping: &GradientClipping, norm: f64, model: &Gpt) -> Self {
+    /// Limits gradients whose [global norm](Self::norm_on_device) is `norm`, `[1]`, those of `model`. On a GPU nothing is
+    /// waited for.
+    pub fn clip(self, clipping: &GradientClipping, norm: &Tensor<1>, model: &Gpt) -> Self {
         let threshold = clipping.clipping_threshold;
         match clipping.clipping_type {
-            ClippingType::Norm => match threshold / (norm + 1e-6) {
-                coefficient if coefficient < 1.0 => self.scaled(coefficient),
-                _ => self,
-            },
+            ClippingType::Norm if cpu::computes(norm) => {
+                let norm = f64::from(norm.clone().into_scalar::<f32>());
+                match threshold / (norm + 1e-6) {
+                    coefficient if coefficient < 1.0 => self.scaled(coefficient),
+                    // They need not be touched.
+                    _ => self,
+                }
+            }
+            ClippingType::Norm => self.clip_on_device(threshold, norm),
             ClippingType::Value => self.map(|g| g.clamp(-threshold, threshold)),
             ClippingType::Adaptive => {
                 let units = model.parameters().into_iter().zip(flat_parameters(model));
@@ -45,6 +52,13 @@ impl Gradients {
                 })
             }
         }
+    }
+
+    /// Where the coefficient is not known to the host.
+    fn clip_on_device(self, threshold: f64, norm: &Tensor<1>) -> Self {
+        let coefficient = norm.clone().add_scalar(1e-6).recip().mul_scalar(threshold); // [1]
+        let coefficient = coefficient.clamp_max(1.0);
+        self.map(|g| g * coefficient.clone()) // [elements] · [1]
     }
 }
 
@@ -100,7 +114,7 @@ mod tests {
     fn clip(clipping_type: ClippingType, clipping_threshold: f64) -> Vec<Vec<f32>> {
         let model = Gpt::init(&tiny_config(), 1, &Device::flex());
         let clipping = GradientClipping { clipping_type, clipping_threshold };
-        values(gradients().clip(&clipping, gradients().global_norm(), &model))
+        values(gradients().clip(&clipping, &gradients().norm_on_device().unwrap(), &model))
     }
 
     #[test]
@@ -110,6 +124,18 @@ mod tests {
             clip(ClippingType::Norm, 1.0),
             [vec![(3.0 * coefficient) as f32, 0.0], vec![0.0, (-4.0 * coefficient) as f32, 0.0]]
         );
+    }
+
+    #[test]
+    fn the_norm_need_not_be_known_to_the_host() {
+        let clip = |threshold: f64| {
+            let norm = gradients().norm_on_device().unwrap();
+            values(gradients().clip_on_device(threshold, &norm))
+        };
+        for (clipped, expected) in clip(1.0).concat().iter().zip([0.6f32, 0.0, 0.0, -0.8, 0.0]) {
+            assert!((clipped - expected).abs() < 1e-6, "{clipped} {expected}");
+        }
+        assert_eq!(clip(5.1), values(gradients()));
     }
 
     #[test]

@@ -38,7 +38,7 @@ impl Gradients {
     }
 
     /// The same, `[1]`, still on the device; none of no gradients.
-    pub(crate) fn norm_on_device(&self) -> Option<Tensor<1>> {
+    pub fn norm_on_device(&self) -> Option<Tensor<1>> {
         let squares = self.squares();
         (!squares.is_empty()).then(|| Tensor::cat(squares, 0).sum().sqrt())
     }
