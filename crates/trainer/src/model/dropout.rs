@@ -23,11 +23,12 @@ impl Dropout {
 
     /// The masks of one training microbatch: `batch` counts optimizer steps from 0, `microbatch` the parts of it.
     pub fn training(seed: u64, batch: u64, microbatch: u64) -> Self {
-        // The seed's three parts fill the generator's 256 bits of seed, so no two microbatches share a stream.
+        // State and increment of the generator, 128 bits each. Streams that differ only in the upper half of one are
+        // correlated, so what counts is in the lower halves. The increment's lowest bit is always 1.
         let mut bytes = [0u8; 32];
-        bytes[..8].copy_from_slice(&seed.to_le_bytes());
-        bytes[8..16].copy_from_slice(&batch.to_le_bytes());
-        bytes[16..24].copy_from_slice(&microbatch.to_le_bytes());
+        bytes[..8].copy_from_slice(&batch.to_le_bytes());
+        bytes[8..16].copy_from_slice(&seed.to_le_bytes());
+        bytes[16..24].copy_from_slice(&(2 * microbatch).to_le_bytes());
         bytes[24..].copy_from_slice(b"dropout\0");
         Self { generator: Some(Pcg64::from_seed(bytes)) }
     }
@@ -81,7 +82,9 @@ mod tests {
         assert_eq!(mask(1, 2, 3), mask(1, 2, 3));
         assert_ne!(mask(1, 2, 3), mask(2, 2, 3));
         assert_ne!(mask(1, 2, 3), mask(1, 3, 3));
-        assert_ne!(mask(1, 2, 3), mask(1, 2, 4));
+        for micro in 0..4 {
+            assert_ne!(mask(1, 2, micro), mask(1, 2, micro + 1));
+        }
     }
 
     #[test]
