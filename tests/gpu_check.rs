@@ -2,8 +2,20 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
-use serde_json::Value;
+#[path = "support/fixture.rs"]
+mod fixture;
+#[path = "../crates/trainer/src/bin/gpu-check/reference.rs"]
+#[allow(dead_code, reason = "the program compares the rest with the trainer")]
+mod reference;
+
 use std::process::Command;
+
+use burn::tensor::Device;
+use fixture::{Tensors, distance, norm};
+use reference::Reference;
+use serde_json::Value;
+use trainer::config::ModelConfig;
+use trainer::model::Gpt;
 
 fn lines(args: &[&str]) -> Vec<Value> {
     let mut command = Command::new(env!("CARGO_BIN_EXE_gpu-check"));
@@ -16,14 +28,34 @@ fn lines(args: &[&str]) -> Vec<Value> {
 #[test]
 fn attention_and_a_model_are_right() {
     let lines = lines(&["routes", "--seq_len", "100", "--vocab_size", "300"]);
-    // Two routes in two types with four figures each, and three of the model in fp32.
-    assert_eq!(lines.len(), 2 * 2 * 4 + 3);
+    // In two types: two routes with four figures each, the loss, and gradient and change of 28 parameters.
+    assert_eq!(lines.len(), 2 * (2 * 4 + 1 + 2 * 28));
     for line in &lines {
         assert_eq!(line["pass"], true, "{line}");
-        let difference = line["difference"].as_f64().unwrap();
-        let is_model = line["name"].as_str().unwrap().starts_with("model");
-        // The model is compared with itself here.
-        assert!(if is_model { difference == 0.0 } else { difference > 0.0 }, "{line}");
+        assert!(line["difference"].as_f64().unwrap() > 0.0, "{line}");
+    }
+}
+
+/// The fixture of `tests/fixtures/make_gpt_tiny.py`, to the last bits of float64.
+#[test]
+fn the_reference_is_pytorch_in_float64() {
+    let fixture = Tensors::read("gpt_tiny/tensors.safetensors");
+    let expected: Value =
+        serde_json::from_slice(&fixture::read("gpt_tiny/reference.json")).unwrap();
+    let size = |key: &str| expected["model"][key].as_u64().unwrap() as usize;
+    let shape = ["d_model", "n_heads", "n_layers", "max_seq_len", "vocab_size"].map(size);
+    let [d_model, n_heads, n_layers, max_seq_len, vocab_size] = shape;
+    let config = ModelConfig::mosaic_gpt(d_model, n_heads, n_layers, max_seq_len, vocab_size);
+    let model = Gpt::init(&config, 0, &Device::flex());
+    let model = model.with_named_tensors(fixture.weights()).unwrap();
+
+    let (loss, gradients) = Reference::of(&model).loss_and_gradients(&fixture.batch(0, 4));
+    let expected = expected["loss"].as_f64().unwrap();
+    assert!((loss - expected).abs() < 1e-14 * expected, "{loss} is not {expected}");
+    for (spec, gradient) in model.parameters().iter().zip(&gradients) {
+        let expected = fixture.values(&format!("grad.{}", spec.name));
+        let relative = distance(gradient, expected) / norm(expected.iter().copied());
+        assert!(relative < 1e-14, "{} is off by {relative:.1e}", spec.name);
     }
 }
 

@@ -1,10 +1,12 @@
 //! `gpu-check`: what the trainer's operations give on a device, and how fast: the parts of `scripts/gpu/check`.
 //!
 //! * `matmul.rs` matrix products at a GPT's shapes
-//! * `routes.rs` values and gradients against the CPU and float64
+//! * `routes.rs` values and gradients against float64
+//! * `reference.rs` what those are, by the formulas
 //! * `step.rs` whole optimizer steps
 
 mod matmul;
+mod reference;
 mod routes;
 mod step;
 
