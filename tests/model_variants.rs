@@ -1,5 +1,6 @@
 //! Every variant of the model against PyTorch in float64: logits, loss and all gradients, through the fixtures that
-//! `tests/fixtures/make_gpt_variants.py` makes. PyTorch is not needed to run this.
+//! `tests/fixtures/make_gpt_variants.py` makes; and every scheme of initial parameters against the moments that
+//! `tests/fixtures/make_gpt_init.py` finds. PyTorch is not needed to run this.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -30,7 +31,7 @@ fn model_of(case: &Value, attn_impl: &str) -> ModelConfig {
     Config::from_yaml_str(&recipe.to_string(), &overrides).unwrap().model
 }
 
-fn agrees(name: &str, case: &Value, attn_impl: &str) {
+fn agrees(name: &str, case: &Value, dropout: &Dropout, attn_impl: &str) {
     let what = format!("{name} ({attn_impl})");
     let fixture = Tensors::read(&format!("gpt_variants/{name}.safetensors"));
     let config = model_of(case, attn_impl);
@@ -43,13 +44,13 @@ fn agrees(name: &str, case: &Value, attn_impl: &str) {
     let tokens = TensorData::new(batch.tokens.clone(), [batch.rows, batch.seq_len]);
     let model = load(&device);
     let tokens = Tensor::<2, Int>::from_data(tokens, &device);
-    let logits = model.logits(model.hidden(tokens, &mut Dropout::off()));
+    let logits = model.logits(model.hidden(tokens, &mut dropout.clone()));
     let elements = logits.shape().num_elements();
     assert_logits(&what, &host(logits.reshape([elements])), fixture.values("logits"));
 
     let model = load(&Device::flex().autodiff());
     let (loss, gradients) =
-        loss_and_gradients(&model, &batch, 1.0, &mut Dropout::off(), Activations::Kept);
+        loss_and_gradients(&model, &batch, 1.0, &mut dropout.clone(), Activations::Kept);
     let (loss, expected) = (host(loss)[0], case["loss"].as_f64().unwrap());
     assert!((loss - expected).abs() <= TOLERANCE * expected, "{what}: {loss} is not {expected}");
     let global = fixture.gradient_norm();
@@ -61,32 +62,40 @@ fn agrees(name: &str, case: &Value, attn_impl: &str) {
     }
 }
 
-fn cases() -> serde_json::Map<String, Value> {
-    let mut file: Value =
-        serde_json::from_slice(&fixture::read("gpt_variants/cases.json")).unwrap();
-    match file["cases"].take() {
-        Value::Object(cases) => cases,
-        other => panic!("{other}"),
-    }
+/// The cases of a file below `tests/fixtures`.
+fn cases(file: &Value) -> &serde_json::Map<String, Value> {
+    file["cases"].as_object().unwrap()
+}
+
+fn json(path: &str) -> Value {
+    serde_json::from_slice(&fixture::read(path)).unwrap()
+}
+
+fn every_variant_agrees(attn_impl: &str) {
+    let file = json("gpt_variants/cases.json");
+    assert_eq!(cases(&file).len(), 27);
+    let [seed, batch, microbatch] =
+        ["seed", "batch", "microbatch"].map(|key| file["dropout"][key].as_u64().unwrap());
+    // Draws nothing where a model has no dropout.
+    let dropout = Dropout::training(seed, batch, microbatch);
+    cases(&file).iter().for_each(|(name, case)| agrees(name, case, &dropout, attn_impl));
 }
 
 #[test]
 fn every_variant_agrees_with_fused_attention() {
-    let cases = cases();
-    assert_eq!(cases.len(), 24);
-    cases.iter().for_each(|(name, case)| agrees(name, case, "flash"));
+    every_variant_agrees("flash");
 }
 
 #[test]
 fn every_variant_agrees_with_composed_attention() {
-    cases().iter().for_each(|(name, case)| agrees(name, case, "torch"));
+    every_variant_agrees("torch");
 }
 
 /// The variants make a difference: each loss is another one.
 #[test]
 fn no_variant_is_ignored() {
     let fixture = Tensors::read("gpt_variants/softmax_scale.safetensors");
-    let cases = cases();
+    let file = json("gpt_variants/cases.json");
     let loss = |config: &ModelConfig| {
         let model = Gpt::init(config, 0, &Device::flex().autodiff());
         let model = model.with_named_tensors(fixture.weights()).unwrap();
@@ -105,9 +114,46 @@ fn no_variant_is_ignored() {
         "documents",
     ];
     let mut losses: Vec<f64> =
-        alike.iter().map(|name| loss(&model_of(&cases[*name], "flash"))).collect();
+        alike.iter().map(|name| loss(&model_of(&cases(&file)[*name], "flash"))).collect();
     losses.sort_by(f64::total_cmp);
     for pair in losses.windows(2) {
         assert!(pair[1] - pair[0] > 1e-5 * pair[1], "{losses:?}");
+    }
+}
+
+/// Number, mean, standard deviation and kurtosis, as in the fixture.
+fn moments(values: &[f32]) -> [f64; 4] {
+    let n = values.len() as f64;
+    let values = values.iter().map(|&x| f64::from(x));
+    let mean = values.clone().sum::<f64>() / n;
+    let power = |k| values.clone().map(|x| (x - mean).powi(k)).sum::<f64>() / n;
+    let variance = power(2);
+    [n, mean, variance.sqrt(), if variance > 0.0 { power(4) / variance.powi(2) } else { 0.0 }]
+}
+
+/// Two samples of one law differ in a moment by its standard error times sqrt(2) on average; here by 5 times that at
+/// most. The errors are those of a normal law, which are the largest here.
+#[test]
+fn initial_parameters_are_distributed_as_those_of_pytorch() {
+    let file = json("gpt_init.json");
+    assert_eq!(cases(&file).len(), 15);
+    for (name, case) in cases(&file) {
+        let model = Gpt::init(&model_of(case, "flash"), 17, &Device::flex());
+        let tensors = model.to_named_tensors();
+        assert_eq!(tensors.len(), case["parameters"].as_object().unwrap().len());
+        for tensor in tensors {
+            let expected = &case["parameters"][&tensor.name];
+            let expected: Vec<f64> =
+                expected.as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect();
+            let got = moments(&tensor.values);
+            let (n, std) = (expected[0], expected[2]);
+            let errors = [0.0, std / n.sqrt(), std / (2.0 * n).sqrt(), (24.0 / n).sqrt()];
+            for ((got, expected), error) in got.iter().zip(&expected).zip(errors) {
+                // The fixture has five digits.
+                let tolerance = 5.0 * 2f64.sqrt() * error + 1e-5 * expected.abs();
+                let within = (got - expected).abs() <= tolerance;
+                assert!(within, "{name}: {} has {got}, not {expected}", tensor.name);
+            }
+        }
     }
 }
