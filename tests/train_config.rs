@@ -609,7 +609,37 @@ fn wrong_types_and_values_name_the_key() {
         ),
         (
             &["train_loader=[]"],
+            "`train_loader` is an empty list; give it a loader, for example `train_loader: {name: text, dataset: {split: \
+             train}}`",
+        ),
+        (
+            &["train_loader=null"],
             "`train_loader` is missing; set it, for example `train_loader: {name: text, dataset: {split: train}}`",
+        ),
+        (
+            &[
+                "eval_loader=[{label: a, dataset: {split: val}}, {label: b, dataset: {split: val, max_seq_len: 9999}}]",
+            ],
+            "eval_loader.1.dataset.max_seq_len 9999 is longer than the 2048 positions of the model; raise \
+             model.max_seq_len or shorten the rows",
+        ),
+        (
+            &[
+                "eval_loader=[{label: a, dataset: {split: val}}, {label: b, dataset: {eos_token_id: 1, bos_token_id: 2}}]",
+            ],
+            "`eval_loader.1.dataset.eos_token_id` and `eval_loader.1.dataset.bos_token_id` are both given; documents are \
+             told apart by one of them: remove the other",
+        ),
+        (
+            &[
+                "eval_loader=[{label: a, dataset: {split: val}}, {label: b, dataset: {eos_token_id: 1}}]",
+            ],
+            "`eval_loader.1.dataset` tells documents apart by another token than `train_loader.dataset`; give both the \
+             same eos_token_id or bos_token_id",
+        ),
+        (
+            &["icl_tasks=3"],
+            "`icl_tasks` is 3; it must be a list of tasks, or the path of a YAML file with one",
         ),
         (
             &["train_loader=[{dataset: {remote: a}}, {dataset: {remote: b, shuffle: false}}]"],
@@ -649,6 +679,40 @@ fn wrong_types_and_values_name_the_key() {
     ] {
         assert_eq!(message(overrides), expected);
     }
+}
+
+#[test]
+fn keys_about_what_is_not_asked_for_are_noted() {
+    let notices = |overrides: &[&str]| {
+        let had = load(&[]).unwrap().notices;
+        let mut notices = load(overrides).unwrap().notices;
+        notices.retain(|notice| !had.contains(notice));
+        notices
+    };
+    assert_eq!(
+        notices(&[
+            "load_ignore_keys=[state/optimizers/*]",
+            "icl_seq_len=9",
+            "icl_subset_num_batches=2"
+        ]),
+        [
+            "`load_ignore_keys` has no effect here: there is no load_path",
+            "`icl_subset_num_batches` has no effect here: there are no icl_tasks",
+            "`icl_seq_len` has no effect here: there are no icl_tasks",
+        ]
+    );
+    let idle = ["load_ignore_keys=[]", "icl_subset_num_batches=-1", "icl_seq_len=null"];
+    assert_eq!(notices(&idle), [""; 0]);
+    let task =
+        "icl_tasks=[{label: a, dataset_uri: a.jsonl, num_fewshot: 0, icl_task_type: schema}]";
+    let asked_for = [
+        "load_ignore_keys=[state/optimizers/*]",
+        "load_path=runs/a",
+        task,
+        "icl_seq_len=9",
+        "icl_subset_num_batches=2",
+    ];
+    assert_eq!(notices(&asked_for), [""; 0]);
 }
 
 #[test]

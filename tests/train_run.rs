@@ -581,6 +581,41 @@ fn a_split_that_is_not_there_is_one_clear_sentence() {
     );
 }
 
+/// The keys that name it are those of its own loader or stream.
+#[test]
+fn a_split_that_is_not_there_is_named_in_a_list() {
+    let (folder, recipe) = workshop();
+    let data = folder.path().join("c4").display().to_string();
+    let message = |keys: &str| {
+        format!(
+            "error: there is no dataset in {data}/test: it has no index.json; the folder does not exist, so check the \
+             path and the split (in the recipe: {keys}; there is train, val)"
+        )
+    };
+    let dataset =
+        |split: &str| format!("dataset: {{remote: {data}, split: {split}, group_method: concat}}");
+    let (train, val, test) = (dataset("train"), dataset("val"), dataset("test"));
+    assert_eq!(
+        refused(
+            folder.path(),
+            &recipe,
+            &[&format!("train_loader=[{{{train}}}, {{{test}}}, {{{val}}}]")]
+        ),
+        message("train_loader.1.dataset.remote, train_loader.1.dataset.split")
+    );
+    let streams = format!("a: {{remote: {data}, split: val}}, b: {{remote: {data}, split: test}}");
+    let streams = format!("train_loader.dataset={{group_method: concat, streams: {{{streams}}}}}");
+    assert_eq!(
+        refused(folder.path(), &recipe, &[&streams]),
+        message("train_loader.dataset.streams.b.remote, train_loader.dataset.streams.b.split")
+    );
+    let loaders = format!("eval_loader=[{{label: a, {val}}}, {{label: b, {test}}}]");
+    assert_eq!(
+        refused(folder.path(), &recipe, &[&loaders]),
+        message("data_remote, eval_loader.1.dataset.split")
+    );
+}
+
 #[test]
 fn an_empty_split_is_one_clear_sentence() {
     let (folder, recipe) = workshop();

@@ -280,14 +280,7 @@ impl Unigram {
         loader.dataset.shuffle = false;
         loader.drop_last = false;
         let (rows, vocab_size) = (config.device_eval_batch_size, config.model.vocab_size);
-        let data = EvalData::of(
-            &loader,
-            AskedBy::Recipe("train_loader"),
-            rows,
-            None,
-            vocab_size,
-            tokenizer,
-        )?;
+        let data = EvalData::of(&loader, AskedBy::Recipe, rows, None, vocab_size, tokenizer)?;
         let mut unigram = Self { counts: vec![0; vocab_size], total: 0 };
         let whole = for_each_batch(data.pass()?, interrupt, |batch| {
             unigram.count(&batch);
@@ -356,11 +349,17 @@ fn not_empty(sum: Evaluation, data: &EvalData) -> Result<Evaluation> {
     if sum.tokens > 0 {
         return Ok(sum);
     }
+    let origin = &data.loader().origin;
     let remedy = match data.asked_by() {
-        AskedBy::Recipe(_) => {
-            "give eval_loader a split with more text, or set eval_loader.drop_last=false"
+        AskedBy::Recipe => {
+            format!("give {origin} a split with more text, or set {origin}.drop_last=false")
         }
-        AskedBy::Flags => "give --data and --split that have more text, or a lower --batch_size",
+        AskedBy::Flags => {
+            "give --data and --split that have more text, or a lower --batch_size".to_owned()
+        }
     };
-    Err(Error::Data(format!("the evaluation split has not one token to predict; {remedy}")))
+    Err(Error::Data(format!(
+        "the evaluation split {} has not one token to predict; {remedy}",
+        data.address()
+    )))
 }

@@ -104,6 +104,7 @@ pub(crate) fn train_on(
     let mut saver = Saver::new(open_checkpoints(config, save_place.as_ref(), own)?);
     let mut logger = MetricLogger::open(config, resume_at.as_ref(), batches_per_epoch)?;
     announce(config, device, &plan, from, &logger);
+    tasks.notes().iter().for_each(|note| logger.print(&format!("note: {note}")));
 
     let mut speed = Speedometer::new(config, device, &state);
     let watch = Watch::new(&config.callbacks);

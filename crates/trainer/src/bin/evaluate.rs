@@ -150,6 +150,7 @@ fn print_accuracies(
         limit: args.icl_limit.map_or(IclLimit::None, |limit| IclLimit::Questions(limit.get())),
     };
     let tasks = Tasks::open(tasks, found.model.config(), &found.tokenizer, options)?;
+    tasks.notes().iter().for_each(|note| eprintln!("note: {note}"));
     let mut shown = Shown::new();
     let results = tasks.evaluate(&found.model, interrupt, |progress| shown.show(progress))?;
     shown.bar.finish_and_clear();

@@ -133,6 +133,7 @@ impl IclTask {
         let tree = yaml::interpolate(tree)?;
         schema::check_icl_tasks(&tree)?;
         let root = Section::root(&tree);
+        root.expect("icl_tasks", "a list of tasks", |value| value.is_array() || value.is_object())?;
         let tasks = read_list(&root)?;
         if tasks.is_empty() {
             let example = "icl_tasks: [{label: copa, dataset_uri: copa.jsonl, ..}]";
@@ -145,6 +146,9 @@ impl IclTask {
 /// The tasks of a recipe: a list, or the path of a file with one, which newer recipes name in `icl_tasks_str`.
 pub(super) fn read_icl_tasks(root: &Section<'_>) -> Result<Vec<IclTask>> {
     let path = root.text("icl_tasks_str")?;
+    root.expect("icl_tasks", "a list of tasks, or the path of a YAML file with one", |value| {
+        value.is_array() || value.is_object() || value.is_string()
+    })?;
     match (root.text("icl_tasks"), path) {
         (Ok(None), Some(path)) | (Ok(Some(path)), None) => IclTask::load_all(Path::new(&path)),
         (_, Some(_)) => Err(Error::Config(
@@ -186,9 +190,7 @@ fn read_task(task: &Section<'_>) -> Result<IclTask> {
         label,
         dataset_uri: dataset_uri.into(),
         icl_task_type,
-        num_fewshot: task
-            .wholes("num_fewshot")?
-            .ok_or_else(|| task.missing("num_fewshot", "num_fewshot: [0, 5]"))?,
+        num_fewshot: read_num_fewshot(task)?,
         prompt_string: text("prompt_string", "")?,
         example_delimiter: text("example_delimiter", "\n")?,
         continuation_delimiter: text("continuation_delimiter", " ")?,
@@ -198,6 +200,21 @@ fn read_task(task: &Section<'_>) -> Result<IclTask> {
         max_seq_len: task.size("max_seq_len", 2)?,
         generation: read_generation(task, icl_task_type)?,
     })
+}
+
+/// Each number is evaluated once, under a name of its own.
+fn read_num_fewshot(task: &Section<'_>) -> Result<Vec<usize>> {
+    let numbers = task
+        .wholes("num_fewshot")?
+        .ok_or_else(|| task.missing("num_fewshot", "num_fewshot: [0, 5]"))?;
+    match (1..numbers.len()).find(|&i| numbers[..i].contains(&numbers[i])) {
+        None => Ok(numbers),
+        Some(i) => Err(Error::Config(format!(
+            "`{}` has {} twice, which would give two metrics one name; remove one of them",
+            task.path("num_fewshot"),
+            numbers[i]
+        ))),
+    }
 }
 
 /// What only a task has whose answers are written.
@@ -331,6 +348,11 @@ icl_tasks:
             (
                 "variables: {}\nicl_tasks: []".to_owned(),
                 "`icl_tasks` is missing; set it, for example `icl_tasks: [{label: copa, dataset_uri: copa.jsonl, ..}]`",
+            ),
+            ("icl_tasks: tasks.yaml".to_owned(), "`icl_tasks` is \"tasks.yaml\"; it must be a list of tasks"),
+            (
+                "icl_tasks: [{label: a, dataset_uri: a.jsonl, num_fewshot: [0, 5, 0], icl_task_type: schema}]".to_owned(),
+                "`icl_tasks.0.num_fewshot` has 0 twice, which would give two metrics one name; remove one of them",
             ),
             (
                 "icl_tasks: [3]".to_owned(),

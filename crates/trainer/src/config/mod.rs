@@ -13,6 +13,7 @@
 //! * `model.rs` [`ModelConfig`], and what follows from it: counts of parameters and operations
 //! * `optimization.rs` and `callbacks.rs` the sections of these names, and how they are read
 //! * `address.rs` paths and addresses, which may hold keys
+//! * `origin.rs` where in the recipe a section stands, for messages
 //! * `batch.rs` how a global batch is split over ranks and microbatches
 //! * `icl.rs` lists of in-context tasks, which may have files of their own
 //! * `memory.rs` what a step takes from the memory of its device
@@ -56,6 +57,7 @@ mod icl;
 mod memory;
 mod model;
 mod optimization;
+mod origin;
 mod read;
 mod read_data;
 mod read_model;
@@ -79,6 +81,7 @@ pub use optimization::{
     Algorithms, ClippingType, GradientClipping, InverseSqrtConfig, OptimizerConfig, OptimizerName,
     SchedulerConfig, SchedulerName,
 };
+pub use origin::Origin;
 
 /// A fully resolved configuration: every reference replaced, every default filled in.
 ///
@@ -185,6 +188,9 @@ pub struct Config {
 /// One loader: a dataset and how it is batched.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct LoaderConfig {
+    /// Where it stands: `train_loader`, or `eval_loader.1` in a list. A list of training loaders stands where they all do.
+    #[serde(skip)]
+    pub origin: Origin,
     /// `text` (or its older name `c4`).
     pub name: String,
     /// What one of several evaluations is called: its metrics are `metrics/eval/LABEL/...`.
@@ -266,6 +272,9 @@ pub struct DatasetConfig {
 /// One of the datasets that are mixed.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct StreamConfig {
+    /// Where it stands: `train_loader.dataset.streams.NAME`, or `train_loader.1.dataset` for the loader of a list.
+    #[serde(skip)]
+    pub origin: Origin,
     /// The folder or URI that holds the split; `None` where it is all in `local`.
     pub remote: Option<Address>,
     /// The cache folder; `None`: the remote itself where that is a folder.

@@ -12,9 +12,9 @@ use super::optimization::{read_clipping, read_optimizer, read_scheduler};
 use super::read_data::{DataDefaults, read_eval_loaders, read_train_loader};
 use super::section::Section;
 use super::{
-    Address, Algorithms, Config, DataloaderLabel, DatasetConfig, DeviceChoice, FsdpConfig,
-    GenerateConfig, GroupMethod, LoaderConfig, Loggers, Microbatch, MlflowConfig, Precision,
-    PrometheusConfig, Separator,
+    Address, Algorithms, Config, DataloaderLabel, DeviceChoice, FsdpConfig, GenerateConfig,
+    GroupMethod, LoaderConfig, Loggers, Microbatch, MlflowConfig, Precision, PrometheusConfig,
+    Separator,
     read_model::{one_of, read_model},
     schema, yaml,
 };
@@ -65,8 +65,9 @@ impl Config {
         schema::check(&tree)?;
         let tree = yaml::interpolate(&tree)?;
         let notices = schema::check(&tree)?;
-        let config = read_config(&Section::root(&tree), notices)?;
+        let mut config = read_config(&Section::root(&tree), notices)?;
         config.check()?;
+        config.notices.extend(config.without_effect());
         Ok(config)
     }
 
@@ -74,19 +75,19 @@ impl Config {
     fn check(&self) -> Result<()> {
         self.model.check_size()?;
         let model = &self.model;
-        let eval = self.eval_loaders.iter().map(|loader| ("eval_loader", loader));
-        let loaders = std::iter::once(("train_loader", &self.train_loader)).chain(eval);
-        for (name, LoaderConfig { dataset, .. }) in loaders {
+        for LoaderConfig { origin, dataset, .. } in
+            std::iter::once(&self.train_loader).chain(&self.eval_loaders)
+        {
             if dataset.max_seq_len > model.max_seq_len {
                 return Err(Error::Config(format!(
-                    "{name}.dataset.max_seq_len {} is longer than the {} positions of the model; \
+                    "{origin}.dataset.max_seq_len {} is longer than the {} positions of the model; \
                      raise model.max_seq_len or shorten the rows",
                     dataset.max_seq_len, model.max_seq_len
                 )));
             }
             if dataset.streams.is_empty() && dataset.remote.is_none() && dataset.local.is_none() {
                 return Err(Error::Config(format!(
-                    "{name}.dataset has neither a remote nor a local; set data_remote to the \
+                    "{origin}.dataset has neither a remote nor a local; set data_remote to the \
                      folder or URI that holds the splits"
                 )));
             }
@@ -138,6 +139,19 @@ impl Config {
             ));
         }
         Ok(())
+    }
+
+    /// Says which keys are about something that the recipe does not ask for.
+    fn without_effect(&self) -> Vec<String> {
+        let no_tasks = (self.icl_tasks.is_empty(), "there are no icl_tasks");
+        let no_path = (self.load_path.is_none(), "there is no load_path");
+        let given = [
+            ("load_ignore_keys", !self.load_ignore_keys.is_empty(), no_path),
+            ("icl_subset_num_batches", self.icl_subset_num_batches.is_some(), no_tasks),
+            ("icl_seq_len", self.icl_seq_len.is_some(), no_tasks),
+        ];
+        let idle = given.into_iter().filter(|(_, is_given, (is_idle, _))| *is_given && *is_idle);
+        idle.map(|(key, _, (_, why))| format!("`{key}` has no effect here: {why}")).collect()
     }
 
     /// A run that could not keep its checkpoints or metrics is refused before it starts.
@@ -207,7 +221,7 @@ fn read_config(root: &Section<'_>, mut notices: Vec<String>) -> Result<Config> {
     let defaults = DataDefaults { remote: &data_remote, local: &data_local, max_seq_len };
     let train_loader = read_train_loader(root, &defaults)?;
     let eval_loaders = read_eval_loaders(root, &defaults)?;
-    let separator = read_separator(&train_loader.dataset, &eval_loaders)?;
+    let separator = read_separator(&train_loader, &eval_loaders)?;
     let model = read_model(&root.section("model")?, max_seq_len, separator, &mut notices)?;
     let microbatch = root.size_or_auto("device_train_microbatch_size")?;
     let microbatch = microbatch.map_or(Microbatch::Auto, Microbatch::Rows);
@@ -367,26 +381,26 @@ fn read_tokenizer_name(root: &Section<'_>) -> Result<String> {
 }
 
 /// What tells the documents of the training data apart; the evaluation's must be the same.
-fn read_separator(train: &DatasetConfig, eval: &[LoaderConfig]) -> Result<Option<Separator>> {
-    let given = |dataset: &DatasetConfig, loader: &str| match (
+fn read_separator(train: &LoaderConfig, eval: &[LoaderConfig]) -> Result<Option<Separator>> {
+    let given = |LoaderConfig { origin, dataset, .. }: &LoaderConfig| match (
         dataset.eos_token_id,
         dataset.bos_token_id,
     ) {
         (Some(_), Some(_)) => Err(Error::Config(format!(
-            "`{loader}.dataset.eos_token_id` and `{loader}.dataset.bos_token_id` are both given; documents are told \
+            "`{origin}.dataset.eos_token_id` and `{origin}.dataset.bos_token_id` are both given; documents are told \
              apart by one of them: remove the other"
         ))),
         (Some(eos), None) => Ok(Some(Separator::Eos(eos))),
         (None, bos) => Ok(bos.map(Separator::Bos)),
     };
-    let separator = given(train, "train_loader")?;
+    let separator = given(train)?;
     for loader in eval {
-        if given(&loader.dataset, "eval_loader")?.is_some_and(|other| Some(other) != separator) {
-            return Err(Error::Config(
-                "`eval_loader.dataset` tells documents apart by another token than `train_loader.dataset`; give both \
-                 the same eos_token_id or bos_token_id"
-                    .into(),
-            ));
+        if given(loader)?.is_some_and(|other| Some(other) != separator) {
+            return Err(Error::Config(format!(
+                "`{}.dataset` tells documents apart by another token than `{}.dataset`; give both the same \
+                 eos_token_id or bos_token_id",
+                loader.origin, train.origin
+            )));
         }
     }
     Ok(separator)

@@ -5,7 +5,9 @@ use serde_json::{Value, json};
 use super::read::read_subset;
 use super::read_model::one_of;
 use super::section::Section;
-use super::{Address, DatasetConfig, GroupMethod, LoaderConfig, StreamConfig, TokenEncoding};
+use super::{
+    Address, DatasetConfig, GroupMethod, LoaderConfig, Origin, StreamConfig, TokenEncoding,
+};
 use crate::error::{Error, Result};
 
 impl LoaderConfig {
@@ -32,7 +34,13 @@ pub(super) fn read_train_loader(
     let sections = root.sections("train_loader")?;
     match sections.as_slice() {
         [] => {
-            Err(root.missing("train_loader", "train_loader: {name: text, dataset: {split: train}}"))
+            let example = "train_loader: {name: text, dataset: {split: train}}";
+            Err(match root.has("train_loader") {
+                false => root.missing("train_loader", example),
+                true => Error::Config(format!(
+                    "`train_loader` is an empty list; give it a loader, for example `{example}`"
+                )),
+            })
         }
         [one] => {
             refuse_proportion(one)?;
@@ -73,6 +81,7 @@ fn mix_loaders(sections: &[Section<'_>], defaults: &DataDefaults<'_>) -> Result<
         }
         let share = "a number of at least 0, for example 0.5";
         let stream = StreamConfig {
+            origin: Origin::new(section.path("dataset")),
             remote: dataset.remote.take(),
             local: dataset.local.take(),
             split: dataset.split.take(),
@@ -101,6 +110,7 @@ fn mix_loaders(sections: &[Section<'_>], defaults: &DataDefaults<'_>) -> Result<
     }
     let mut mixed = mixed.ok_or_else(|| Error::Config("`train_loader` is empty".into()))?;
     mixed.dataset.streams = streams;
+    mixed.origin = Origin::new("train_loader");
     Ok(mixed)
 }
 
@@ -163,6 +173,7 @@ fn read_loader(
 ) -> Result<LoaderConfig> {
     let name = loader.choice("name", &[("text", "text"), ("c4", "c4")])?.unwrap_or("text");
     Ok(LoaderConfig {
+        origin: Origin::new(loader.own_path()),
         name: name.to_owned(),
         label: None,
         eval_subset_num_batches: None,
@@ -242,6 +253,7 @@ fn read_streams(dataset: &Section<'_>) -> Result<Vec<(String, StreamConfig)>> {
         let stream = section.section(name)?;
         let number = |key| stream.number(key, 0.0.., "a number of at least 0, for example 0.5");
         let config = StreamConfig {
+            origin: Origin::new(section.path(name)),
             remote: stream.text("remote")?.map(Address::from),
             local: stream.text("local")?.map(Address::from),
             split: stream.text("split")?.or_else(|| split.clone()),

@@ -26,6 +26,11 @@ impl<'a> Section<'a> {
         join(&self.path, key)
     }
 
+    /// The dotted path of this section; empty for the whole configuration.
+    pub(super) fn own_path(&self) -> &str {
+        &self.path
+    }
+
     fn get(&self, key: &str) -> Option<&'a Value> {
         self.map?.get(key).filter(|value| !value.is_null())
     }
@@ -64,6 +69,16 @@ impl<'a> Section<'a> {
             }
         };
         list.iter().enumerate().map(section).collect()
+    }
+
+    /// Refuses a value of the wrong kind; `expected` puts the right ones into words.
+    pub(super) fn expect(
+        &self,
+        key: &str,
+        expected: &str,
+        is_right: impl Fn(&Value) -> bool,
+    ) -> Result<()> {
+        self.typed(key, expected, |value| is_right(value).then_some(())).map(drop)
     }
 
     /// A text; a number is taken as it is written.

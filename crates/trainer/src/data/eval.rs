@@ -28,7 +28,7 @@ impl EvalData {
         let rows = config.device_eval_batch_size;
         let open = |loader: &LoaderConfig| {
             let limit = config.eval_subset_num_batches.or(loader.eval_subset_num_batches);
-            let asked_by = AskedBy::Recipe("eval_loader");
+            let asked_by = AskedBy::Recipe;
             Self::of(loader, asked_by, rows, limit, config.model.vocab_size, tokenizer)
         };
         config.eval_loaders.iter().map(open).collect()
@@ -37,6 +37,11 @@ impl EvalData {
     /// The configuration of its loader.
     pub fn loader(&self) -> &LoaderConfig {
         &self.source.config
+    }
+
+    /// The address of the split, for messages.
+    pub fn address(&self) -> &str {
+        self.source.address()
     }
 
     /// What says which data it is.

@@ -20,8 +20,8 @@ pub use train::{DataState, TrainData};
 /// What says which data is read, for the remedies in messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AskedBy {
-    /// This section of a recipe: `train_loader` or `eval_loader`.
-    Recipe(&'static str),
+    /// A recipe.
+    Recipe,
     /// The flags of `evaluate`.
     Flags,
 }

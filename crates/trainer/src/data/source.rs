@@ -65,22 +65,22 @@ impl Source {
         let dataset_config = &config.dataset;
         let dataset = StreamingDataset::open(
             streams(dataset_config),
-            dataset_options(asked_by, dataset_config, rows, replica)?,
+            dataset_options(asked_by, config, rows, replica)?,
         )
         .map_err(|error| match (error.kind(), asked_by) {
-            (ErrorKind::NotFound, AskedBy::Recipe(section)) => Error::Data(format!(
-                "{error} (in the recipe: data_remote, {section}.dataset.split{})",
-                splits_beside(dataset_config)
-            )),
+            (ErrorKind::NotFound, AskedBy::Recipe) => {
+                Error::Data(format!("{error} (in the recipe: {})", place_in_recipe(config)))
+            }
             (ErrorKind::NotFound, AskedBy::Flags) => {
-                Error::Data(format!("{error} (--data, --split{})", splits_beside(dataset_config)))
+                let beside = splits_beside(&dataset_config.remote, &dataset_config.local);
+                Error::Data(format!("{error} (--data, --split{beside})"))
             }
             _ => Error::from(error),
         })?;
         let address = address(dataset_config);
         let column = find_column(&dataset, dataset_config, tokenizer)?;
-        if let AskedBy::Recipe(section) = asked_by {
-            check_separator(section, dataset_config, &column)?;
+        if asked_by == AskedBy::Recipe {
+            check_separator(config, &column)?;
         }
         let method = match &column {
             Column::Text { .. } => dataset_config.group_method,
@@ -192,9 +192,28 @@ fn addresses(config: &DatasetConfig) -> impl Iterator<Item = String> {
     streams(config).into_iter().map(shown)
 }
 
+/// `data_remote, train_loader.dataset.split; there is val`: the keys that name the dataset which is not there.
+fn place_in_recipe(LoaderConfig { origin, dataset, .. }: &LoaderConfig) -> String {
+    let is_missing = |stream: &Stream| {
+        let opened = StreamingDataset::open(vec![stream.clone()], DatasetOptions::default());
+        opened.is_err_and(|error| error.kind() == ErrorKind::NotFound)
+    };
+    let mixed = streams(dataset).iter().position(is_missing).and_then(|i| dataset.streams.get(i));
+    match mixed {
+        Some((_, stream)) => {
+            let keys = ["remote", "split"].map(|key| stream.origin.key(key));
+            format!("{}{}", keys.join(", "), splits_beside(&stream.remote, &stream.local))
+        }
+        None => {
+            let beside = splits_beside(&dataset.remote, &dataset.local);
+            format!("data_remote, {origin}.dataset.split{beside}")
+        }
+    }
+}
+
 /// `; there is val`: the splits beside the missing one, where they can be listed.
-fn splits_beside(config: &DatasetConfig) -> String {
-    let root = config.remote.as_deref().or(config.local.as_deref()).unwrap_or_default();
+fn splits_beside(remote: &Option<Address>, local: &Option<Address>) -> String {
+    let root = remote.as_deref().or(local.as_deref()).unwrap_or_default();
     let Ok(entries) = std::fs::read_dir(root) else { return String::new() };
     let mut splits: Vec<String> = entries
         .flatten()
@@ -207,12 +226,12 @@ fn splits_beside(config: &DatasetConfig) -> String {
 
 fn dataset_options(
     asked_by: AskedBy,
-    config: &DatasetConfig,
+    LoaderConfig { origin, dataset: config, .. }: &LoaderConfig,
     rows: usize,
     replica: Replica,
 ) -> Result<DatasetOptions> {
     let section = match asked_by {
-        AskedBy::Recipe(section) => format!("{section}.dataset."),
+        AskedBy::Recipe => format!("{origin}.dataset."),
         AskedBy::Flags => String::new(),
     };
     let unknown = |key: &'static str| {
@@ -315,7 +334,10 @@ fn column_of(
 }
 
 /// Where texts are joined, what tells them apart must be put between them.
-fn check_separator(section: &str, config: &DatasetConfig, column: &Column) -> Result<()> {
+fn check_separator(
+    LoaderConfig { origin, dataset: config, .. }: &LoaderConfig,
+    column: &Column,
+) -> Result<()> {
     let Column::Text { bos, eos, .. } = column else { return Ok(()) };
     if config.group_method != GroupMethod::Concat {
         return Ok(());
@@ -326,7 +348,7 @@ fn check_separator(section: &str, config: &DatasetConfig, column: &Column) -> Re
     ] {
         if let Some(id) = id.filter(|id| !ids.contains(&id.unsigned_abs())) {
             return Err(Error::Config(format!(
-                "`{section}.dataset.{key}` is {id}, but `{section}.dataset.{text}` does not put that token between \
+                "`{origin}.dataset.{key}` is {id}, but `{origin}.dataset.{text}` does not put that token between \
                  documents; set it to the text of the token, for example <|endoftext|>"
             )));
         }
@@ -381,7 +403,7 @@ impl Reading {
                     "convert the text with --concat_tokens {} or set {}={}",
                     self.max_seq_len,
                     match self.asked_by {
-                        AskedBy::Recipe(_) => "max_seq_len",
+                        AskedBy::Recipe => "max_seq_len",
                         AskedBy::Flags => "--max_seq_len",
                     },
                     ids.len()
@@ -398,7 +420,7 @@ impl Reading {
                 sample,
                 format!("token id {id} is not in the model's vocabulary of {}", self.vocab_size),
                 match self.asked_by {
-                    AskedBy::Recipe(_) => {
+                    AskedBy::Recipe => {
                         "raise model.vocab_size, or use the tokenizer that the dataset was made with"
                     }
                     AskedBy::Flags => "give a dataset that was made with the model's tokenizer",

@@ -65,7 +65,7 @@ impl TrainData {
         let rows = config.batch_plan(replica.world_size)?.device_batch;
         let vocab_size = config.model.vocab_size;
         let source = Source::open(
-            AskedBy::Recipe("train_loader"),
+            AskedBy::Recipe,
             &config.train_loader,
             tokenizer,
             vocab_size,
@@ -74,11 +74,12 @@ impl TrainData {
         )?;
         if let Some(0) = batches_per_epoch(&source) {
             return Err(Error::Config(format!(
-                "{} has {} samples, fewer than one batch of {rows}, and train_loader.drop_last \
+                "{} has {} samples, fewer than one batch of {rows}, and {origin}.drop_last \
                  leaves out a batch that is not full; lower global_train_batch_size or set \
-                 train_loader.drop_last=false",
+                 {origin}.drop_last=false",
                 source.address(),
-                source.dataset.plan().epoch_size()
+                source.dataset.plan().epoch_size(),
+                origin = config.train_loader.origin
             )));
         }
         Ok(Self { source, state: DataState::default(), feed: None, measured: (began, 0) })

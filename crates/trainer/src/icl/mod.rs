@@ -212,6 +212,26 @@ impl Tasks {
         Self::open(&config.icl_tasks, &config.model, tokenizer, options)
     }
 
+    /// What is to be said of them before they are evaluated: which have fewer solved examples than were asked for. There
+    /// are then as many as there are, as in the reference.
+    pub fn notes(&self) -> Vec<String> {
+        let too_few = |(task, examples): (&IclTask, &[Example])| {
+            let most = task.num_fewshot.iter().max().copied()?;
+            let there = examples.len() - 1;
+            let category = examples[0].category.as_ref().filter(|_| task.has_categories);
+            let of =
+                category.map_or(String::new(), |category| format!(" of category `{category}`"));
+            (most > there).then(|| {
+                format!(
+                    "`num_fewshot` of the task `{}` asks for {most} solved examples, but beside each question \
+                     `{}` has {there} line(s){of}, so there are no more; its metrics are named {most}-shot all the same",
+                    task.label, task.dataset_uri
+                )
+            })
+        };
+        self.groups().filter_map(too_few).collect()
+    }
+
     /// Whether there is nothing to ask.
     pub fn is_empty(&self) -> bool {
         self.tasks.is_empty()
@@ -524,6 +544,42 @@ mod tests {
         assert_eq!(named[3], (whole.to_owned(), mean));
         assert_eq!(named[1].0, "metrics/t/1-shot/dogs/InContextLearningMultipleChoiceAccuracy");
         assert_eq!((named.len(), named[1].1), (4, results[1].accuracy()));
+    }
+
+    #[test]
+    fn too_few_solved_examples_are_noted() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("t.jsonl");
+        std::fs::write(&path, CHOICES.join("\n")).unwrap();
+        let notes = |has_categories, num_fewshot: &[usize]| {
+            let task = IclTask {
+                dataset_uri: path.display().to_string().into(),
+                has_categories,
+                num_fewshot: num_fewshot.to_vec(),
+                ..task(IclTaskType::MultipleChoice)
+            };
+            let opened = Tasks::open(&[task], model(1.0).config(), &quickstart(), options());
+            let notes = opened.unwrap().notes();
+            notes
+                .into_iter()
+                .map(|note| note.replace(&path.display().to_string(), "t.jsonl"))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(notes(false, &[0, 3]), [""; 0]);
+        assert_eq!(
+            notes(false, &[0, 4]),
+            [
+                "`num_fewshot` of the task `t` asks for 4 solved examples, but beside each question `t.jsonl` has 3 \
+              line(s), so there are no more; its metrics are named 4-shot all the same"
+            ]
+        );
+        assert_eq!(
+            notes(true, &[1]),
+            ["cats", "kings"].map(|category| format!(
+                "`num_fewshot` of the task `t` asks for 1 solved examples, but beside each question `t.jsonl` has 0 \
+                 line(s) of category `{category}`, so there are no more; its metrics are named 1-shot all the same"
+            ))
+        );
     }
 
     #[test]
