@@ -1,13 +1,19 @@
 //! What a run takes from a checkpoint, and which checkpoints it refuses: `load_path`, `load_weights_only`,
-//! `load_ignore_keys`, `autoresume`; other versions, worlds and datasets.
+//! `load_ignore_keys`, `autoresume`; other versions, worlds and datasets. And a save folder that goes away.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use burn::tensor::Device;
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
+use trainer::checkpoint::{Place, SaveFolder, Snapshot, State};
+use trainer::config::Config;
+use trainer::model::Gpt;
+use trainer::optim::Optimizer;
+use trainer::time::Timestamp;
 
 #[path = "support/training.rs"]
 mod training;
@@ -334,6 +340,82 @@ fn a_checkpoint_that_cannot_be_read_now_is_not_passed_over() {
         message,
         format!("error: cannot read `{}`: Is a directory (os error 21)", file.display())
     );
+}
+
+/// What is logged while `work` is done, and what it returns.
+fn logged<T>(work: impl FnOnce() -> T) -> (String, T) {
+    let path = tempfile::NamedTempFile::new().unwrap();
+    let file = path.reopen().unwrap();
+    let subscriber = tracing_subscriber::fmt()
+        .with_target(false)
+        .without_time()
+        .with_ansi(false)
+        .with_writer(std::sync::Mutex::new(file))
+        .finish();
+    let value = tracing::subscriber::with_default(subscriber, work);
+    (std::fs::read_to_string(path).unwrap(), value)
+}
+
+/// Gone with what was in it, or moved: what comes then is saved all the same, and the run has its lock on the new one.
+#[test]
+fn a_save_folder_that_is_removed_during_the_run_is_made_again() {
+    let (folder, recipe) = workshop();
+    let config = Config::load(&recipe, &[]).unwrap();
+    let model = Gpt::init(&config.model, 1, &Device::flex());
+    let optimizer = Optimizer::new(config.optimizer.clone(), &model, &Device::flex());
+    let snapshot = |batch| {
+        let at = Timestamp { batch, ..Timestamp::default() };
+        Snapshot::take(State::new(&config, at), &model, &optimizer)
+    };
+    let path = folder.path().join("checkpoints");
+    let place = Place::Folder(path.clone());
+    let open = || SaveFolder::open(&place, Some(2), false, None);
+    let names = || {
+        let entries = std::fs::read_dir(&path).unwrap().flatten();
+        let mut names: Vec<_> = entries.map(|e| e.file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    };
+    let mut saving = open().unwrap();
+    saving.save(snapshot(1)).unwrap();
+    let warning = format!(
+        " WARN save_folder `{}` was removed or moved during the run, with the checkpoints in it; it is made again for \
+         those from here on\n",
+        path.display()
+    );
+    std::fs::remove_dir_all(&path).unwrap();
+    assert_eq!(logged(|| saving.save(snapshot(2)).map(drop).unwrap()).0, warning);
+    assert_eq!(names(), ["ep0-ba2", "latest"]);
+    assert_eq!(std::fs::read_to_string(path.join("latest")).unwrap(), "ep0-ba2\n");
+    assert_eq!(logged(|| saving.save(snapshot(3)).map(drop).unwrap()).0, "");
+
+    // A copy in place of what was moved: its checkpoints are those of this run still.
+    let moved = folder.path().join("moved");
+    std::fs::rename(&path, &moved).unwrap();
+    succeed(std::process::Command::new("cp").arg("-r").args([&moved, &path]));
+    assert_eq!(logged(|| saving.save(snapshot(4)).map(drop).unwrap()).0, warning);
+    assert_eq!(names(), ["ep0-ba3", "ep0-ba4", "latest"]);
+
+    let in_use = format!(
+        "save_folder `{}` is in use by another run; wait for its end, or use another save_folder",
+        path.display()
+    );
+    assert_eq!(open().unwrap_err().to_string(), in_use);
+    // Another run has begun there.
+    std::fs::remove_dir_all(&path).unwrap();
+    let mut other = open().unwrap();
+    assert_eq!(saving.save(snapshot(5)).unwrap_err().to_string(), in_use);
+    other.save(snapshot(6)).unwrap();
+    drop(other);
+    assert_eq!(
+        saving.save(snapshot(5)).unwrap_err().to_string(),
+        format!(
+            "save_folder already holds the checkpoint `{}/ep0-ba6`; set autoresume=true to continue it, \
+             save_overwrite=true to replace it, or another save_folder",
+            path.display()
+        )
+    );
+    assert_eq!(names(), ["ep0-ba6", "latest"]);
 }
 
 #[test]

@@ -80,6 +80,57 @@ fn the_first_three_losses_are_of_the_unchanged_model_and_the_fourth_is_not() {
     assert!(off[3] > 1e-3, "{off:?}");
 }
 
+/// Documents of one token leave nothing to predict. Of three batches of six the second is made of those.
+#[test]
+fn a_batch_without_a_target_is_noted_and_has_no_loss() {
+    let (folder, recipe) = workshop();
+    let schema = mds::format::Schema::new([("text", mds::format::Encoding::Str)]).unwrap();
+    let dataset = folder.path().join("c4/short");
+    let options = mds::WriterOptions::default();
+    let mut writer = mds::Writer::create(&*dataset, schema, options).unwrap();
+    for sample in 0..18 {
+        let text = if (6..12).contains(&sample) { "a" } else { "The king was here" };
+        writer.write(&[text.into()]).unwrap();
+    }
+    writer.finish().unwrap();
+    let overrides = [
+        "train_loader.dataset={split: short, shuffle: false, group_method: truncate}",
+        "max_duration=3ba",
+        "save_interval=1ba",
+        // An alarm for any loss, once the window of one batch is full; a loss of 0 would be none.
+        "callbacks={kill_loss_spike: {window_size: 1, patience: 0, outlier_multiplier: 1.0e-3}, early_stopper: \
+         {monitor: LanguageCrossEntropy, dataloader_label: train, patience: 2ba}}",
+    ];
+    let text = said(&mut train(&recipe, &overrides));
+    let notes: Vec<_> = text.lines().filter(|line| line.contains("not one token")).collect();
+    assert_eq!(
+        notes,
+        [
+            "note: batch 2 has not one token to predict: no loss is logged or watched, and its gradient is 0; its samples \
+          are 6, 7, 8, 9, 10, 11"
+        ]
+    );
+    let steps: Vec<Value> = records(folder.path())
+        .into_iter()
+        .filter(|record| record.get("trainer/global_step").is_some())
+        .collect();
+    for key in
+        ["loss/train/total", "metrics/train/LanguageCrossEntropy", "metrics/train/Perplexity"]
+    {
+        let has: Vec<bool> = steps.iter().map(|step| step.get(key).is_some()).collect();
+        assert_eq!(has, [true, false, true], "{key}");
+    }
+    assert_eq!(steps[1]["l2_norm/grad/global"], 0.0);
+    let spikes: Vec<bool> = steps.iter().map(|step| step.get("loss_spike").is_some()).collect();
+    assert_eq!(spikes, [false, false, true], "{text}");
+    let watched = |checkpoint: &str| -> Value {
+        let state = folder.path().join("checkpoints").join(checkpoint).join("state.json");
+        serde_json::from_slice::<Value>(&std::fs::read(state).unwrap()).unwrap()["watch"].take()
+    };
+    assert_eq!(watched("ep0-ba2"), watched("ep0-ba1"));
+    assert_ne!(watched("ep1-ba3"), watched("ep0-ba2"));
+}
+
 /// The lines of `run/replay-baN.jsonl`: the batch, and its rows.
 fn replayed(folder: &Path, batch: u64) -> (Value, Vec<Value>) {
     let path = folder.join(format!("run/replay-ba{batch}.jsonl"));

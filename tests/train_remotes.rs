@@ -601,6 +601,44 @@ fn of_two_runs_with_one_bucket_the_later_goes_on() {
     );
 }
 
+/// Neither the folder in the bucket nor the one on this machine has to outlast the run.
+#[test]
+fn a_bucket_that_is_emptied_during_the_run_is_saved_to_anew() {
+    let scene = Scene::new();
+    let endless = ["max_duration=100000ba", "save_interval=200ba", "eval_interval=0ba"];
+    // Nobody reads what it says before its end.
+    let endless = [&endless[..], &["log_to_console=false"]].concat();
+    let mut child = scene.run("here", &endless).stderr(Stdio::piped()).spawn().unwrap();
+    // The checkpoint that `latest` names is whole, and nothing is on its way.
+    let is_saved = || {
+        let objects = scene.bucket.objects();
+        let Some(newest) = objects.get("run/latest") else { return false };
+        let newest = String::from_utf8_lossy(newest).trim().to_owned();
+        checkpoints(&[&newest]).iter().all(|key| objects.contains_key(key))
+            && names_in(&scene.outgoing("here")) == [".run", "latest"]
+    };
+    wait_until("a checkpoint", is_saved);
+    let mark = scene.bucket.objects()["run/.run"].clone();
+    scene.bucket.keys().iter().for_each(|key| scene.bucket.remove(key));
+    let outgoing = scene.outgoing("here");
+    std::fs::rename(&outgoing, scene.folder.path().join("moved")).unwrap();
+    wait_until("the folder on this machine", || outgoing.exists());
+    wait_until("a checkpoint after it", is_saved);
+    child.kill().unwrap();
+    let text = child.wait_with_output().unwrap().stderr;
+    let text = String::from_utf8_lossy(&text);
+    let warnings: Vec<_> = text.lines().filter(|line| line.starts_with(" WARN")).collect();
+    assert_eq!(
+        warnings,
+        [
+            " WARN save_folder `s3://bucket/run` was removed or moved during the run, with the checkpoints in it; it is made \
+          again for those from here on"
+        ]
+    );
+    assert!(scene.bucket.objects()["run/.run"] == mark);
+    assert!(std::fs::read(outgoing.join(".run")).unwrap() == mark);
+}
+
 /// What the later run has in the bucket stays as it is, be save folder and run folder one or two.
 #[test]
 fn a_run_that_was_taken_over_touches_nothing() {

@@ -188,6 +188,7 @@ pub(crate) fn train_on(
             lr,
             next_lr: config.optimizer.lr * schedule.alpha(&start),
             samples: batch.sample_ids(),
+            has_targets: batch.labelled() > 0,
             seconds: began.elapsed().as_secs_f64(),
             metrics: metrics.collect(),
             norms: by_parameter(&model, norms),
@@ -247,10 +248,15 @@ fn see_steps(
         let Taken { start, end, lr, ref samples, .. } = step;
         ensure_finite(&measured, start.batch + 1, lr, samples, logger)?;
         state.train_seconds += step.seconds;
+        if !step.has_targets {
+            logger.print(&format!("note: {}", without_targets(start.batch + 1, samples)));
+        }
         let (at_start, mut at_end) = speed.metrics(config, &step, state, &measured);
         at_end.extend(step.metrics);
         at_end.extend(step.norms.iter().map(|(key, norm)| (key.as_str(), (*norm).into())));
-        let alarm = watch.see_loss(&mut state.watch, &end, measured.loss.total);
+        // Without a target there is no loss, and the optimizer's step was that of a gradient of 0.
+        let loss = step.has_targets.then_some(measured.loss.total);
+        let alarm = loss.and_then(|loss| watch.see_loss(&mut state.watch, &end, loss));
         at_end.extend(alarm.iter().map(|alarm| (alarm.key, alarm.note.as_str().into())));
         logger.log_step(&start, &end, &at_start, &at_end)?;
         match alarm {
@@ -316,6 +322,14 @@ fn world_size() -> Result<usize> {
     let variable = |name: &str| std::env::var(name).ok();
     let (world, _) = mds::order::World::from_launcher(variable, 1).map_err(mds::Error::from)?;
     Ok(world.nodes * world.ranks_per_node)
+}
+
+fn without_targets(batch: u64, samples: &[u64]) -> String {
+    format!(
+        "batch {batch} has not one token to predict: no loss is logged or watched, and its gradient is 0; its samples are \
+         {}",
+        listed(samples)
+    )
 }
 
 pub(crate) fn place(config: &Config, address: Option<&Address>) -> Result<Option<Place>> {
@@ -442,12 +456,14 @@ impl Speedometer {
         measured: &Measured,
     ) -> (Vec<Metric<'static>>, Vec<Metric<'static>>) {
         let Measured { loss, norm } = *measured;
-        let at_start = vec![
-            ("trainer/grad_accum", (step.grad_accum as u64).into()),
-            ("loss/train/total", loss.total.into()),
-            ("metrics/train/LanguageCrossEntropy", loss.cross_entropy.into()),
-            ("metrics/train/Perplexity", loss.cross_entropy.exp().into()),
-        ];
+        let mut at_start = vec![("trainer/grad_accum", (step.grad_accum as u64).into())];
+        if step.has_targets {
+            at_start.extend([
+                ("loss/train/total", loss.total.into()),
+                ("metrics/train/LanguageCrossEntropy", loss.cross_entropy.into()),
+                ("metrics/train/Perplexity", loss.cross_entropy.exp().into()),
+            ]);
+        }
         let mut at_end = vec![
             ("wall_clock/train", state.train_seconds.into()),
             ("wall_clock/val", state.eval_seconds.into()),

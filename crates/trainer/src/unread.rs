@@ -28,6 +28,8 @@ pub(crate) struct Taken {
     /// The learning rate of the step after it.
     pub(crate) next_lr: f64,
     pub(crate) samples: Vec<u64>,
+    /// Whether there was a token to predict; else there is no loss.
+    pub(crate) has_targets: bool,
     /// Seconds from the one before it.
     pub(crate) seconds: f64,
     /// What else is to be logged of it.

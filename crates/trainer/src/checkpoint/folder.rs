@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::place::{Position, position};
@@ -23,10 +24,11 @@ const UNSENT: &str = "-unsent";
 pub(super) struct CheckpointFolder {
     path: PathBuf,
     keep: Option<usize>,
+    overwrite: bool,
     /// Checkpoints that are not this run's past, discarded once it has one of its own.
     replaced: Vec<PathBuf>,
     /// The folder itself, locked as long as this run lives: two runs would sweep each other's files.
-    _lock: fs::File,
+    lock: fs::File,
 }
 
 impl CheckpointFolder {
@@ -47,19 +49,44 @@ impl CheckpointFolder {
         if let (Some(newest), false) = (foreign.last(), overwrite) {
             return Err(occupied(&newest.display()));
         }
-        Ok(Self { path: path.to_owned(), keep, replaced: foreign, _lock: lock })
+        Ok(Self { path: path.to_owned(), keep, overwrite, replaced: foreign, lock })
     }
 
     /// The folder at `path` for checkpoints on their way to `address`. None gives way to another: what does not arrive
     /// is [set aside](Self::set_aside).
     pub(super) fn staging(path: &Path, address: &str) -> Result<Self> {
         let lock = lock(path, &address)?;
-        Ok(Self { path: path.to_owned(), keep: None, replaced: Vec::new(), _lock: lock })
+        let (keep, overwrite, replaced) = (None, false, Vec::new());
+        Ok(Self { path: path.to_owned(), keep, overwrite, replaced, lock })
     }
 
     /// Where it is.
     pub(super) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Whether the folder that was opened still lies there: it may have been removed or moved while the run goes on.
+    pub(super) fn is_there(&self) -> Result<bool> {
+        let file = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+        let opened = self.lock.metadata().map_err(Error::io("read", &self.path))?;
+        match fs::metadata(&self.path) {
+            Ok(there) => Ok(file(there) == file(opened)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(Error::io("read", &self.path)(error)),
+        }
+    }
+
+    /// Opens the folder again if it was removed, and makes it where there is none: for a run that has come to `past`.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub(super) fn make_again(&mut self, past: Position) -> Result<()> {
+        if self.is_there()? {
+            return Ok(());
+        }
+        *self = Self::open(&self.path, self.keep, self.overwrite, Some(past))?;
+        tracing::warn!("{}", removed(&self.path.display()));
+        Ok(())
     }
 
     /// Publishes `snapshot` and discards what is no longer to be kept. Returns its folder.
@@ -173,6 +200,14 @@ impl CheckpointFolder {
         }
         Ok(())
     }
+}
+
+/// What is to be said of a save folder that the run makes again.
+pub(super) fn removed(shown: &dyn std::fmt::Display) -> String {
+    format!(
+        "save_folder `{shown}` was removed or moved during the run, with the checkpoints in it; it is made again for those \
+         from here on"
+    )
 }
 
 /// Writes `snapshot` into the new folder `writing`, all of it to the disk.

@@ -173,13 +173,18 @@ impl SaveFolder {
         }
     }
 
-    /// Publishes `snapshot` and discards what is no longer to be kept. Returns where it lies, for messages.
+    /// Publishes `snapshot` and discards what is no longer to be kept. Returns where it lies, for messages. A folder that
+    /// was removed since it was opened is made again.
     ///
     /// # Errors
     /// When a file cannot be written or [does not arrive](Error::Upload); the checkpoints that were there remain.
     pub fn save(&mut self, snapshot: Snapshot) -> Result<String> {
         match &mut self.0 {
-            Kind::Folder(folder) => Ok(folder.save(snapshot)?.display().to_string()),
+            Kind::Folder(folder) => {
+                let at = snapshot.state.timestamp;
+                folder.make_again((at.batch, at.epoch))?;
+                Ok(folder.save(snapshot)?.display().to_string())
+            }
             Kind::Remote(folder) => folder.save(snapshot),
         }
     }

@@ -131,6 +131,9 @@ impl RemoteFolder {
 
     /// As [`SaveFolder::save`](super::SaveFolder::save).
     pub(super) fn save(&mut self, snapshot: Snapshot) -> Result<String> {
+        if !self.staging.is_there()? {
+            self.make_staging_again()?;
+        }
         let path = self.staging.save(snapshot)?;
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         self.send(&name, &path)?;
@@ -141,6 +144,13 @@ impl RemoteFolder {
             ))
         })?;
         Ok(format!("{}/{name}", self.remote.address().trim_end_matches('/')))
+    }
+
+    /// For a run whose folder on this machine was removed, as with the cache that it lies in: nothing was left there.
+    fn make_staging_again(&mut self) -> Result<()> {
+        let path = staging(&self.remote)?;
+        self.staging = CheckpointFolder::staging(&path, self.remote.address())?;
+        self.mark.as_ref().map_or(Ok(()), |mark| mark.write(&path))
     }
 
     /// Uploads the checkpoint `name`, which lies in `path`, and removes it here.
@@ -209,12 +219,17 @@ impl RemoteFolder {
         state.into_iter().chain(tensors).try_for_each(|object| self.remote.delete(object))
     }
 
-    /// Whether no other run has begun to save here.
-    fn is_own(&self) -> mds::Result<bool> {
-        match &self.mark {
-            Some(mark) => mark.is_last_at(&self.remote),
-            None => Ok(Mark::at(&self.remote)?.is_none()),
+    /// Whether no other run has begun to save here. A mark that is gone is left anew: nobody else's is there, and whoever
+    /// removed it has most likely removed the checkpoints with it.
+    fn is_own(&mut self) -> mds::Result<bool> {
+        let there = Mark::at(&self.remote)?;
+        if let (Some(mark), None) = (&self.mark, &there) {
+            tracing::warn!("{}", folder::removed(&self.remote.address()));
+            mark.put(&self.remote)?;
+            self.newest = None;
+            return Ok(true);
         }
+        Ok(there == self.mark)
     }
 
     /// Makes the remote this run's own, which shows that it can be written.
