@@ -1,5 +1,5 @@
 //! What a run takes from a checkpoint, and which checkpoints it refuses: `load_path`, `load_weights_only`,
-//! `load_ignore_keys`, `autoresume`; other versions, worlds and datasets. And a save folder that goes away.
+//! `load_strict_model_weights`, `load_ignore_keys`, `save_weights_only`, `autoresume`; other versions, worlds and datasets. And a save folder that goes away.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -339,6 +339,105 @@ fn a_checkpoint_that_cannot_be_read_now_is_not_passed_over() {
     assert_eq!(
         message,
         format!("error: cannot read `{}`: Is a directory (os error 21)", file.display())
+    );
+}
+
+#[test]
+fn weights_that_are_saved_alone_are_taken_and_not_continued() {
+    let scene = Scene::new();
+    let load = |name: &str, overrides: &[&str]| {
+        scene.load(name, 5, &[&["save_weights_only=true"], overrides].concat())
+    };
+    let text = said(&mut load("alone", &[]));
+    let note = "\nnote: save_weights_only: this run cannot be continued from its checkpoints, only their weights can be \
+                taken\n";
+    assert!(text.contains(note), "{text}");
+    succeed(&mut scene.load("whole", 5, &[]));
+    let [alone, whole] =
+        ["alone", "whole"].map(|name| scene.path(name).join("checkpoints/ep0-ba5"));
+    assert!(tensors(&alone, "model.safetensors") == tensors(&whole, "model.safetensors"));
+    assert!(tensors(&alone, "optimizer.safetensors").is_empty());
+
+    let refusal = |remedy: &str| {
+        format!(
+            "error: the checkpoint `{}` was saved with save_weights_only: it has no moments to continue with; take only \
+             its weights with {remedy}",
+            alone.display()
+        )
+    };
+    assert_eq!(
+        failure(&mut load("alone", &["autoresume=true"])),
+        refusal("load_path, load_weights_only=true and another save_folder")
+    );
+    let path = format!("load_path={}", alone.display());
+    assert_eq!(failure(&mut scene.load("next", 6, &[&path])), refusal("load_weights_only=true"));
+    // The first step is taken at learning rate 0.
+    succeed(&mut scene.load("next", 1, &[&path, "load_weights_only=true"]));
+    let next = scene.path("next/checkpoints/ep0-ba1");
+    assert!(tensors(&next, "model.safetensors") == tensors(&whole, "model.safetensors"));
+}
+
+#[test]
+fn weights_that_do_not_fit_are_listed_and_new() {
+    let scene = Scene::new();
+    let lax = ["load_weights_only=true", "load_strict_model_weights=false"];
+    let load =
+        |name: &str, model: &'static str| scene.load(name, 1, &[&lax[..], &[model]].concat());
+    let saved = tensors(&scene.checkpoint("ep0-ba4"), "model.safetensors");
+    for (name, model, notes) in [
+        (
+            "more",
+            "model.n_layers=3",
+            [
+                "not in the checkpoint, so as a new model has them: h.2.ln_1.weight, h.2.ln_1.bias, \
+                 h.2.attn.c_attn.weight, h.2.attn.c_attn.bias, h.2.attn.c_proj.weight and 7 more",
+                "model.n_layers was 2 in the checkpoint and is 3",
+            ],
+        ),
+        (
+            "fewer",
+            "model.n_layers=1",
+            [
+                "in the checkpoint, but not in the model: h.1.attn.c_attn.bias, h.1.attn.c_attn.weight, \
+                 h.1.attn.c_proj.bias, h.1.attn.c_proj.weight, h.1.ln_1.bias and 7 more",
+                "model.n_layers was 2 in the checkpoint and is 1",
+            ],
+        ),
+    ] {
+        let text = said(&mut load(name, model));
+        let [first, second] = notes;
+        let notes = format!("\nnote: load_strict_model_weights: {first}\nnote: {second}\n");
+        assert!(text.contains(&notes), "{notes:?} is not in {text}");
+        // The first step is taken at learning rate 0.
+        let loaded = tensors(&scene.path(name).join("checkpoints/ep0-ba1"), "model.safetensors");
+        let new = format!("new-{name}");
+        succeed(&mut scene.load(&new, 1, &[model, "load_path=null"]));
+        let new = tensors(&scene.path(&new).join("checkpoints/ep0-ba1"), "model.safetensors");
+        assert!(loaded.keys().eq(new.keys()));
+        for (parameter, values) in &loaded {
+            let expected = saved.get(parameter).unwrap_or_else(|| &new[parameter]);
+            assert!(values == expected, "{parameter}");
+        }
+    }
+
+    let checkpoint = scene.checkpoint("ep0-ba4").display().to_string();
+    let refusal = |model| failure(&mut load("refused", model)).replace(&checkpoint, "C");
+    assert_eq!(
+        refusal("model.d_model=64"),
+        "error: the checkpoint `C`: tensor wte.weight has shape [4096, 32], the configured model needs [4096, 64]; give \
+         another load_path"
+    );
+    assert_eq!(
+        refusal("model.attn_config.qk_ln=true"),
+        "error: the checkpoint `C` has not one parameter of the configured model, for example no transformer.wte.weight, \
+         but h.0.attn.c_attn.bias, h.0.attn.c_attn.weight, h.0.attn.c_proj.bias, h.0.attn.c_proj.weight, h.0.ln_1.bias \
+         and 23 more; give another load_path"
+    );
+    let strict = ["load_weights_only=true", "model.n_layers=1"];
+    assert_eq!(
+        failure(&mut scene.load("refused", 1, &strict)).replace(&checkpoint, "C"),
+        "error: the checkpoint `C` is of another model: model.n_layers is 2 there and 1 here; set model.n_layers=2, or \
+         give another load_path"
     );
 }
 

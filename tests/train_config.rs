@@ -638,6 +638,11 @@ fn wrong_types_and_values_name_the_key() {
              same eos_token_id or bos_token_id",
         ),
         (
+            &["load_path=a", "load_strict_model_weights=false"],
+            "load_strict_model_weights is false, but the moments of a checkpoint's optimizer are those of exactly its \
+             parameters; set load_weights_only=true, too",
+        ),
+        (
             &["icl_tasks=3"],
             "`icl_tasks` is 3; it must be a list of tasks, or the path of a YAML file with one",
         ),
@@ -692,11 +697,13 @@ fn keys_about_what_is_not_asked_for_are_noted() {
     assert_eq!(
         notices(&[
             "load_ignore_keys=[state/optimizers/*]",
+            "load_strict_model_weights=false",
             "icl_seq_len=9",
             "icl_subset_num_batches=2"
         ]),
         [
             "`load_ignore_keys` has no effect here: there is no load_path",
+            "`load_strict_model_weights` has no effect here: there is no load_path",
             "`icl_subset_num_batches` has no effect here: there are no icl_tasks",
             "`icl_seq_len` has no effect here: there are no icl_tasks",
         ]

@@ -616,6 +616,27 @@ fn a_split_that_is_not_there_is_named_in_a_list() {
     );
 }
 
+/// Documents of one token leave nothing to predict.
+#[test]
+fn an_evaluation_split_without_a_target_is_named() {
+    let (folder, recipe) = workshop();
+    let short = folder.path().join("c4/short");
+    let schema = mds::format::Schema::new([("text", mds::format::Encoding::Str)]).unwrap();
+    let mut writer = mds::Writer::create(&*short, schema, mds::WriterOptions::default()).unwrap();
+    (0..5).for_each(|_| writer.write(&["a".into()]).unwrap());
+    writer.finish().unwrap();
+    let loaders =
+        "eval_loader=[{label: a, dataset: {split: val}}, {label: b, dataset: {split: short}}]";
+    assert_eq!(
+        failure(&mut train(&recipe, &[loaders, "eval_first=true"])),
+        format!(
+            "error: the evaluation split {} has not one token to predict; give eval_loader.1 a split with more text, or \
+             set eval_loader.1.drop_last=false",
+            short.display()
+        )
+    );
+}
+
 #[test]
 fn an_empty_split_is_one_clear_sentence() {
     let (folder, recipe) = workshop();

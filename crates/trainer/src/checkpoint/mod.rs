@@ -4,7 +4,8 @@
 //! save_folder/
 //!   ep0-ba20/
 //!     model.safetensors      the parameters, by the names of [`crate::model`]
-//!     optimizer.safetensors  `first.NAME` and `second.NAME`: the moments of each parameter; Lion has only the first
+//!     optimizer.safetensors  `first.NAME` and `second.NAME`: the moments of each parameter; Lion has only the first,
+//!                            and with `save_weights_only` there are none
 //!     state.json             position, data position, seed, resolved configuration (whose moments they are, too),
 //!                            sizes and hashes of the above
 //!   latest                   the name of the newest checkpoint

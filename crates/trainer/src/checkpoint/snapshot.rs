@@ -28,7 +28,7 @@ pub struct Snapshot {
     pub(super) state: State,
     /// The parameters, by their names.
     pub(super) model: Vec<SharedTensor>,
-    /// Their moments, by the names that they have in a file.
+    /// Their moments, by the names that they have in a file; none with `save_weights_only`.
     pub(super) moments: Vec<SharedTensor>,
 }
 
@@ -45,9 +45,12 @@ impl Snapshot {
     /// The run at `state`.
     pub fn take(state: State, model: &Gpt, optimizer: &Optimizer) -> Self {
         let specs = model.parameters();
-        let [first, second] = optimizer.flat_moments();
-        let mut moments = shared(FIRST, &specs, first);
-        moments.extend(shared(SECOND, &specs, second));
+        let mut moments = Vec::new();
+        if !state.is_of_weights_only() {
+            let [first, second] = optimizer.flat_moments();
+            moments = shared(FIRST, &specs, first);
+            moments.extend(shared(SECOND, &specs, second));
+        }
         Self { state, model: shared("", &specs, flat_parameters(model)), moments }
     }
 }

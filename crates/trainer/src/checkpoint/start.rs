@@ -1,6 +1,7 @@
-//! What a run takes over from a checkpoint: everything, or what `load_weights_only` and `load_ignore_keys` leave of it.
+//! What a run takes over from a checkpoint: everything, or what `load_weights_only`, `load_strict_model_weights` and
+//! `load_ignore_keys` leave of it.
 //!
-//! A run that continues its own (`autoresume`) takes everything: both keys are for the first start, as in the reference.
+//! A run that continues its own (`autoresume`) takes everything: these keys are for the first start, as in the reference.
 //!
 //! `load_ignore_keys` are patterns for the reference's names of what a checkpoint holds, with `*` also for `/`. A pattern for a
 //! part is one for all that is in it.
@@ -22,7 +23,7 @@ use super::{Checkpoint, Found, Place, SaveFolder, State};
 use crate::config::Config;
 use crate::data::{DataState, TrainData};
 use crate::error::{Error, Result};
-use crate::model::{Gpt, NamedTensor, ParameterError};
+use crate::model::{Gpt, NamedTensor, ParameterError, by_name};
 use crate::optim::{Moments, Optimizer};
 use crate::watch;
 
@@ -51,6 +52,11 @@ pub(crate) struct Start {
     pub(crate) weights_only: bool,
     /// It is one that the run has saved, found by `autoresume`.
     is_own: bool,
+    /// Its parameters must be those of the model, each of them.
+    pub(super) is_strict: bool,
+    /// Where they need not be: parameters of the model that it has not, and those that the model has not.
+    missing: Vec<String>,
+    superfluous: Vec<String>,
     /// The names that were left out.
     left_out: BTreeSet<String>,
 }
@@ -58,7 +64,15 @@ pub(crate) struct Start {
 impl Start {
     /// The whole of the run's own checkpoint.
     pub(crate) fn own(found: Found) -> Self {
-        Self { found, weights_only: false, is_own: true, left_out: BTreeSet::new() }
+        Self {
+            found,
+            weights_only: false,
+            is_own: true,
+            is_strict: true,
+            missing: Vec::new(),
+            superfluous: Vec::new(),
+            left_out: BTreeSet::new(),
+        }
     }
 
     /// With `autoresume` the newest of the run's own checkpoints, else that of `load_path`, if any.
@@ -82,8 +96,13 @@ impl Start {
         let Some(address) = &config.load_path else { return Ok(None) };
         let mut found = Place::open(address, config.remote_options())?.load()?;
         let left_out = leave_out(&found.place, &mut found.checkpoint, &config.load_ignore_keys)?;
-        let weights_only = config.load_weights_only;
-        Ok(Some(Self { found, weights_only, is_own: false, left_out }))
+        Ok(Some(Self {
+            weights_only: config.load_weights_only,
+            is_own: false,
+            is_strict: config.load_strict_model_weights,
+            left_out,
+            ..Self::own(found)
+        }))
     }
 
     /// Whether the run goes on from the checkpoint's position.
@@ -106,6 +125,7 @@ impl Start {
         if self.weights_only {
             return Ok(());
         }
+        saved.check_is_whole(self)?;
         if self.has_moments() {
             saved.check_optimizer(self, config.optimizer.name)?;
         }
@@ -137,7 +157,35 @@ impl Start {
             let new = model.to_named_tensors();
             tensors.extend(new.into_iter().filter(|new| self.left_out.contains(&parameter(new))));
         }
+        if !self.is_strict {
+            tensors = self.fit(&model, tensors)?;
+        }
         model.with_named_tensors(tensors).map_err(|error| self.refused(&error))
+    }
+
+    /// The parameters of `model`, those of `tensors` where there is one of the name; notes the rest.
+    ///
+    /// # Errors
+    /// When there is none at all: then the model would be new without a checkpoint, too.
+    fn fit(&mut self, model: &Gpt, tensors: Vec<NamedTensor>) -> Result<Vec<NamedTensor>> {
+        let mut given = by_name(&model.parameters(), tensors);
+        let mut fitted = model.to_named_tensors();
+        for parameter in &mut fitted {
+            match given.remove(&parameter.name) {
+                Some(tensor) => *parameter = tensor,
+                None => self.missing.push(parameter.name.clone()),
+            }
+        }
+        self.superfluous = given.into_keys().collect();
+        match self.missing.first().filter(|_| self.missing.len() == fitted.len()) {
+            Some(first) => Err(Error::Checkpoint(format!(
+                "the checkpoint `{}` has not one parameter of the configured model, for example no {first}, but {}; {}",
+                self.found.place,
+                first_of(&self.superfluous),
+                self.without_it()
+            ))),
+            None => Ok(fitted),
+        }
     }
 
     /// Gives `optimizer` the checkpoint's moments, if they are taken over; they are taken out of it.
@@ -220,19 +268,35 @@ impl Start {
         let batch = checkpoint.state.timestamp.batch;
         notes.push(format!("{what} from {place} (batch {batch})"));
         if !self.left_out.is_empty() {
-            let first = self.left_out.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>();
-            let more = match self.left_out.len() - first.len() {
-                0 => String::new(),
-                more => format!(" and {more} more"),
-            };
-            notes.push(format!("note: load_ignore_keys: without {}{more}", first.join(", ")));
+            notes.push(format!("note: load_ignore_keys: without {}", first_of(&self.left_out)));
         }
-        if !self.weights_only {
-            let changes = checkpoint.state.changes(config);
-            notes.extend(changes.iter().map(|change| format!("note: {change}")));
+        for (names, what) in [
+            (&self.missing, "not in the checkpoint, so as a new model has them"),
+            (&self.superfluous, "in the checkpoint, but not in the model"),
+        ] {
+            if !names.is_empty() {
+                let names = first_of(names);
+                notes.push(format!("note: load_strict_model_weights: {what}: {names}"));
+            }
         }
+        let mut changes = checkpoint.state.changes(config);
+        if self.weights_only {
+            changes.retain(|change| !self.is_strict && change.starts_with("model."));
+        }
+        notes.extend(changes.iter().map(|change| format!("note: {change}")));
         notes
     }
+}
+
+/// The first of `names`, and how many more there are.
+fn first_of<'a>(names: impl IntoIterator<Item = &'a String>) -> String {
+    let names: Vec<&str> = names.into_iter().map(String::as_str).collect();
+    let first = &names[..names.len().min(SHOWN)];
+    let more = match names.len() - first.len() {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    format!("{}{more}", first.join(", "))
 }
 
 /// Takes out of `checkpoint` the tensors that any of `patterns` matches. Returns the names of all that one matches.

@@ -156,11 +156,15 @@ impl State {
     }
 
     /// Checks that the checkpoint holds a model of the configured shape. Where only weights are taken, one without learned
-    /// positions may be for sequences of another length; what is left out may have another shape.
+    /// positions may be for sequences of another length; what is left out may have another shape. With
+    /// `load_strict_model_weights: false` the tensors alone decide.
     ///
     /// # Errors
     /// The first key that differs, with both values.
     pub(super) fn check_model(&self, start: &Start, model: &ModelConfig) -> Result<()> {
+        if !start.is_strict {
+            return Ok(());
+        }
         let here = serde_json::to_value(model).unwrap_or_default();
         let mut found = Vec::new();
         for key in DECIDE_THE_MODEL {
@@ -205,6 +209,26 @@ impl State {
         Err(Error::Checkpoint(format!(
             "the checkpoint `{}` has the moments of {saved}, and optimizer.name is {here} here; set \
              optimizer.name={saved}, or {}",
+            start.place(),
+            start.for_its_weights()
+        )))
+    }
+
+    /// Whether the run saves its weights without moments.
+    pub(super) fn is_of_weights_only(&self) -> bool {
+        self.config["save_weights_only"] == true
+    }
+
+    /// Checks that there is more than weights to go on with.
+    ///
+    /// # Errors
+    /// When there is not.
+    pub(super) fn check_is_whole(&self, start: &Start) -> Result<()> {
+        if !self.is_of_weights_only() {
+            return Ok(());
+        }
+        Err(Error::Checkpoint(format!(
+            "the checkpoint `{}` was saved with save_weights_only: it has no moments to continue with; {}",
             start.place(),
             start.for_its_weights()
         )))

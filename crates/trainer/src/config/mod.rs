@@ -167,10 +167,15 @@ pub struct Config {
     pub save_num_checkpoints_to_keep: i64,
     /// Whether a checkpoint of the same name may be replaced.
     pub save_overwrite: bool,
+    /// Save the weights without the optimizer's moments: a third of the bytes, from which no run can be continued.
+    pub save_weights_only: bool,
     /// The checkpoint to start from, or the `save_folder` that holds it, here or at a remote.
     pub load_path: Option<Address>,
     /// Take only the weights from `load_path`: not the optimizer, the schedule or the data order.
     pub load_weights_only: bool,
+    /// Whether the weights of `load_path` must be those of the model, each of them. Otherwise those that the model has and
+    /// the checkpoint has not are as in a new model, and those that the model has not are left.
+    pub load_strict_model_weights: bool,
     /// What of `load_path` is not taken: patterns, see `checkpoint/start.rs`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub load_ignore_keys: Vec<String>,

@@ -128,6 +128,13 @@ impl Config {
                     .into(),
             ));
         }
+        if self.load_path.is_some() && !self.load_strict_model_weights && !self.load_weights_only {
+            return Err(Error::Config(
+                "load_strict_model_weights is false, but the moments of a checkpoint's optimizer are those of exactly its \
+                 parameters; set load_weights_only=true, too"
+                    .into(),
+            ));
+        }
         self.check_folders()?;
         self.check_epochs()?;
         self.max_duration.resolve(self.max_duration)?;
@@ -147,6 +154,7 @@ impl Config {
         let no_path = (self.load_path.is_none(), "there is no load_path");
         let given = [
             ("load_ignore_keys", !self.load_ignore_keys.is_empty(), no_path),
+            ("load_strict_model_weights", !self.load_strict_model_weights, no_path),
             ("icl_subset_num_batches", self.icl_subset_num_batches.is_some(), no_tasks),
             ("icl_seq_len", self.icl_seq_len.is_some(), no_tasks),
         ];
@@ -242,6 +250,12 @@ fn read_config(root: &Section<'_>, mut notices: Vec<String>) -> Result<Config> {
             resolved
         })
     };
+    let save_weights_only = root.flag("save_weights_only")?.unwrap_or(false);
+    if save_weights_only {
+        notices.push(
+            "save_weights_only: this run cannot be continued from its checkpoints, only their weights can be taken".into(),
+        );
+    }
     Ok(Config {
         seed: read_seed(root)?,
         max_seq_len,
@@ -287,8 +301,10 @@ fn read_config(root: &Section<'_>, mut notices: Vec<String>) -> Result<Config> {
         save_interval: interval("save_interval", 1000)?,
         save_num_checkpoints_to_keep: read_checkpoints_to_keep(root)?,
         save_overwrite: root.flag("save_overwrite")?.unwrap_or(false),
+        save_weights_only,
         load_path: root.text("load_path")?.map(with_run_name),
         load_weights_only: root.flag("load_weights_only")?.unwrap_or(false),
+        load_strict_model_weights: root.flag("load_strict_model_weights")?.unwrap_or(true),
         load_ignore_keys: root.texts("load_ignore_keys")?.unwrap_or_default(),
         autoresume: root.flag("autoresume")?.unwrap_or(false),
         run_folder: with_run_name(run_folder),

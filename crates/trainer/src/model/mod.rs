@@ -34,7 +34,7 @@ pub(crate) use gpt::{Backward, Head, TENSOR_CORE_ROWS};
 pub use gpt::{Cache, Gpt};
 pub use parameters::{NamedTensor, ParameterError, ParameterSpec};
 pub(crate) use parameters::{
-    collect_gradients, flat_parameters, in_parameter_order, map_parameters,
+    by_name, collect_gradients, flat_parameters, in_parameter_order, map_parameters,
 };
 pub use pass::Pass;
 

@@ -104,18 +104,25 @@ impl Gpt {
     }
 }
 
-/// The given tensors in the order of `specs`, each checked against its shape. Those of a Llama may have MPT's names, which
-/// older checkpoints have for it.
-pub(crate) fn in_parameter_order(
+/// The given tensors by the names of `specs`. Those of a Llama may have MPT's names, which older checkpoints have for it.
+pub(crate) fn by_name(
     specs: &[ParameterSpec],
     tensors: Vec<NamedTensor>,
-) -> Result<Vec<NamedTensor>, ParameterError> {
+) -> BTreeMap<String, NamedTensor> {
     let is_llama = specs.first().is_some_and(|spec| spec.name.starts_with(LLAMA_PREFIX));
     let named = |tensor: NamedTensor| {
         let name = if is_llama { llama_name(&tensor.name) } else { tensor.name };
         (name.clone(), NamedTensor { name, ..tensor })
     };
-    let mut by_name: BTreeMap<String, NamedTensor> = tensors.into_iter().map(named).collect();
+    tensors.into_iter().map(named).collect()
+}
+
+/// The given tensors in the order of `specs`, each checked against its shape, under their names or [older ones](by_name).
+pub(crate) fn in_parameter_order(
+    specs: &[ParameterSpec],
+    tensors: Vec<NamedTensor>,
+) -> Result<Vec<NamedTensor>, ParameterError> {
+    let mut by_name = by_name(specs, tensors);
     let mut ordered = Vec::with_capacity(specs.len());
     for spec in specs {
         let tensor =
