@@ -5,9 +5,7 @@
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::process::Command;
 
 use convert::tokenizer::Tokenizer;
 
@@ -569,127 +567,5 @@ fn the_help_teaches_by_example() {
         "--on_bad_line",
     ] {
         assert!(help.contains(part), "{part}: {help}");
-    }
-}
-
-/// A run that reads from a pipe, so that it can be caught in the middle of its work.
-#[cfg(unix)]
-struct Caught {
-    shop: Workshop,
-    child: Child,
-    _pipe: File,
-}
-
-#[cfg(unix)]
-impl Caught {
-    /// Feeds enough text for several shards and waits until one of them is on the disk.
-    fn in_the_middle() -> Self {
-        let shop = Workshop::new();
-        let pipe = shop.path("pipe.jsonl");
-        assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
-        let args = [
-            "--source",
-            "pipe.jsonl",
-            "--out_root",
-            "out",
-            "--splits",
-            "val",
-            "--size_limit",
-            "20kb",
-        ];
-        let child = shop.command(&args).stderr(Stdio::piped()).spawn().unwrap();
-        // Opening blocks until the reader is there.
-        let mut pipe = File::options().write(true).open(&pipe).unwrap();
-        for n in 0..10_000 {
-            pipe.write_all(line("words and words and words and words", n).as_bytes()).unwrap();
-        }
-        let caught = Self { shop, child, _pipe: pipe };
-        caught.wait_until("a shard is written", || {
-            let part = caught.part();
-            part.is_some_and(|part| entries(&part).iter().any(|f| f.ends_with(".mds")))
-        });
-        caught
-    }
-
-    fn part(&self) -> Option<PathBuf> {
-        let name = entries(&self.shop.path("out")).into_iter().find(|n| n.ends_with(".part"))?;
-        assert!(name.starts_with(".val."), "{name}");
-        Some(self.shop.path("out").join(name))
-    }
-
-    fn signal(&mut self, name: &str) -> std::process::ExitStatus {
-        let kill = format!("kill {name} {}", self.child.id());
-        assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
-        let deadline = Instant::now() + Duration::from_secs(20);
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status;
-            }
-            assert!(Instant::now() < deadline, "still running after {name}");
-            sleep(Duration::from_millis(10));
-        }
-    }
-
-    fn wait_until(&self, what: &str, condition: impl Fn() -> bool) {
-        let deadline = Instant::now() + Duration::from_secs(30);
-        while !condition() {
-            assert!(Instant::now() < deadline, "not within 30 s: {what}");
-            sleep(Duration::from_millis(5));
-        }
-    }
-}
-
-#[cfg(unix)]
-impl Drop for Caught {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-#[cfg(unix)]
-#[test]
-fn a_killed_run_leaves_no_dataset_and_does_not_hinder_the_next() {
-    let mut caught = Caught::in_the_middle();
-    assert!(!caught.shop.path("out/val").exists());
-    caught.signal("-KILL");
-    assert!(!caught.shop.path("out/val").exists());
-    let part = caught.part().unwrap();
-    assert!(!entries(&part).contains(&"index.json".to_owned()));
-
-    let shop = &caught.shop;
-    shop.write("x.jsonl", line("a", 0));
-    let out = shop.succeed(&["--source", "x.jsonl", "--out_root", "out", "--splits", "val"]);
-    assert_eq!(shards::read_strings(&shop.path("out/val")).len(), 1);
-    let part = part.file_name().unwrap().to_string_lossy();
-    let warning = format!("WARN removing out/{part}, which a run that died has left\n");
-    assert!(stderr(&out).contains(&warning), "{}", stderr(&out));
-    assert_eq!(entries(&shop.path("out")), ["val"]);
-}
-
-#[cfg(unix)]
-#[test]
-fn what_a_living_run_writes_is_left_alone() {
-    let caught = Caught::in_the_middle();
-    let part = caught.part().unwrap();
-    let shop = &caught.shop;
-    shop.write("x.jsonl", line("a", 0));
-    let out = shop.succeed(&["--source", "x.jsonl", "--out_root", "out", "--splits", "val"]);
-    let name = part.file_name().unwrap().to_string_lossy();
-    let note = format!(
-        "convert-c4: note: another run is writing out/{name}; whichever is done first is kept\n"
-    );
-    assert!(stderr(&out).starts_with(&note), "{}", stderr(&out));
-    assert!(part.exists());
-}
-
-#[cfg(unix)]
-#[test]
-fn ctrl_c_removes_what_is_unfinished_and_exits_130() {
-    for signal in ["-INT", "-TERM"] {
-        let mut caught = Caught::in_the_middle();
-        let status = caught.signal(signal);
-        assert_eq!(status.code(), Some(130), "{signal}");
-        caught.shop.assert_nothing_written("out");
     }
 }

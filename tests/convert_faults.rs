@@ -41,6 +41,7 @@ fn conversion(out_root: impl Into<OsString>, timeout: Duration, attempts: u32) -
         },
         on_bad_line: OnBadLine::Fail,
         threads: 2,
+        restart: false,
     }
 }
 

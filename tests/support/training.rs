@@ -34,6 +34,7 @@ pub(crate) fn convert_sample(out_root: &Path, content: impl Fn() -> Content) {
             writer: mds::WriterOptions::default(),
             on_bad_line: OnBadLine::Fail,
             threads: 1,
+            restart: false,
         };
         conversion.run(&Arc::default(), &Arc::default()).unwrap();
     }

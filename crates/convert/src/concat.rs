@@ -32,6 +32,11 @@ impl Concatenator {
         Self { length: length.max(1), bos, eos, wrap, buffer: Vec::new() }
     }
 
+    /// Goes on where another one had `pending` left.
+    pub fn resume(&mut self, pending: Vec<u32>) {
+        self.buffer = pending;
+    }
+
     /// Adds one document and hands each sample that it completes to `emit`, in order.
     pub fn push(&mut self, document: &[u32], mut emit: impl FnMut(&[u32])) {
         self.buffer.extend_from_slice(&self.bos);

@@ -1,16 +1,19 @@
 //! One split: its source files to a folder of MDS shards.
 
+use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 
-use mds::format::{DType, Encoding, NdArray, Schema, Value};
+use mds::format::{DType, Encoding, HashAlgorithm, NdArray, Schema, Value};
 use mds::{Writer, WriterOptions};
 
 use crate::concat::Concatenator;
 use crate::error::{Error, ErrorKind, Result};
-use crate::out_root::OutRoot;
+use crate::manifest::{Journal, Manifest, Position, Progress};
+use crate::out_root::{OutRoot, Unfinished};
 use crate::pipeline::{POLL, Parse, ParsedChunks};
 use crate::progress::Meter;
 use crate::record::{BadLine, Record, parse_text};
@@ -38,6 +41,8 @@ pub struct Conversion {
     pub on_bad_line: OnBadLine,
     /// Threads that parse and tokenise; the output does not depend on their number.
     pub threads: usize,
+    /// Whether what an interrupted run has left is thrown away, and not gone on with.
+    pub restart: bool,
 }
 
 /// What a sample holds.
@@ -144,17 +149,29 @@ impl Conversion {
     /// [`ErrorKind::AlreadyExists`] if the output exists, [`ErrorKind::Corrupt`] at an unreadable
     /// line or file, [`ErrorKind::Empty`] if the source holds no document,
     /// [`ErrorKind::Interrupted`] if `cancel` is set, and failures of disk, hub and writer. After
-    /// any of them nothing of this conversion is left on the disk; at a remote, shards that were
-    /// uploaded stay, without an index.
+    /// any of them the complete shards are kept [aside](OutRoot::unfinished), and the same conversion goes on from
+    /// there; [`ErrorKind::InvalidArgument`], with the difference, if it is not the same. At a remote, shards that were
+    /// uploaded stay, without an index, and the next run begins anew.
     pub fn run(self, meter: &Arc<Meter>, cancel: &Arc<AtomicBool>) -> Result<Summary> {
         self.out_root.refuse_existing(self.split)?;
-        let place = self.out_root.begin(self.split)?;
-        let output = Output::create(place.output(), &self.content, self.writer.clone())?;
+        let place = self.out_root.begin(self.split, self.restart)?;
+        let manifest = Manifest::new(self.settings(), &self.files);
+        place.records().map_or(Ok(()), |folder| manifest.agree(folder))?;
+        let mut output = Output::open(&place, &self.content, self.writer.clone())?;
         let stop = output.writer.stopper();
         let summary = thread::scope(|scope| {
             let (running, ended) = mpsc::channel();
             scope.spawn(move || stop_if_cancelled(cancel, &ended, stop));
-            let written = self.write(output, meter, cancel);
+            let written = match self.write(&mut output, place.records(), meter, cancel) {
+                Ok(summary) => summary.complete(output),
+                Err(error) => {
+                    if place.records().is_some() {
+                        // What is in work is kept as well; what fails now has no news.
+                        let _ = output.writer.abandon();
+                    }
+                    Err(error)
+                }
+            };
             drop(running);
             written
         });
@@ -166,10 +183,39 @@ impl Conversion {
         Ok(summary)
     }
 
-    /// Everything from the source to the index.
+    /// What the output depends on, apart from the files: flags and their values.
+    fn settings(&self) -> BTreeMap<String, String> {
+        let Self { content, writer, .. } = self;
+        let mut settings = BTreeMap::new();
+        let mut set = |flag: &str, value: String| {
+            settings.insert(flag.to_owned(), value);
+        };
+        if let Content::Tokens(tokens) = content {
+            let of_json = HashAlgorithm::Xxh64.hex(tokens.tokenizer.json().as_bytes());
+            set("--concat_tokens", tokens.length.to_string());
+            set("--tokenizer", format!("{} (xxh64 {of_json})", tokens.tokenizer.name()));
+            set("--bos_text", format!("{:?}", tokens.bos_text));
+            set("--eos_text", format!("{:?}", tokens.eos_text));
+            if !tokens.wrap {
+                set("--no_wrap", String::new());
+            }
+        }
+        if let Some(compression) = &writer.compression {
+            set("--compression", compression.to_string());
+        }
+        if !writer.hashes.is_empty() {
+            let hashes: Vec<String> = writer.hashes.iter().map(ToString::to_string).collect();
+            set("--hashes", hashes.join(","));
+        }
+        set("--size_limit", writer.size_limit.unwrap_or(0).to_string());
+        settings
+    }
+
+    /// Everything from the source to the last sample.
     fn write(
         self,
-        mut output: Output,
+        output: &mut Output,
+        records: Option<&Path>,
         meter: &Arc<Meter>,
         cancel: &Arc<AtomicBool>,
     ) -> Result<Summary> {
@@ -185,25 +231,56 @@ impl Conversion {
         };
 
         let parse = parser(&self.content, self.on_bad_line);
-        let mut chunks = ParsedChunks::start(self.files, parse, self.threads, meter, cancel);
-        while let Some(parsed) = chunks.next()? {
+        let mut journal = Journal::new(self.writer.size_limit, self.writer.threads());
+        let mut from = Position::default();
+        if let Some(folder) = records {
+            let (samples, bytes) = (output.writer.samples(), output.writer.bytes());
+            let progress = journal.resume(folder, samples, bytes)?;
+            from = progress.position;
+            summary.documents = progress.documents;
+            summary.skipped = progress.skipped;
+            summary.bad_lines = progress.bad_lines;
+            output.resume(progress.samples, progress.pending);
+            meter.add_documents(summary.documents);
+        }
+        let mut chunks = ParsedChunks::start(self.files, from, parse, self.threads, meter, cancel);
+        while let Some((parsed, end)) = chunks.next()? {
             summary.documents += parsed.documents;
             summary.skipped += parsed.bad_lines.len() as u64;
             let room = QUOTED_BAD_LINES - summary.bad_lines.len();
             summary.bad_lines.extend(parsed.bad_lines.into_iter().take(room));
             output.write(&parsed.content)?;
             meter.add_documents(parsed.documents);
-            meter.set_samples(output.writer.samples());
+            meter.set_samples(output.samples());
+            let bytes = output.writer.bytes();
+            if let Some(folder) = records.filter(|_| journal.is_due(bytes)) {
+                let progress = Progress {
+                    position: end,
+                    samples: output.samples(),
+                    documents: summary.documents,
+                    skipped: summary.skipped,
+                    bad_lines: summary.bad_lines.clone(),
+                    pending: output.pending().to_vec(),
+                };
+                journal.record(progress, bytes, folder)?;
+            }
         }
-        summary.samples = output.writer.samples();
-        summary.dropped_tokens = output.concat.as_ref().map_or(0, |c| c.pending().len());
+        summary.samples = output.samples();
+        summary.dropped_tokens = output.pending().len();
         if summary.samples == 0 {
             return Err(no_sample(self.split, &self.content, &summary));
         }
-        let index = output.writer.finish()?;
-        summary.shards = index.shards.len();
-        summary.bytes = index.shards.iter().map(|shard| shard.raw_data.bytes).sum();
         Ok(summary)
+    }
+}
+
+impl Summary {
+    /// Adds the index, and what it says.
+    fn complete(mut self, output: Output) -> Result<Self> {
+        let index = output.writer.finish()?;
+        self.shards = index.shards.len();
+        self.bytes = index.shards.iter().map(|shard| shard.raw_data.bytes).sum();
+        Ok(self)
     }
 }
 
@@ -306,10 +383,13 @@ fn for_each_line(
 struct Output {
     writer: Writer,
     concat: Option<Concatenator>,
+    /// Samples that come again, and are in the shards already.
+    again: u64,
 }
 
 impl Output {
-    fn create(place: mds::Output, content: &Content, options: WriterOptions) -> Result<Self> {
+    /// Begins the shards, or goes on after those that are there.
+    fn open(place: &Unfinished, content: &Content, options: WriterOptions) -> Result<Self> {
         let (schema, concat) = match content {
             Content::Text => {
                 (Schema::new(["text", "timestamp", "url"].map(|c| (c, Encoding::Str)))?, None)
@@ -322,7 +402,29 @@ impl Output {
                 (Schema::new([("tokens", encoding)])?, Some(concat))
             }
         };
-        Ok(Self { writer: Writer::create(place, schema, options)?, concat })
+        let writer = match place.records() {
+            Some(_) => Writer::resume(place.output(), schema, options)?,
+            None => Writer::create(place.output(), schema, options)?,
+        };
+        Ok(Self { writer, concat, again: 0 })
+    }
+
+    /// Takes the samples after the first `samples`, and `pending` tokens before them.
+    fn resume(&mut self, samples: u64, pending: Vec<u32>) {
+        self.again = self.writer.samples() - samples;
+        if let Some(concat) = &mut self.concat {
+            concat.resume(pending);
+        }
+    }
+
+    /// How many samples there have been.
+    fn samples(&self) -> u64 {
+        self.writer.samples() - self.again
+    }
+
+    /// Tokens that wait to become a sample.
+    fn pending(&self) -> &[u32] {
+        self.concat.as_ref().map_or(&[], Concatenator::pending)
     }
 
     fn write(&mut self, content: &ParsedContent) -> Result<()> {
@@ -331,7 +433,8 @@ impl Output {
                 for record in records {
                     // In the order of the schema's columns, which is that of their names.
                     let values = [&record.text, &record.timestamp, &record.url];
-                    self.writer.write(&values.map(|v| Value::from(v.as_str())))?;
+                    let values = values.map(|v| Value::from(v.as_str()));
+                    write_sample(&mut self.writer, &mut self.again, &values)?;
                 }
                 Ok(())
             }
@@ -346,7 +449,7 @@ impl Output {
             let mut result = Ok(());
             concat.push(&ids[start..end], |sample| {
                 if result.is_ok() {
-                    result = write_sample(&mut self.writer, sample);
+                    result = write_ids(&mut self.writer, &mut self.again, sample);
                 }
             });
             result?;
@@ -356,11 +459,18 @@ impl Output {
     }
 }
 
-fn write_sample(writer: &mut Writer, sample: &[u32]) -> Result<()> {
+fn write_ids(writer: &mut Writer, again: &mut u64, sample: &[u32]) -> Result<()> {
     let ids: Result<Vec<i32>, _> = sample.iter().map(|&id| i32::try_from(id)).collect();
     let ids = ids.map_err(|_| {
         Error::invalid("the tokenizer has ids above 2^31, which int32 cannot hold", "use another")
     })?;
-    writer.write(&[Value::NdArray(NdArray::from_i32(&ids))])?;
+    write_sample(writer, again, &[Value::NdArray(NdArray::from_i32(&ids))])
+}
+
+fn write_sample(writer: &mut Writer, again: &mut u64, values: &[Value<'_>]) -> Result<()> {
+    match again.checked_sub(1) {
+        Some(rest) => *again = rest,
+        None => writer.write(values)?,
+    }
     Ok(())
 }

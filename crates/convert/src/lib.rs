@@ -10,6 +10,7 @@
 //! * [`mod@concat`] joins documents and cuts samples of equal length.
 //! * `pipeline` runs all this on many threads and puts the results back in order.
 //! * [`conversion`] writes one split, whole or not at all.
+//! * `manifest` is what an interrupted conversion goes on from.
 //! * [`out_root`] is where splits go: a folder or a remote.
 //! * [`progress`] counts.
 //! * [`cli`] is the command line around all this: the programs `convert` and `convert-c4`.
@@ -33,6 +34,7 @@
 //!     writer: mds::WriterOptions::default(),
 //!     on_bad_line: OnBadLine::Fail,
 //!     threads: 2,
+//!     restart: false,
 //! };
 //! let summary = conversion.run(&Arc::default(), &Arc::default())?;
 //! assert_eq!(summary.samples, 1);
@@ -46,6 +48,7 @@ pub mod concat;
 pub mod conversion;
 pub mod error;
 pub mod hub;
+mod manifest;
 pub mod out_root;
 mod pipeline;
 pub mod progress;

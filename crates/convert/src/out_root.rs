@@ -1,10 +1,10 @@
 //! Where splits go: a folder of this machine, or a remote.
 //!
-//! In a folder the shards are written into a hidden one beside the final one,
-//! `OUT_ROOT/.<split>.*.part`, which is renamed once its index is complete. A run that dies leaves no
-//! folder that looks like a dataset, and the next one removes what it did leave: the folder is locked
-//! by whoever writes it. To a remote each shard is uploaded when it is complete and the index last;
-//! shards without an index are no dataset, and the next run writes over them.
+//! In a folder an unfinished split is hidden: its shards are in `OUT_ROOT/.<split>.part/data`, beside what is needed to go
+//! on with it (see `manifest`). Once the index is complete, `data` gets the split's name. A run that dies leaves no folder
+//! that looks like a dataset, and the same command goes on with what it did leave; the folder is locked by whoever writes
+//! it. To a remote each shard is uploaded when it is complete and the index last; shards without an index are no dataset,
+//! and the next run writes over them.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -87,22 +87,21 @@ impl OutRoot {
         if exists { Err(taken(&self.shown(split))) } else { Ok(()) }
     }
 
-    /// Removes what dead runs left of `split` on this machine, and names the folders of runs that
-    /// still go on.
-    pub fn remove_abandoned(&self, split: Split) -> Vec<PathBuf> {
-        match self {
-            Self::Folder(folder) => remove_abandoned(folder, split),
-            Self::Remote(_) => Vec::new(),
-        }
+    /// The folder of an unfinished `split` on this machine, and how many complete shards it holds, if any.
+    pub fn unfinished(&self, split: Split) -> Option<(PathBuf, usize)> {
+        let Self::Folder(folder) = self else { return None };
+        let part = part_of(folder, split);
+        let shards = complete_shards(&part.join(DATA));
+        (shards > 0).then_some((part, shards))
     }
 
-    /// A place for a split that is not complete yet.
-    pub(crate) fn begin(&self, split: Split) -> Result<Unfinished> {
+    /// A place for a split that is not complete yet; what an earlier run has left there is removed with `restart`.
+    pub(crate) fn begin(&self, split: Split, restart: bool) -> Result<Unfinished> {
         match self {
             Self::Remote(address) => Ok(Unfinished::Remote(join(address, split.as_str()))),
             Self::Folder(folder) => {
                 let root = RootFolder::create(folder)?;
-                let part = PartFolder::create(folder, split)?;
+                let part = PartFolder::open(folder, split, restart)?;
                 Ok(Unfinished::Folder { part, root, target: folder.join(split.as_str()) })
             }
         }
@@ -117,7 +116,7 @@ fn taken(shown: &str) -> Error {
     )
 }
 
-/// Where a split is being written. What is in a folder goes when this is dropped.
+/// Where a split is being written.
 pub(crate) enum Unfinished {
     Folder {
         part: PartFolder,
@@ -132,19 +131,28 @@ impl Unfinished {
     /// For the writer.
     pub(crate) fn output(&self) -> mds::Output {
         match self {
-            Self::Folder { part, .. } => mds::Output::Local(part.folder.path().to_path_buf()),
+            Self::Folder { part, .. } => mds::Output::Local(part.path.join(DATA)),
             Self::Remote(address) => mds::Output::Remote(address.clone()),
+        }
+    }
+
+    /// Where the records are that another run can go on from.
+    pub(crate) fn records(&self) -> Option<&Path> {
+        match self {
+            Self::Folder { part, .. } => Some(&part.path),
+            Self::Remote(_) => None,
         }
     }
 
     /// Gives the split its name, now that its index is complete.
     pub(crate) fn publish(self) -> Result<()> {
         let Self::Folder { part, mut root, target } = self else { return Ok(()) };
-        // Another run may have been quicker.
+        // Another program may have been quicker.
         if fs::symlink_metadata(&target).is_ok() {
             return Err(taken(&target.display().to_string()));
         }
-        part.publish(&target)?;
+        fs::rename(part.path.join(DATA), &target).map_err(|e| Error::io(e, "create", &target))?;
+        mds::durable::sync_directory(&root.path).map_err(|e| Error::io(e, "write", &root.path))?;
         root.created = false;
         Ok(())
     }
@@ -173,74 +181,72 @@ impl Drop for RootFolder {
     }
 }
 
-/// Removes the unfinished folders of `split` in `out_root` that dead runs left, and names those of
-/// runs that still go on.
-fn remove_abandoned(out_root: &Path, split: Split) -> Vec<PathBuf> {
-    let mut in_use = Vec::new();
-    for part in unfinished(out_root, split) {
-        match fs::File::open(&part).map(|folder| (folder.try_lock(), folder)) {
-            Ok((Ok(()), _lock)) => {
-                tracing::warn!("removing {}, which a run that died has left", part.display());
-                // What cannot be removed is in nobody's way.
-                let _ = fs::remove_dir_all(&part);
-            }
-            Ok((Err(_), _)) => in_use.push(part),
-            Err(_) => {}
-        }
-    }
-    in_use
+/// Where the shards are in the folder of an unfinished split.
+const DATA: &str = "data";
+
+fn part_of(out_root: &Path, split: Split) -> PathBuf {
+    out_root.join(format!(".{split}.part"))
 }
 
-/// Unfinished folders of `split` in `out_root`: of runs that were killed, or that still go on.
-fn unfinished(out_root: &Path, split: Split) -> Vec<PathBuf> {
-    let Ok(entries) = fs::read_dir(out_root) else { return Vec::new() };
-    let is_part = |path: &PathBuf| {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        name.starts_with(&format!(".{split}.")) && name.ends_with(".part")
-    };
-    let mut paths: Vec<PathBuf> =
-        entries.filter_map(|entry| Some(entry.ok()?.path())).filter(is_part).collect();
-    paths.sort();
-    paths
+fn complete_shards(data: &Path) -> usize {
+    let names = fs::read_dir(data).into_iter().flatten().flatten().map(|entry| entry.file_name());
+    names.filter(|name| name.to_string_lossy().starts_with("shard.")).count()
 }
 
-/// A folder of its own beside the final one, locked, and removed when dropped.
+/// The folder of an unfinished split, locked. What holds no complete shard is removed when this is dropped.
 pub(crate) struct PartFolder {
-    folder: tempfile::TempDir,
-    /// Says to [`remove_abandoned`] that the run lives.
+    path: PathBuf,
+    /// Dropped last: says to others that the run lives.
     _lock: fs::File,
 }
 
 impl PartFolder {
-    fn create(out_root: &Path, split: Split) -> Result<Self> {
-        let failed = |e| Error::io(e, "create a folder in", out_root);
-        let prefix = format!(".{split}.");
-        let mut builder = tempfile::Builder::new();
-        builder.prefix(&prefix).suffix(".part");
-        // It becomes the split's folder: as readable as the user's umask says, not private.
-        #[cfg(unix)]
-        let builder = builder
-            .permissions(<fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o777));
-        loop {
-            let folder = builder.tempdir_in(out_root).map_err(failed)?;
-            // Before it is locked, another run may take it for abandoned: then it is gone.
-            let lock = match fs::File::open(folder.path()) {
-                Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
-                opened => opened.map_err(failed)?,
-            };
-            // Where folders cannot be locked, nobody can take one for abandoned either.
-            let _ = lock.lock();
-            if folder.path().exists() {
-                return Ok(Self { folder, _lock: lock });
+    fn open(out_root: &Path, split: Split, restart: bool) -> Result<Self> {
+        let path = part_of(out_root, split);
+        let failed = |e| Error::io(e, "write to", &path);
+        let lock = loop {
+            fs::create_dir_all(&path).map_err(failed)?;
+            let lock = fs::File::open(&path).map_err(failed)?;
+            if let Err(fs::TryLockError::WouldBlock) = lock.try_lock() {
+                return Err(Error::new(
+                    ErrorKind::AlreadyExists,
+                    format!("another run is writing {}", path.display()),
+                    "wait for it, or choose another --out_root",
+                ));
+            }
+            // Between the two a run that has just ended may have removed it.
+            if path.exists() {
+                break lock;
+            }
+        };
+        if restart {
+            for entry in fs::read_dir(&path).map_err(failed)? {
+                let entry = entry.map_err(failed)?.path();
+                let removed = if entry.is_dir() {
+                    fs::remove_dir_all(&entry)
+                } else {
+                    fs::remove_file(&entry)
+                };
+                removed.map_err(|e| Error::io(e, "remove", &entry))?;
             }
         }
+        // A run that died between index and publication: its last shards are checked again.
+        let index = path.join(DATA).join(Index::FILE_NAME);
+        match fs::remove_file(&index) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Error::io(e, "remove", &index));
+            }
+            _ => {}
+        }
+        Ok(Self { path, _lock: lock })
     }
+}
 
-    /// Gives the finished folder its name, durably.
-    fn publish(self, folder: &Path) -> Result<()> {
-        fs::rename(self.folder.path(), folder).map_err(|e| Error::io(e, "create", folder))?;
-        let _ = self.folder.keep();
-        let out_root = folder.parent().unwrap_or(Path::new("."));
-        mds::durable::sync_directory(out_root).map_err(|e| Error::io(e, "write", out_root))
+impl Drop for PartFolder {
+    fn drop(&mut self) {
+        if complete_shards(&self.path.join(DATA)) == 0 {
+            // What cannot be removed is in nobody's way.
+            let _ = fs::remove_dir_all(&self.path);
+        }
     }
 }

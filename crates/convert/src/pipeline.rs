@@ -19,6 +19,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
+use crate::manifest::Position;
 use crate::progress::Meter;
 use crate::source::SourceFile;
 use crate::source::lines::{Chunk, ChunkReader};
@@ -40,8 +41,8 @@ pub(crate) struct ParsedChunks<T> {
 
 /// A place in the order.
 enum Slot<T> {
-    /// The result of a chunk, now or later.
-    Chunk(Receiver<Result<T>>),
+    /// The result of a chunk, now or later, and where the chunk ends.
+    Chunk(Receiver<Result<T>>, Position),
     /// The source failed here.
     Failed(Error),
     /// Every file was read to its end. Without this mark a dead thread would look like an end.
@@ -55,9 +56,10 @@ struct Work<T> {
 }
 
 impl<T: Send + 'static> ParsedChunks<T> {
-    /// Starts reading `files` and parsing their lines on `threads` threads.
+    /// Starts reading `files` at `from` and parsing their lines on `threads` threads.
     pub(crate) fn start(
         files: Vec<SourceFile>,
+        from: Position,
         parse: Arc<Parse<T>>,
         threads: usize,
         meter: &Arc<Meter>,
@@ -75,18 +77,18 @@ impl<T: Send + 'static> ParsedChunks<T> {
         // take less than the tokenizer does.
         let open_files = threads.div_ceil(2).min(files.len().max(1));
         let meter = Arc::clone(meter);
-        thread::spawn(move || run_sequencer(files, open_files, &meter, &work, &slots));
+        thread::spawn(move || run_sequencer(files, from, open_files, &meter, &work, &slots));
         Self { order, cancel: Arc::clone(cancel) }
     }
 
-    /// The next chunk's result; `None` after the last.
+    /// The next chunk's result, and where the chunk ends; `None` after the last.
     ///
     /// # Errors
     /// The first failure in the order of the source, whatever the threads met first;
     /// [`crate::ErrorKind::Interrupted`] once the cancel flag is set.
-    pub(crate) fn next(&mut self) -> Result<Option<T>> {
+    pub(crate) fn next(&mut self) -> Result<Option<(T, Position)>> {
         match self.wait(&self.order)? {
-            Slot::Chunk(reply) => self.wait(&reply)?.map(Some),
+            Slot::Chunk(reply, end) => self.wait(&reply)?.map(|parsed| Some((parsed, end))),
             Slot::Failed(error) => Err(error),
             Slot::End => Ok(None),
         }
@@ -120,18 +122,21 @@ fn run_worker<T>(todo: &Mutex<Receiver<Work<T>>>, parse: &Parse<T>) {
 /// Hands out the chunks of all files in order, `open_files` files being read at a time.
 fn run_sequencer<T>(
     files: Vec<SourceFile>,
+    from: Position,
     open_files: usize,
     meter: &Arc<Meter>,
     work: &SyncSender<Work<T>>,
     slots: &SyncSender<Slot<T>>,
 ) {
-    let mut waiting = files.into_iter();
+    files.iter().take(from.file).for_each(|file| meter.pass_over(file.bytes()));
+    let mut waiting = files.into_iter().enumerate().skip(from.file);
     let mut open = VecDeque::new();
     loop {
         while open.len() < open_files
-            && let Some(file) = waiting.next()
+            && let Some((number, file)) = waiting.next()
         {
-            open.push_back(start_reader(file, meter));
+            let start = Position { file: number, ..Position::default() };
+            open.push_back(start_reader(file, start.max(from), meter));
         }
         let Some((name, chunks)) = open.pop_front() else {
             let _ = slots.send(Slot::End);
@@ -139,10 +144,10 @@ fn run_sequencer<T>(
         };
         loop {
             match chunks.recv() {
-                Ok(Ok(Some(chunk))) => {
+                Ok(Ok(Some((chunk, end)))) => {
                     let (reply, result) = sync_channel(1);
                     let job = Work { file: Arc::clone(&name), chunk, reply };
-                    if slots.send(Slot::Chunk(result)).is_err() || work.send(job).is_err() {
+                    if slots.send(Slot::Chunk(result, end)).is_err() || work.send(job).is_err() {
                         return;
                     }
                 }
@@ -160,10 +165,11 @@ fn run_sequencer<T>(
     }
 }
 
-type Chunks = Receiver<Result<Option<Chunk>>>;
+/// Chunks, and where each ends.
+type Chunks = Receiver<Result<Option<(Chunk, Position)>>>;
 
-/// Reads one file on a thread of its own; the last message is `Ok(None)` or an error.
-fn start_reader(file: SourceFile, meter: &Arc<Meter>) -> (Arc<str>, Chunks) {
+/// Reads one file from `start` on, on a thread of its own; the last message is `Ok(None)` or an error.
+fn start_reader(file: SourceFile, start: Position, meter: &Arc<Meter>) -> (Arc<str>, Chunks) {
     let (send, receive) = sync_channel(CHUNKS_AHEAD);
     let name: Arc<str> = file.name().into();
     let meter = Arc::clone(meter);
@@ -176,10 +182,16 @@ fn start_reader(file: SourceFile, meter: &Arc<Meter>) -> (Arc<str>, Chunks) {
                 return;
             }
         };
+        let failed = |e| Error::from_read(e, file.name(), count.load(Ordering::Relaxed));
+        if let Err(error) = reader.skip(start.offset, start.lines) {
+            let _ = send.send(Err(failed(error)));
+            return;
+        }
         loop {
-            let chunk = reader
-                .next()
-                .map_err(|e| Error::from_read(e, file.name(), count.load(Ordering::Relaxed)));
+            let chunk = reader.next().map_err(failed);
+            let (offset, lines) = reader.place();
+            let end = Position { file: start.file, offset, lines };
+            let chunk = chunk.map(|chunk| chunk.map(|chunk| (chunk, end)));
             let last = !matches!(chunk, Ok(Some(_)));
             if send.send(chunk).is_err() || last {
                 return;

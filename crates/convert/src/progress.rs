@@ -28,6 +28,11 @@ impl Meter {
         self.samples.load(Ordering::Relaxed)
     }
 
+    /// Counts bytes as read that need not be.
+    pub(crate) fn pass_over(&self, bytes: u64) {
+        self.bytes_read.fetch_add(bytes, Ordering::Relaxed);
+    }
+
     pub(crate) fn add_documents(&self, count: u64) {
         self.documents.fetch_add(count, Ordering::Relaxed);
     }

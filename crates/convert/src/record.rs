@@ -1,6 +1,6 @@
 //! One line of a source file to one document.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 
 /// A document in C4's shape.
@@ -15,7 +15,7 @@ pub struct Record {
 }
 
 /// A line that is not a document, and where it stands.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BadLine {
     /// The file's name.
     pub file: String,

@@ -50,8 +50,9 @@ Examples:
         --tokenizer gpt2 --eos_text '<|endoftext|>'
 
 Each split becomes the folder OUT_ROOT/SPLIT: look into it with mds-inspect OUT_ROOT/SPLIT.
-Flags may be spelled with hyphens too (--out-root). Ctrl-C removes what is unfinished; shards that
-are in a bucket already stay there, but without an index.json they are no dataset.";
+Flags may be spelled with hyphens too (--out-root). After Ctrl-C, a crash or a full disk the same
+command goes on after the last complete shard, and the result is the same to the byte; at a remote
+it begins anew, and shards without an index.json are no dataset.";
 
 /// Convert C4, or text in C4's shape, to a streaming dataset of MDS shards.
 #[derive(Parser, Debug)]
@@ -112,6 +113,10 @@ struct Args {
     /// What to do at a line that is not a document: stop, or count it and leave it out
     #[arg(long, alias = "on-bad-line", value_enum, default_value = "fail")]
     on_bad_line: BadLineChoice,
+
+    /// Begin anew where an interrupted run has left an unfinished split, and do not go on with it
+    #[arg(long)]
+    restart: bool,
 
     /// Threads that parse and tokenise; the output does not depend on it [default: one per CPU]
     #[arg(long, alias = "num-workers", value_name = "N")]
@@ -189,7 +194,7 @@ fn exit_code(program: &str, args: Args) -> ExitCode {
     match run(program, args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.kind() == ErrorKind::Interrupted => {
-            eprintln!("{program}: interrupted; nothing unfinished was left behind");
+            eprintln!("{program}: interrupted");
             ExitCode::from(EXIT_INTERRUPTED)
         }
         Err(error) => {
@@ -205,12 +210,6 @@ fn run(program: &str, args: Args) -> Result<()> {
     // All of this before the first hour of work, so that the last split cannot fail on its name.
     for &split in &job.splits {
         job.out_root.refuse_existing(split)?;
-        for folder in job.out_root.remove_abandoned(split) {
-            eprintln!(
-                "{program}: note: another run is writing {}; whichever is done first is kept",
-                folder.display()
-            );
-        }
     }
     let alone = job.splits.len() == 1;
     let mut plans = Vec::new();
@@ -218,15 +217,32 @@ fn run(program: &str, args: Args) -> Result<()> {
         plans.push(job.plan(split, files_of_split(job.source.as_deref(), split, alone)?));
     }
     for conversion in plans {
+        if let Some((_, shards)) =
+            job.out_root.unfinished(conversion.split).filter(|_| !job.restart)
+        {
+            eprintln!(
+                "{}: going on with the {} of an earlier run",
+                conversion.split,
+                counted(shards)
+            );
+        }
         let display = Display::start(&conversion);
         let started = Instant::now();
         let files = conversion.files.len();
         let split = conversion.split;
         let result = stop.while_converting(|cancel| conversion.run(&display.meter, cancel));
         display.finish();
+        if let (Err(_), Some((folder, shards))) = (&result, job.out_root.unfinished(split)) {
+            let (shards, folder) = (counted(shards), folder.display());
+            eprintln!("{split}: {shards} kept in {folder}; the same command goes on from there");
+        }
         report(split, files, started.elapsed(), &result?);
     }
     Ok(())
+}
+
+fn counted(shards: usize) -> String {
+    format!("{shards} complete shard{}", if shards == 1 { "" } else { "s" })
 }
 
 /// What the flags ask for, checked.
@@ -238,6 +254,7 @@ struct Job {
     writer: WriterOptions,
     on_bad_line: OnBadLine,
     threads: usize,
+    restart: bool,
 }
 
 impl Job {
@@ -277,6 +294,7 @@ impl Job {
                 BadLineChoice::Skip => OnBadLine::Skip,
             },
             threads: threads.unwrap_or(1),
+            restart: args.restart,
         })
     }
 
@@ -289,6 +307,7 @@ impl Job {
             writer: self.writer.clone(),
             on_bad_line: self.on_bad_line,
             threads: self.threads,
+            restart: self.restart,
         }
     }
 }

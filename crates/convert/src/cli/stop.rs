@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::EXIT_INTERRUPTED;
 use crate::error::{Error, ErrorKind, Result};
 
-/// Ctrl-C, SIGTERM and SIGHUP. During a conversion the first asks it to stop and clean up; at any
+/// Ctrl-C, SIGTERM and SIGHUP. During a conversion the first asks it to stop in order; at any
 /// other time, and the second time, the program ends at once.
 pub(super) struct StopSignal {
     cancel: Arc<AtomicBool>,
@@ -22,7 +22,7 @@ impl StopSignal {
             if again || !converting.load(Ordering::SeqCst) {
                 std::process::exit(EXIT_INTERRUPTED.into());
             }
-            eprintln!("\nstopping and cleaning up; once more to stop at once");
+            eprintln!("\nstopping; once more to stop at once");
         })
         .map_err(|e| {
             Error::new(ErrorKind::Internal, format!("cannot catch Ctrl-C: {e}"), "report it")

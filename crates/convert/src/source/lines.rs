@@ -11,14 +11,15 @@ const LONGEST_LINE: usize = 256 << 20;
 /// Whole lines of one file.
 #[derive(Debug)]
 pub(crate) struct Chunk {
-    first_line: u64,
+    /// Lines of the file before these.
+    lines_before: u64,
     bytes: Vec<u8>,
 }
 
 impl Chunk {
     /// The lines that are not blank, with their numbers in the file, from 1.
     pub(crate) fn lines(&self) -> impl Iterator<Item = (u64, &[u8])> {
-        let numbered = (self.first_line..).zip(self.bytes.split(|&b| b == b'\n'));
+        let numbered = (self.lines_before + 1..).zip(self.bytes.split(|&b| b == b'\n'));
         numbered.map(|(n, line)| (n, line.trim_ascii())).filter(|(_, line)| !line.is_empty())
     }
 }
@@ -28,12 +29,30 @@ pub(crate) struct ChunkReader<R> {
     reader: R,
     /// The beginning of a line whose end has not been read.
     rest: Vec<u8>,
-    next_line: u64,
+    /// Bytes and lines of the chunks so far.
+    offset: u64,
+    lines: u64,
 }
 
 impl<R: Read> ChunkReader<R> {
     pub(crate) fn new(reader: R) -> Self {
-        Self { reader, rest: Vec::new(), next_line: 1 }
+        Self { reader, rest: Vec::new(), offset: 0, lines: 0 }
+    }
+
+    /// Begins behind the first `offset` bytes, which are `lines` whole lines.
+    pub(crate) fn skip(&mut self, offset: u64, lines: u64) -> io::Result<()> {
+        let skipped = io::copy(&mut (&mut self.reader).take(offset), &mut io::sink())?;
+        if skipped < offset {
+            let problem = format!("it ends after {skipped} bytes, before the place to go on at");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, problem));
+        }
+        (self.offset, self.lines) = (offset, lines);
+        Ok(())
+    }
+
+    /// Bytes and lines of the chunks so far.
+    pub(crate) fn place(&self) -> (u64, u64) {
+        (self.offset, self.lines)
     }
 
     /// The next lines of the file; `None` at its end.
@@ -51,16 +70,17 @@ impl<R: Read> ChunkReader<R> {
                 return Ok(Some(self.chunk(bytes)));
             }
             if bytes.len() > LONGEST_LINE {
-                let problem = format!("line {} is longer than 256 MiB", self.next_line);
+                let problem = format!("line {} is longer than 256 MiB", self.lines + 1);
                 return Err(io::Error::new(io::ErrorKind::InvalidData, problem));
             }
         }
     }
 
     fn chunk(&mut self, bytes: Vec<u8>) -> Chunk {
-        let first_line = self.next_line;
-        self.next_line += bytes.iter().filter(|&&b| b == b'\n').count() as u64;
-        Chunk { first_line, bytes }
+        let lines_before = self.lines;
+        self.lines += bytes.iter().filter(|&&b| b == b'\n').count() as u64;
+        self.offset += bytes.len() as u64;
+        Chunk { lines_before, bytes }
     }
 }
 
@@ -94,6 +114,28 @@ mod tests {
         for (n, line) in lines {
             assert_eq!(line, format!("line {n}").as_bytes());
         }
+    }
+
+    #[test]
+    fn a_file_is_read_on_from_any_chunk() {
+        let text: String = (1..=100_000).map(|n| format!("line {n}\n")).collect();
+        let rest = |reader: &mut ChunkReader<&[u8]>| {
+            let chunks = std::iter::from_fn(|| reader.next().unwrap());
+            let lines = |chunk: Chunk| chunk.lines().map(|(n, l)| (n, l.to_vec())).collect();
+            chunks.flat_map::<Vec<_>, _>(lines).collect::<Vec<_>>()
+        };
+        let mut reader = ChunkReader::new(text.as_bytes());
+        reader.next().unwrap();
+        let (offset, lines) = reader.place();
+        let expected = rest(&mut reader);
+        assert_eq!(expected.first().unwrap().0, lines + 1);
+
+        let mut again = ChunkReader::new(text.as_bytes());
+        again.skip(offset, lines).unwrap();
+        assert_eq!(rest(&mut again), expected);
+        assert_eq!(again.place(), (text.len() as u64, 100_000));
+        let error = ChunkReader::new(&b"short"[..]).skip(9, 1).unwrap_err();
+        assert_eq!(error.to_string(), "it ends after 5 bytes, before the place to go on at");
     }
 
     #[test]

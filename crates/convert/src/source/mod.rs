@@ -176,6 +176,14 @@ impl SourceFile {
         self.bytes
     }
 
+    /// When it was changed last, in nanoseconds since 1970; only known of plain files of this machine.
+    pub(crate) fn modified(&self) -> Option<u64> {
+        let Place::Local(path) = &self.place else { return None };
+        let metadata = std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file)?;
+        let since = metadata.modified().ok()?.duration_since(std::time::UNIX_EPOCH).ok()?;
+        u64::try_from(since.as_nanos()).ok()
+    }
+
     /// Opens it for reading, uncompressed; `count` and `meter` count its stored bytes.
     #[expect(
         clippy::disallowed_types,

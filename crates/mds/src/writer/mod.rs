@@ -88,7 +88,8 @@ impl WriterOptions {
         })
     }
 
-    fn threads(&self) -> usize {
+    /// How many threads finish shards: [`threads`](Self#structfield.threads), or one for each core.
+    pub fn threads(&self) -> usize {
         let all = || thread::available_parallelism().map_or(1, NonZero::get);
         self.threads.filter(|&threads| threads > 0).unwrap_or_else(all)
     }

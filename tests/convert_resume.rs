@@ -1,0 +1,286 @@
+//! Conversions that end before their time, and the same command again.
+
+#![cfg(unix)]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+#[path = "support/workshop.rs"]
+mod workshop;
+
+use workshop::{Workshop, entries, stderr};
+
+/// Shards that are small against the source, so that a run can be caught between many of them.
+const SHARDS: [&str; 6] = ["--splits", "val", "--size_limit", "300kb", "--hashes", "xxh64"];
+
+fn tokenizer() -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../data/tokenizers/quickstart");
+    path.to_str().unwrap().to_owned()
+}
+
+/// Two files, plain and gzip, of 12,000 documents each, no two the same: 13 MB of text, 40 MB of tokens.
+fn write_source(shop: &Workshop) {
+    let document = |n: usize| {
+        let text = format!("{n} times {} is {}. ", n + 1, n * (n + 1)).repeat(20 + n % 17);
+        format!("{{\"text\":{text:?},\"timestamp\":\"t\",\"url\":\"u\"}}\n")
+    };
+    let file = |numbers: std::ops::Range<usize>| numbers.map(document).collect::<String>();
+    shop.write("source/a.jsonl", file(0..12_000));
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    packed.write_all(file(12_000..24_000).as_bytes()).unwrap();
+    shop.write("source/b.jsonl.gz", packed.finish().unwrap());
+}
+
+fn args<'a>(out: &'a str, tokenizer: &'a str) -> Vec<&'a str> {
+    let tokens =
+        ["--concat_tokens", "100", "--tokenizer", tokenizer, "--eos_text", "<|endoftext|>"];
+    let places = ["--source", "source", "--out_root", out];
+    [&places[..], &SHARDS, &tokens].concat()
+}
+
+fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    entries(folder)
+        .into_iter()
+        .map(|name| (name.clone(), fs::read(folder.join(name)).unwrap()))
+        .collect()
+}
+
+/// A run that goes on.
+struct Running {
+    child: Child,
+    data: PathBuf,
+}
+
+impl Running {
+    fn start(shop: &Workshop, args: &[&str], out: &str) -> Self {
+        let child = shop.command(args).stderr(Stdio::piped()).spawn().unwrap();
+        Self { child, data: shop.path(out).join(".val.part/data") }
+    }
+
+    fn shards(&self) -> usize {
+        let names = fs::read_dir(&self.data).into_iter().flatten().flatten();
+        names.filter(|entry| entry.file_name().to_string_lossy().starts_with("shard.")).count()
+    }
+
+    fn wait_for_shards(&mut self, least: usize) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while self.shards() < least {
+            assert!(self.child.try_wait().unwrap().is_none(), "it ended before {least} shards");
+            assert!(Instant::now() < deadline, "not within 60 s: {least} shards");
+            sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// Its exit code after `signal`, and what it said.
+    fn end(mut self, signal: &str) -> (Option<i32>, String) {
+        let pid = self.child.id().to_string();
+        let killed = std::process::Command::new("kill").args([signal, &pid]).status().unwrap();
+        assert!(killed.success());
+        let deadline = Instant::now() + Duration::from_secs(20);
+        let status = loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                break status;
+            }
+            assert!(Instant::now() < deadline, "still running after {signal}");
+            sleep(Duration::from_millis(5));
+        };
+        let mut said = String::new();
+        let pipe = self.child.stderr.take().unwrap();
+        std::io::Read::read_to_string(&mut { pipe }, &mut said).unwrap();
+        (status.code(), said)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn a_run_killed_again_and_again_ends_with_the_same_bytes() {
+    let (shop, tokenizer) = (Workshop::new(), tokenizer());
+    write_source(&shop);
+    shop.succeed(&args("whole", &tokenizer));
+    let whole = files(&shop.path("whole/val"));
+    assert!(whole.len() > 100, "{} files", whole.len());
+
+    let (mut kept, mut signals) = (0, ["-KILL", "-INT", "-KILL", "-TERM", "-KILL"].into_iter());
+    for signal in signals.by_ref() {
+        let mut run = Running::start(&shop, &args("out", &tokenizer), "out");
+        run.wait_for_shards(kept + 20);
+        let data = run.data.clone();
+        let (code, said) = run.end(signal);
+        assert!(!shop.path("out/val").exists());
+        kept = entries(&data).iter().filter(|name| name.starts_with("shard.")).count();
+        if signal != "-KILL" {
+            let note = format!(
+                "val: {kept} complete shards kept in out/.val.part; the same command goes on from there\n"
+            );
+            assert_eq!((code, said.contains(&note)), (Some(130), true), "{said}");
+        }
+    }
+    let out = shop.succeed(&args("out", &tokenizer));
+    let note = format!("val: going on with the {kept} complete shards of an earlier run\n");
+    assert!(stderr(&out).starts_with(&note), "{}", stderr(&out));
+    assert!(files(&shop.path("out/val")) == whole);
+    assert_eq!(entries(&shop.path("out")), ["val"]);
+}
+
+#[test]
+fn what_lies_before_the_newest_record_is_not_read_again() {
+    let (shop, tokenizer) = (Workshop::new(), tokenizer());
+    write_source(&shop);
+    shop.succeed(&args("whole", &tokenizer));
+    let whole = files(&shop.path("whole/val"));
+
+    let mut run = Running::start(&shop, &args("out", &tokenizer), "out");
+    run.wait_for_shards(whole.len() - 20);
+    run.end("-KILL");
+    // The first file is another one now, which nobody can see from outside.
+    let path = shop.path("source/a.jsonl");
+    let metadata = fs::metadata(&path).unwrap();
+    fs::write(&path, vec![b'x'; metadata.len() as usize]).unwrap();
+    File::options()
+        .write(true)
+        .open(&path)
+        .unwrap()
+        .set_modified(metadata.modified().unwrap())
+        .unwrap();
+    shop.succeed(&args("out", &tokenizer));
+    assert!(files(&shop.path("out/val")) == whole);
+}
+
+/// A run that has left some shards.
+fn interrupted(shop: &Workshop, args: &[&str]) {
+    let mut run = Running::start(shop, args, "out");
+    run.wait_for_shards(3);
+    run.end("-KILL");
+}
+
+#[test]
+fn another_input_or_another_setting_is_refused_by_name() {
+    let (shop, tokenizer) = (Workshop::new(), tokenizer());
+    write_source(&shop);
+    let same = args("out", &tokenizer);
+    interrupted(&shop, &same);
+    let refusal = |difference: &str| {
+        format!(
+            "out/.val.part was begun with {difference}; use the same again to go on with it, or --restart to begin anew"
+        )
+    };
+    let replaced = |old: &str, new: &str| -> String {
+        let args: Vec<&str> = same.iter().map(|arg| if *arg == old { new } else { *arg }).collect();
+        shop.fail(&args)
+    };
+    assert_eq!(replaced("300kb", "200kb"), refusal("--size_limit 307200, not --size_limit 204800"));
+    assert_eq!(replaced("100", "101"), refusal("--concat_tokens 100, not --concat_tokens 101"));
+    assert_eq!(replaced("xxh64", "none"), refusal("--hashes xxh64, not no --hashes"));
+    assert_eq!(
+        replaced("<|endoftext|>", "x"),
+        refusal(r#"--eos_text "<|endoftext|>", not --eos_text "x""#)
+    );
+    assert_eq!(
+        shop.fail(&[&same[..], &["--compression", "zstd"]].concat()),
+        refusal("no --compression, not --compression zstd")
+    );
+    assert_eq!(replaced("source", "source/a.jsonl"), refusal("2 files, not 1"));
+    assert_eq!(
+        replaced("source", "source/b.jsonl.gz"),
+        refusal("the file source/a.jsonl, not source/b.jsonl.gz")
+    );
+
+    let path = shop.path("source/a.jsonl");
+    let bytes = fs::metadata(&path).unwrap().len();
+    let touched = File::options().append(true).open(&path).unwrap();
+    touched.set_modified(std::time::SystemTime::now() + Duration::from_secs(5)).unwrap();
+    assert_eq!(shop.fail(&same), refusal("source/a.jsonl as it was before it changed"));
+    { touched }.write_all(b"\n").unwrap();
+    assert_eq!(
+        shop.fail(&same),
+        refusal(&format!("source/a.jsonl of {bytes} bytes, not {}", bytes + 1))
+    );
+
+    // What is there is thrown away when that is asked for, and only then.
+    let out = shop.succeed(&[&same[..], &["--restart"]].concat());
+    assert!(!stderr(&out).contains("going on"), "{}", stderr(&out));
+    shop.succeed(&args("whole", &tokenizer));
+    assert!(files(&shop.path("out/val")) == files(&shop.path("whole/val")));
+    assert_eq!(entries(&shop.path("out")), ["val"]);
+}
+
+#[test]
+fn records_that_are_damaged_are_named() {
+    let (shop, tokenizer) = (Workshop::new(), tokenizer());
+    write_source(&shop);
+    let same = args("out", &tokenizer);
+    interrupted(&shop, &same);
+    shop.write("out/.val.part/progress.json", "[{");
+    assert_eq!(
+        shop.fail(&same),
+        "out/.val.part/progress.json is damaged: EOF while parsing an object at line 1 column 2; begin anew with --restart"
+    );
+}
+
+#[test]
+fn a_bad_line_keeps_what_came_before_it() {
+    let shop = Workshop::new();
+    write_source(&shop);
+    let good = fs::read(shop.path("source/a.jsonl")).unwrap();
+    shop.write("source/a.jsonl", [&good[..], b"{\"text\":\n", &good].concat());
+    let args = [&["--source", "source", "--out_root", "out"][..], &SHARDS].concat();
+    let said = stderr(&shop.command(&args).output().unwrap());
+    let (kept, error) = (said.lines().rev().nth(1).unwrap(), said.lines().next_back().unwrap());
+    assert!(
+        kept.ends_with(" kept in out/.val.part; the same command goes on from there"),
+        "{said}"
+    );
+    assert!(error.contains("source/a.jsonl, line 12001: not a JSON object"), "{said}");
+
+    let skip = ["--on_bad_line", "skip"];
+    let out = shop.succeed(&[&args[..], &skip].concat());
+    assert!(stderr(&out).contains("val: going on with the "), "{}", stderr(&out));
+    assert!(stderr(&out).contains("val: 1 unreadable lines skipped:\n"), "{}", stderr(&out));
+    let whole = ["--source", "source", "--out_root", "whole"];
+    shop.succeed(&[&whole[..], &SHARDS, &skip].concat());
+    assert!(files(&shop.path("out/val")) == files(&shop.path("whole/val")));
+}
+
+#[test]
+fn what_a_living_run_writes_is_left_alone() {
+    let (shop, tokenizer) = (Workshop::new(), tokenizer());
+    write_source(&shop);
+    let same = args("out", &tokenizer);
+    let mut run = Running::start(&shop, &same, "out");
+    run.wait_for_shards(3);
+    assert_eq!(
+        shop.fail(&[&same[..], &["--restart"]].concat()),
+        "another run is writing out/.val.part; wait for it, or choose another --out_root"
+    );
+    assert!(run.child.wait().unwrap().success());
+    assert_eq!(entries(&shop.path("out")), ["val"]);
+}
+
+/// Without a complete shard there is nothing to go on with, and nothing is left.
+#[test]
+fn an_early_end_leaves_nothing() {
+    for signal in ["-INT", "-TERM"] {
+        let shop = Workshop::new();
+        let pipe = shop.path("pipe.jsonl");
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status().unwrap();
+        assert!(made.success());
+        let args = ["--source", "pipe.jsonl", "--out_root", "out", "--splits", "val"];
+        let run = Running::start(&shop, &args, "out");
+        // Opening blocks until the reader is there.
+        let _pipe = File::options().write(true).open(&pipe).unwrap();
+        assert_eq!(run.end(signal), (Some(130), "val: reading 1 file, 0 B\n\nstopping; once more to stop at once\nconvert-c4: interrupted\n".to_owned()));
+        shop.assert_nothing_written("out");
+    }
+}
