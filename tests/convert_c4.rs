@@ -85,6 +85,34 @@ fn splits_take_their_own_files_and_keep_file_and_line_order() {
 }
 
 #[test]
+fn small_splits_are_the_first_samples_of_whole_ones() {
+    let shop = Workshop::new();
+    shop.write("c4-train.0.json", line("not of val", 0));
+    shop.write("c4-validation.0.json", (0..2_000).map(|n| line("zero", n)).collect::<String>());
+    shop.write("c4-validation.1.json", (2_000..4_000).map(|n| line("one", n)).collect::<String>());
+    let splits = "val,val_xsmall,val_xxsmall";
+    let common = ["--source", ".", "--out_root"];
+    shop.succeed(&[&common[..], &["out", "--splits", splits, "--size_limit", "20kb"]].concat());
+    let samples = |split: &str| shards::read_strings(&shop.path(&format!("out/{split}")));
+    let whole = samples("val");
+    assert_eq!(whole.len(), 4_000);
+    assert!(samples("val_xsmall") == whole[..3_000]);
+    assert!(samples("val_xxsmall") == whole[..100]);
+
+    // The first samples, not documents.
+    let tokens = ["--concat_tokens", "2", "--tokenizer", "gpt2", "--eos_text", "<|endoftext|>"];
+    let splits = ["--splits", "val_xsmall"];
+    let out = shop.succeed(&[&common[..], &["tokens"], &splits, &tokens].concat());
+    assert!(stdout(&out).starts_with("val_xsmall: 3,000 samples in 1 shard, "), "{}", stdout(&out));
+
+    // What has one name only is no two wholes, but parts of one.
+    let one = ["--source", "c4-validation.0.json", "--out_root"];
+    shop.succeed(&[&one[..], &["one", "--splits", "val_xxsmall,val"]].concat());
+    let names = |splits| shop.fail(&[&one[..], &["two", "--splits", splits]].concat());
+    assert!(names("val_small,train_small").contains("holds no file of split train_small"));
+}
+
+#[test]
 fn the_general_program_takes_c4_as_a_source() {
     let shop = Workshop::new();
     let source = data().join("c4-sample");

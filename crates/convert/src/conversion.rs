@@ -243,8 +243,11 @@ impl Conversion {
             output.resume(progress.samples, progress.pending);
             meter.add_documents(summary.documents);
         }
+        output.most = self.split.most_samples();
         let mut chunks = ParsedChunks::start(self.files, from, parse, self.threads, meter, cancel);
-        while let Some((parsed, end)) = chunks.next()? {
+        while !output.is_full()
+            && let Some((parsed, end)) = chunks.next()?
+        {
             summary.documents += parsed.documents;
             summary.skipped += parsed.bad_lines.len() as u64;
             let room = QUOTED_BAD_LINES - summary.bad_lines.len();
@@ -266,7 +269,9 @@ impl Conversion {
             }
         }
         summary.samples = output.samples();
-        summary.dropped_tokens = output.pending().len();
+        if !output.is_full() {
+            summary.dropped_tokens = output.pending().len();
+        }
         if summary.samples == 0 {
             return Err(no_sample(self.split, &self.content, &summary));
         }
@@ -385,6 +390,8 @@ struct Output {
     concat: Option<Concatenator>,
     /// Samples that come again, and are in the shards already.
     again: u64,
+    /// How many samples are taken, if not all.
+    most: Option<u64>,
 }
 
 impl Output {
@@ -406,7 +413,7 @@ impl Output {
             Some(_) => Writer::resume(place.output(), schema, options)?,
             None => Writer::create(place.output(), schema, options)?,
         };
-        Ok(Self { writer, concat, again: 0 })
+        Ok(Self { writer, concat, again: 0, most: None })
     }
 
     /// Takes the samples after the first `samples`, and `pending` tokens before them.
@@ -422,6 +429,11 @@ impl Output {
         self.writer.samples() - self.again
     }
 
+    /// Whether no more samples are taken.
+    fn is_full(&self) -> bool {
+        self.most.is_some_and(|most| self.samples() >= most)
+    }
+
     /// Tokens that wait to become a sample.
     fn pending(&self) -> &[u32] {
         self.concat.as_ref().map_or(&[], Concatenator::pending)
@@ -433,8 +445,7 @@ impl Output {
                 for record in records {
                     // In the order of the schema's columns, which is that of their names.
                     let values = [&record.text, &record.timestamp, &record.url];
-                    let values = values.map(|v| Value::from(v.as_str()));
-                    write_sample(&mut self.writer, &mut self.again, &values)?;
+                    self.write_sample(&values.map(|v| Value::from(v.as_str())))?;
                 }
                 Ok(())
             }
@@ -443,34 +454,38 @@ impl Output {
     }
 
     fn write_tokens(&mut self, ids: &[u32], ends: &[usize]) -> Result<()> {
-        let Some(concat) = self.concat.as_mut() else { return Ok(()) };
+        let Some(mut concat) = self.concat.take() else { return Ok(()) };
         let mut start = 0;
+        let mut result = Ok(());
         for &end in ends {
-            let mut result = Ok(());
             concat.push(&ids[start..end], |sample| {
                 if result.is_ok() {
-                    result = write_ids(&mut self.writer, &mut self.again, sample);
+                    result = self.write_ids(sample);
                 }
             });
-            result?;
             start = end;
+        }
+        self.concat = Some(concat);
+        result
+    }
+
+    fn write_ids(&mut self, sample: &[u32]) -> Result<()> {
+        let ids: Result<Vec<i32>, _> = sample.iter().map(|&id| i32::try_from(id)).collect();
+        let ids = ids.map_err(|_| {
+            let what = "the tokenizer has ids above 2^31, which int32 cannot hold";
+            Error::invalid(what, "use another")
+        })?;
+        self.write_sample(&[Value::NdArray(NdArray::from_i32(&ids))])
+    }
+
+    fn write_sample(&mut self, values: &[Value<'_>]) -> Result<()> {
+        if self.is_full() {
+            return Ok(());
+        }
+        match self.again.checked_sub(1) {
+            Some(rest) => self.again = rest,
+            None => self.writer.write(values)?,
         }
         Ok(())
     }
-}
-
-fn write_ids(writer: &mut Writer, again: &mut u64, sample: &[u32]) -> Result<()> {
-    let ids: Result<Vec<i32>, _> = sample.iter().map(|&id| i32::try_from(id)).collect();
-    let ids = ids.map_err(|_| {
-        Error::invalid("the tokenizer has ids above 2^31, which int32 cannot hold", "use another")
-    })?;
-    write_sample(writer, again, &[Value::NdArray(NdArray::from_i32(&ids))])
-}
-
-fn write_sample(writer: &mut Writer, again: &mut u64, values: &[Value<'_>]) -> Result<()> {
-    match again.checked_sub(1) {
-        Some(rest) => *again = rest,
-        None => writer.write(values)?,
-    }
-    Ok(())
 }

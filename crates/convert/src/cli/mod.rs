@@ -124,16 +124,29 @@ struct Args {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "snake_case")]
 enum SplitName {
     Train,
+    /// The first 100,000 samples of train
+    TrainSmall,
     Val,
+    /// The first 10,000 samples of val
+    ValSmall,
+    /// The first 3,000
+    ValXsmall,
+    /// The first 100
+    ValXxsmall,
 }
 
 impl From<SplitName> for Split {
     fn from(name: SplitName) -> Self {
         match name {
             SplitName::Train => Self::Train,
+            SplitName::TrainSmall => Self::TrainSmall,
             SplitName::Val => Self::Val,
+            SplitName::ValSmall => Self::ValSmall,
+            SplitName::ValXsmall => Self::ValXsmall,
+            SplitName::ValXxsmall => Self::ValXxsmall,
         }
     }
 }
@@ -211,7 +224,8 @@ fn run(program: &str, args: Args) -> Result<()> {
     for &split in &job.splits {
         job.out_root.refuse_existing(split)?;
     }
-    let alone = job.splits.len() == 1;
+    let whole = |split: &Split| split.whole();
+    let alone = job.splits.iter().all(|split| whole(split) == whole(&job.splits[0]));
     let mut plans = Vec::new();
     for &split in &job.splits {
         plans.push(job.plan(split, files_of_split(job.source.as_deref(), split, alone)?));

@@ -14,7 +14,7 @@ pub(super) fn of_split(source: &str, split: Split, alone: bool) -> Result<Vec<So
     let (files, shown) = (candidates(source)?, mds::redacted(source));
     let chosen: Vec<SourceFile> =
         if files.iter().any(|file| file.split().is_some()) && !(alone && files.len() == 1) {
-            files.into_iter().filter(|file| file.split() == Some(split)).collect()
+            files.into_iter().filter(|file| file.split() == Some(split.whole())).collect()
         } else if alone {
             files
         } else {

@@ -24,13 +24,21 @@ pub const HUB_DATASET: &str = "allenai/c4";
 /// Its English part.
 const HUB_FOLDER: &str = "en";
 
-/// A part of the dataset.
+/// A part of the dataset; the small ones are the first samples of another, as in llm-foundry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Split {
     /// `train`, in the hub's files `c4-train.*`.
     Train,
+    /// The first 100,000 samples of `train`.
+    TrainSmall,
     /// `val`, in the hub's files `c4-validation.*`.
     Val,
+    /// The first 10,000 samples of `val`.
+    ValSmall,
+    /// The first 3,000 samples of `val`.
+    ValXsmall,
+    /// The first 100 samples of `val`.
+    ValXxsmall,
 }
 
 impl Split {
@@ -38,19 +46,43 @@ impl Split {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Train => "train",
+            Self::TrainSmall => "train_small",
             Self::Val => "val",
+            Self::ValSmall => "val_small",
+            Self::ValXsmall => "val_xsmall",
+            Self::ValXxsmall => "val_xxsmall",
+        }
+    }
+
+    /// The split whose files it is made of: `train` or `val`.
+    #[must_use]
+    pub fn whole(self) -> Self {
+        match self {
+            Self::Train | Self::TrainSmall => Self::Train,
+            Self::Val | Self::ValSmall | Self::ValXsmall | Self::ValXxsmall => Self::Val,
+        }
+    }
+
+    /// How many of the samples it takes, if not all.
+    pub fn most_samples(self) -> Option<u64> {
+        match self {
+            Self::Train | Self::Val => None,
+            Self::TrainSmall => Some(100_000),
+            Self::ValSmall => Some(10_000),
+            Self::ValXsmall => Some(3_000),
+            Self::ValXxsmall => Some(100),
         }
     }
 
     /// How the hub's file names of this split begin.
     fn hub_prefix(self) -> &'static str {
-        match self {
+        match self.whole() {
             Self::Train => "c4-train.",
-            Self::Val => "c4-validation.",
+            _ => "c4-validation.",
         }
     }
 
-    /// The split that a file's name says it belongs to, if it is one of the hub's names.
+    /// The whole split that a file's name says it belongs to, if it is one of the hub's names.
     fn of_hub_name(name: &str) -> Option<Self> {
         let named = |split: &Self| name.starts_with(split.hub_prefix());
         [Self::Train, Self::Val].into_iter().find(named).filter(|_| Packing::of(name).is_some())
@@ -110,7 +142,7 @@ enum Place {
 /// `hf://` list nothing, so that of one file). Where any file has one of the hub's names
 /// (`c4-train.*`, `c4-validation.*`), in the folder itself or in its `en`, the split picks its
 /// own; else it gets all files. `alone` says that no other split is asked for: files whose names
-/// do not tell splits apart must not be copied into two of them.
+/// do not tell splits apart must not be copied into two of them, but into parts of one.
 ///
 /// # Errors
 /// [`ErrorKind::NotFound`] if there is no such source or no file of the split in it,
@@ -130,7 +162,7 @@ fn on_hub(hub: &Hub, split: Split) -> Result<Vec<SourceFile>> {
         files.extend(listed.into_iter().filter_map(|file| {
             let name = file.path.rsplit('/').next().unwrap_or_default();
             let packing = Packing::of(name)?;
-            (Split::of_hub_name(name) == Some(split)).then(|| SourceFile {
+            (Split::of_hub_name(name) == Some(split.whole())).then(|| SourceFile {
                 name: file.path.clone(),
                 bytes: file.bytes,
                 packing,
