@@ -133,6 +133,40 @@ fn the_general_program_takes_c4_as_a_source() {
 }
 
 #[test]
+fn json_lines_need_no_more_than_text() {
+    let shop = Workshop::new();
+    shop.write("crawl/a.jsonl", "{\"text\": \"first\", \"n\": 1}\n{\"text\": \"second\"}\n");
+    shop.write("crawl/b.json.gz", gz("{\"id\": 3, \"text\": \"third\"}"));
+    let convert = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_convert"));
+        command.arg("json").args(args).current_dir(shop.path("."));
+        command.output().unwrap()
+    };
+    let out = convert(&["--path", "crawl", "--out_root", "out", "--compression", "zstd"]);
+    assert!(out.status.success(), "{}", stderr(&out));
+    assert!(stdout(&out).starts_with("train: 3 samples in 1 shard, "), "{}", stdout(&out));
+    let samples = shards::read_strings(&shop.path("out/train"));
+    assert_eq!(samples, [["first"], ["second"], ["third"]]);
+
+    let tokens = ["--concat_tokens", "2", "--tokenizer", "gpt2", "--eos_text", "<|endoftext|>"];
+    let places = ["--path", "crawl/a.jsonl", "--out_root", "tokens", "--split", "mine"];
+    let out = convert(&[&places[..], &tokens].concat());
+    assert!(stdout(&out).starts_with("mine: 2 samples in 1 shard, "), "{}", stderr(&out));
+
+    let failure = |args: &[&str]| stderr(&convert(&[args, &["--out_root", "x"]].concat()));
+    assert_eq!(
+        failure(&["--path", "crawl", "--split", "../up"]),
+        "convert json: error: --split \"../up\" cannot be the name of a folder; give a plain name, such as train\n"
+    );
+    shop.write("bad/a.jsonl", "{\"texts\": \"first\"}\n");
+    assert_eq!(
+        failure(&["--path", "bad"]).lines().last().unwrap(),
+        "convert json: error: bad/a.jsonl, line 1: the key \"text\" is missing; correct the line, or leave such lines \
+         out with --on_bad_line skip"
+    );
+}
+
+#[test]
 fn a_remote_gets_the_shards_of_a_folder_and_the_index_last() {
     let shop = Workshop::new();
     let source = data().join("c4-sample");

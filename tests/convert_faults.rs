@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use convert::conversion::{Content, Conversion, OnBadLine};
 use convert::error::ErrorKind;
 use convert::out_root::OutRoot;
-use convert::source::{Split, files_of_split};
+use convert::source::{C4Split, files_of_split};
 use faultd::{Fault, Faultd};
 use mds::WriterOptions;
 use mds::format::HashAlgorithm;
@@ -28,10 +28,10 @@ use mds::storage::RemoteOptions;
 fn conversion(out_root: impl Into<OsString>, timeout: Duration, attempts: u32) -> Conversion {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../data/c4-sample");
     Conversion {
-        split: Split::Val,
-        files: files_of_split(source.to_str(), Split::Val, true).unwrap(),
+        split: C4Split::Val.into(),
+        files: files_of_split(source.to_str(), C4Split::Val, true).unwrap(),
         out_root: OutRoot::parse(out_root.into()).unwrap(),
-        content: Content::Text,
+        content: Content::Records,
         writer: WriterOptions {
             hashes: vec![HashAlgorithm::Xxh64],
             size_limit: Some(20_000),

@@ -7,7 +7,7 @@ use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 
 use convert::conversion::{Content, Conversion, OnBadLine};
-use convert::source::{Split, files_of_split};
+use convert::source::{C4Split, files_of_split};
 use serde_json::Value;
 
 /// The folder of the repository.
@@ -18,16 +18,16 @@ pub(crate) fn repository() -> PathBuf {
 /// Converts the sample's validation text to `folder/c4/train` and `folder/c4/val`, as text: 93 documents, 0.3 MB.
 pub(crate) fn small_dataset(folder: &Path) -> PathBuf {
     let out_root = folder.join("c4");
-    convert_sample(&out_root, || Content::Text);
+    convert_sample(&out_root, || Content::Records);
     out_root
 }
 
 /// Converts the sample's validation text to `out_root/train` and `out_root/val`.
 pub(crate) fn convert_sample(out_root: &Path, content: impl Fn() -> Content) {
     let source = repository().join("data/c4-sample/en/c4-validation.00000-of-00001.json.gz");
-    for split in [Split::Train, Split::Val] {
+    for split in [C4Split::Train, C4Split::Val] {
         let conversion = Conversion {
-            split,
+            split: split.into(),
             files: files_of_split(source.to_str(), split, true).unwrap(),
             out_root: out_root.to_owned().into(),
             content: content(),

@@ -48,7 +48,9 @@ pub struct Conversion {
 /// What a sample holds.
 #[derive(Debug, Clone)]
 pub enum Content {
-    /// One document: the columns `text`, `timestamp` and `url`, all `str`.
+    /// One document of C4: the columns `text`, `timestamp` and `url`, all `str`.
+    Records,
+    /// One document: the column `text`, `str`.
     Text,
     /// A fixed number of token ids: the column `tokens`, `ndarray:int32`.
     Tokens(TokenOptions),
@@ -153,8 +155,8 @@ impl Conversion {
     /// there; [`ErrorKind::InvalidArgument`], with the difference, if it is not the same. At a remote, shards that were
     /// uploaded stay, without an index, and the next run begins anew.
     pub fn run(self, meter: &Arc<Meter>, cancel: &Arc<AtomicBool>) -> Result<Summary> {
-        self.out_root.refuse_existing(self.split)?;
-        let place = self.out_root.begin(self.split, self.restart)?;
+        self.out_root.refuse_existing(&self.split)?;
+        let place = self.out_root.begin(&self.split, self.restart)?;
         let manifest = Manifest::new(self.settings(), &self.files);
         place.records().map_or(Ok(()), |folder| manifest.agree(folder))?;
         let mut output = Output::open(&place, &self.content, self.writer.clone())?;
@@ -190,6 +192,9 @@ impl Conversion {
         let mut set = |flag: &str, value: String| {
             settings.insert(flag.to_owned(), value);
         };
+        if let Content::Text = content {
+            set("columns", "text".to_owned());
+        }
         if let Content::Tokens(tokens) = content {
             let of_json = HashAlgorithm::Xxh64.hex(tokens.tokenizer.json().as_bytes());
             set("--concat_tokens", tokens.length.to_string());
@@ -220,7 +225,7 @@ impl Conversion {
         cancel: &Arc<AtomicBool>,
     ) -> Result<Summary> {
         let mut summary = Summary {
-            address: self.out_root.shown(self.split),
+            address: self.out_root.shown(&self.split),
             documents: 0,
             samples: 0,
             shards: 0,
@@ -243,7 +248,7 @@ impl Conversion {
             output.resume(progress.samples, progress.pending);
             meter.add_documents(summary.documents);
         }
-        output.most = self.split.most_samples();
+        output.most = self.split.most_samples;
         let mut chunks = ParsedChunks::start(self.files, from, parse, self.threads, meter, cancel);
         while !output.is_full()
             && let Some((parsed, end)) = chunks.next()?
@@ -273,7 +278,7 @@ impl Conversion {
             summary.dropped_tokens = output.pending().len();
         }
         if summary.samples == 0 {
-            return Err(no_sample(self.split, &self.content, &summary));
+            return Err(no_sample(&self.split, &self.content, &summary));
         }
         Ok(summary)
     }
@@ -298,7 +303,7 @@ fn stop_if_cancelled(cancel: &AtomicBool, ended: &Receiver<()>, stop: impl Fn())
     }
 }
 
-fn no_sample(split: Split, content: &Content, summary: &Summary) -> Error {
+fn no_sample(split: &Split, content: &Content, summary: &Summary) -> Error {
     let skipped = match summary.skipped {
         0 => String::new(),
         n => format!(" ({n} unreadable lines were skipped)"),
@@ -328,6 +333,7 @@ struct Parsed {
 
 enum ParsedContent {
     Records(Vec<Record>),
+    Texts(Vec<String>),
     /// The ids of all documents, and where each ends.
     Tokens {
         ids: Vec<u32>,
@@ -338,6 +344,15 @@ enum ParsedContent {
 fn parser(content: &Content, on_bad_line: OnBadLine) -> Arc<Parse<Parsed>> {
     match content {
         Content::Text => Arc::new(move |file, chunk| {
+            let mut texts = Vec::new();
+            let bad_lines = for_each_line(file, chunk, on_bad_line, |line| {
+                texts.push(parse_text(line)?.into_owned());
+                Ok(())
+            })?;
+            let documents = texts.len() as u64;
+            Ok(Parsed { documents, content: ParsedContent::Texts(texts), bad_lines })
+        }),
+        Content::Records => Arc::new(move |file, chunk| {
             let mut records = Vec::new();
             let bad_lines = for_each_line(file, chunk, on_bad_line, |line| {
                 records.push(Record::parse(line)?);
@@ -398,7 +413,8 @@ impl Output {
     /// Begins the shards, or goes on after those that are there.
     fn open(place: &Unfinished, content: &Content, options: WriterOptions) -> Result<Self> {
         let (schema, concat) = match content {
-            Content::Text => {
+            Content::Text => (Schema::new([("text", Encoding::Str)])?, None),
+            Content::Records => {
                 (Schema::new(["text", "timestamp", "url"].map(|c| (c, Encoding::Str)))?, None)
             }
             Content::Tokens(tokens) => {
@@ -448,6 +464,9 @@ impl Output {
                     self.write_sample(&values.map(|v| Value::from(v.as_str())))?;
                 }
                 Ok(())
+            }
+            ParsedContent::Texts(texts) => {
+                texts.iter().try_for_each(|text| self.write_sample(&[Value::from(text.as_str())]))
             }
             ParsedContent::Tokens { ids, ends } => self.write_tokens(ids, ends),
         }

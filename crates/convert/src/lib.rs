@@ -19,7 +19,7 @@
 //! ```
 //! use std::sync::Arc;
 //! use convert::conversion::{Content, Conversion, OnBadLine};
-//! use convert::source::{Split, files_of_split};
+//! use convert::source::{C4Split, files_of_split};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let folder = tempfile::tempdir()?;
@@ -27,10 +27,10 @@
 //! std::fs::write(&source, r#"{"text": "Hello.", "timestamp": "2026-01-01T00:00:00Z", "url": "x"}"#)?;
 //!
 //! let conversion = Conversion {
-//!     split: Split::Val,
-//!     files: files_of_split(source.to_str(), Split::Val, true)?,
+//!     split: C4Split::Val.into(),
+//!     files: files_of_split(source.to_str(), C4Split::Val, true)?,
 //!     out_root: folder.path().join("dataset").into(),
-//!     content: Content::Text,
+//!     content: Content::Records,
 //!     writer: mds::WriterOptions::default(),
 //!     on_bad_line: OnBadLine::Fail,
 //!     threads: 2,

@@ -64,7 +64,7 @@ impl OutRoot {
     }
 
     /// How messages call the place of a split.
-    pub fn shown(&self, split: Split) -> String {
+    pub fn shown(&self, split: &Split) -> String {
         match self {
             Self::Folder(folder) => folder.join(split.as_str()).display().to_string(),
             Self::Remote(address) => mds::redacted(&join(address, split.as_str())),
@@ -75,7 +75,7 @@ impl OutRoot {
     ///
     /// # Errors
     /// [`ErrorKind::AlreadyExists`] if something does; as a remote fails.
-    pub fn refuse_existing(&self, split: Split) -> Result<()> {
+    pub fn refuse_existing(&self, split: &Split) -> Result<()> {
         let exists = match self {
             Self::Folder(folder) => fs::symlink_metadata(folder.join(split.as_str())).is_ok(),
             Self::Remote(address) => {
@@ -88,7 +88,7 @@ impl OutRoot {
     }
 
     /// The folder of an unfinished `split` on this machine, and how many complete shards it holds, if any.
-    pub fn unfinished(&self, split: Split) -> Option<(PathBuf, usize)> {
+    pub fn unfinished(&self, split: &Split) -> Option<(PathBuf, usize)> {
         let Self::Folder(folder) = self else { return None };
         let part = part_of(folder, split);
         let shards = complete_shards(&part.join(DATA));
@@ -96,7 +96,7 @@ impl OutRoot {
     }
 
     /// A place for a split that is not complete yet; what an earlier run has left there is removed with `restart`.
-    pub(crate) fn begin(&self, split: Split, restart: bool) -> Result<Unfinished> {
+    pub(crate) fn begin(&self, split: &Split, restart: bool) -> Result<Unfinished> {
         match self {
             Self::Remote(address) => Ok(Unfinished::Remote(join(address, split.as_str()))),
             Self::Folder(folder) => {
@@ -184,7 +184,7 @@ impl Drop for RootFolder {
 /// Where the shards are in the folder of an unfinished split.
 const DATA: &str = "data";
 
-fn part_of(out_root: &Path, split: Split) -> PathBuf {
+fn part_of(out_root: &Path, split: &Split) -> PathBuf {
     out_root.join(format!(".{split}.part"))
 }
 
@@ -201,7 +201,7 @@ pub(crate) struct PartFolder {
 }
 
 impl PartFolder {
-    fn open(out_root: &Path, split: Split, restart: bool) -> Result<Self> {
+    fn open(out_root: &Path, split: &Split, restart: bool) -> Result<Self> {
         let path = part_of(out_root, split);
         let failed = |e| Error::io(e, "write to", &path);
         let lock = loop {

@@ -28,17 +28,17 @@ impl Display {
         let meter: Arc<Meter> = Arc::default();
         let done: Arc<AtomicBool> = Arc::default();
         let total = conversion.files.iter().map(|file| file.bytes()).sum();
-        let split = conversion.split;
+        let split = conversion.split.clone();
         let files = conversion.files.len();
         let thread = {
             let (meter, done) = (Arc::clone(&meter), Arc::clone(&done));
             thread::spawn(move || {
                 if std::io::stderr().is_terminal() {
-                    draw_bar(split, total, &meter, &done, ProgressDrawTarget::stderr());
+                    draw_bar(&split, total, &meter, &done, ProgressDrawTarget::stderr());
                 } else {
                     let plural = if files == 1 { "" } else { "s" };
                     eprintln!("{split}: reading {files} file{plural}, {}", HumanBytes(total));
-                    print_lines(split, total, &meter, &done);
+                    print_lines(&split, total, &meter, &done);
                 }
             })
         };
@@ -54,7 +54,7 @@ impl Display {
 
 /// The bar's length is that of the stored files, the only total known beforehand.
 fn draw_bar(
-    split: Split,
+    split: &Split,
     total: u64,
     meter: &Meter,
     done: &AtomicBool,
@@ -77,7 +77,7 @@ fn draw_bar(
     bar.finish_and_clear();
 }
 
-fn print_lines(split: Split, total: u64, meter: &Meter, done: &AtomicBool) {
+fn print_lines(split: &Split, total: u64, meter: &Meter, done: &AtomicBool) {
     let started = Instant::now();
     let mut printed = started;
     while !done.load(Ordering::Relaxed) {
@@ -100,7 +100,7 @@ fn print_lines(split: Split, total: u64, meter: &Meter, done: &AtomicBool) {
 }
 
 /// The summary of a finished split.
-pub(super) fn report(split: Split, files: usize, took: Duration, summary: &Summary) {
+pub(super) fn report(split: &Split, files: usize, took: Duration, summary: &Summary) {
     if summary.skipped > 0 {
         eprintln!("{split}: {} unreadable lines skipped:", HumanCount(summary.skipped));
         for bad in &summary.bad_lines {
@@ -133,6 +133,7 @@ pub(super) fn report(split: Split, files: usize, took: Duration, summary: &Summa
 mod tests {
     use super::*;
     use crate::progress::Counted;
+    use crate::source::C4Split;
     use indicatif::InMemoryTerm;
     use std::io::Read;
 
@@ -148,7 +149,7 @@ mod tests {
         let done = AtomicBool::new(false);
         let seen = thread::scope(|scope| {
             let target = ProgressDrawTarget::term_like(Box::new(screen.clone()));
-            scope.spawn(|| draw_bar(Split::Val, 2000, &meter, &done, target));
+            scope.spawn(|| draw_bar(&C4Split::Val.into(), 2000, &meter, &done, target));
             let mut seen = String::new();
             while !seen.contains("documents") {
                 thread::sleep(REDRAW / 10);

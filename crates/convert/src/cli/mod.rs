@@ -1,6 +1,6 @@
 //! The command lines of `convert` and `convert-c4`.
 //!
-//! Low-level flags (`Args`) become a checked `Job`; each split is one [`Conversion`], watched by
+//! Low-level flags become a checked `Job`; each split is one [`Conversion`], watched by
 //! a `Display`.
 
 mod display;
@@ -12,14 +12,14 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::Instant;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use mds::WriterOptions;
 use mds::format::{Compression, HashAlgorithm, parse_size};
 
 use crate::conversion::{Content, Conversion, OnBadLine, TokenOptions};
 use crate::error::{Error, ErrorKind, Result};
 use crate::out_root::OutRoot;
-use crate::source::{SourceFile, Split, files_of_split};
+use crate::source::{C4Split, SourceFile, Split, files_of, files_of_split};
 use crate::tokenizer::Tokenizer;
 use display::{Display, report};
 use stop::StopSignal;
@@ -57,11 +57,7 @@ it begins anew, and shards without an index.json are no dataset.";
 /// Convert C4, or text in C4's shape, to a streaming dataset of MDS shards.
 #[derive(Parser, Debug)]
 #[command(name = "convert-c4", version, rename_all = "snake_case", after_help = EXAMPLES, max_term_width = 100)]
-struct Args {
-    /// Folder or remote for the dataset; each split becomes a folder in it
-    #[arg(long, alias = "out-root", value_name = "FOLDER")]
-    out_root: OsString,
-
+struct C4Args {
     /// Splits to convert, one after the other; none of them may exist yet
     #[arg(long, num_args = 1.., value_delimiter = ',', default_values = ["train", "val"])]
     splits: Vec<SplitName>,
@@ -74,6 +70,45 @@ struct Args {
     /// token, which only that hub ever sees.
     #[arg(long, value_name = "PATH|ADDRESS", verbatim_doc_comment)]
     source: Option<String>,
+
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+const JSON_EXAMPLES: &str = "\
+Examples:
+  A folder of your own JSON lines, with the key text, compressed:
+    convert json --path crawl/ --out_root ./mine --compression zstd
+
+  Samples of 2048 token ids, of a bucket's files, as the split val:
+    convert json --path 's3://bucket/crawl/*.jsonl.gz' --out_root ./mine --split val \\
+        --concat_tokens 2048 --tokenizer gpt2 --eos_text '<|endoftext|>'
+
+The dataset becomes the folder OUT_ROOT/SPLIT: look into it with mds-inspect OUT_ROOT/SPLIT.";
+
+/// Convert JSON lines with the key text to a streaming dataset: the column text, or token ids.
+#[derive(Parser, Debug)]
+#[command(rename_all = "snake_case", after_help = JSON_EXAMPLES, max_term_width = 100)]
+struct JsonArgs {
+    /// File, folder or quoted glob of JSON lines (.json, .jsonl, plain, .gz or .zst), or its address
+    #[arg(long, value_name = "PATH|ADDRESS")]
+    path: String,
+
+    /// The folder of the dataset in OUT_ROOT
+    #[arg(long, value_name = "NAME", default_value = "train")]
+    split: String,
+
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+/// What all sources have in common.
+#[derive(Args, Debug)]
+#[command(rename_all = "snake_case")]
+struct OutputArgs {
+    /// Folder or remote for the dataset; each split becomes a folder in it
+    #[arg(long, alias = "out-root", value_name = "FOLDER")]
+    out_root: OsString,
 
     /// Write samples of N token ids (column tokens, ndarray:int32) instead of text
     ///
@@ -138,7 +173,7 @@ enum SplitName {
     ValXxsmall,
 }
 
-impl From<SplitName> for Split {
+impl From<SplitName> for C4Split {
     fn from(name: SplitName) -> Self {
         match name {
             SplitName::Train => Self::Train,
@@ -168,18 +203,23 @@ struct Convert {
 #[derive(Subcommand, Debug)]
 enum Source {
     /// C4, or text in C4's shape; the same as the program convert-c4
-    C4(Box<Args>),
+    C4(Box<C4Args>),
+    /// JSON lines with the key text
+    Json(Box<JsonArgs>),
 }
 
 /// The program `convert`: a source, then its flags.
 pub fn convert() -> ExitCode {
-    let Source::C4(args) = Convert::try_parse().unwrap_or_else(|error| refuse(&error)).source;
-    exit_code("convert c4", *args)
+    match Convert::try_parse().unwrap_or_else(|error| refuse(&error)).source {
+        Source::C4(args) => exit_code("convert c4", |program| c4(*args, program)),
+        Source::Json(args) => exit_code("convert json", |program| json(*args, program)),
+    }
 }
 
 /// The program `convert-c4`.
 pub fn convert_c4() -> ExitCode {
-    exit_code("convert-c4", Args::try_parse().unwrap_or_else(|error| refuse(&error)))
+    let args = C4Args::try_parse().unwrap_or_else(|error| refuse(&error));
+    exit_code("convert-c4", |program| c4(args, program))
 }
 
 /// Says what is wrong with the command line, without the keys that an address in it may carry.
@@ -194,7 +234,11 @@ fn refuse(error: &clap::Error) -> ! {
     std::process::exit(error.exit_code())
 }
 
-fn exit_code(program: &str, args: Args) -> ExitCode {
+/// The conversions that `plan` makes of a command line, one after the other.
+fn exit_code(
+    program: &'static str,
+    plan: impl FnOnce(&'static str) -> Result<Vec<Conversion>>,
+) -> ExitCode {
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_target(false)
@@ -204,7 +248,7 @@ fn exit_code(program: &str, args: Args) -> ExitCode {
             tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into()),
         )
         .init();
-    match run(program, args) {
+    match StopSignal::install().and_then(|stop| run(plan(program)?, &stop)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.kind() == ErrorKind::Interrupted => {
             eprintln!("{program}: interrupted");
@@ -217,40 +261,47 @@ fn exit_code(program: &str, args: Args) -> ExitCode {
     }
 }
 
-fn run(program: &str, args: Args) -> Result<()> {
-    let stop = StopSignal::install()?;
-    let job = Job::check(program, args)?;
+fn c4(args: C4Args, program: &str) -> Result<Vec<Conversion>> {
+    let mut splits: Vec<C4Split> = Vec::new();
+    for split in args.splits.into_iter().map(C4Split::from) {
+        if !splits.contains(&split) {
+            splits.push(split);
+        }
+    }
+    let job = Job::check(program, args.output, Content::Records)?;
     // All of this before the first hour of work, so that the last split cannot fail on its name.
-    for &split in &job.splits {
-        job.out_root.refuse_existing(split)?;
+    for &split in &splits {
+        job.out_root.refuse_existing(&split.into())?;
     }
-    let whole = |split: &Split| split.whole();
-    let alone = job.splits.iter().all(|split| whole(split) == whole(&job.splits[0]));
-    let mut plans = Vec::new();
-    for &split in &job.splits {
-        plans.push(job.plan(split, files_of_split(job.source.as_deref(), split, alone)?));
-    }
-    for conversion in plans {
-        if let Some((_, shards)) =
-            job.out_root.unfinished(conversion.split).filter(|_| !job.restart)
-        {
-            eprintln!(
-                "{}: going on with the {} of an earlier run",
-                conversion.split,
-                counted(shards)
-            );
+    let alone = splits.iter().all(|split| split.whole() == splits[0].whole());
+    let source = args.source.as_deref();
+    let plan = |&split: &C4Split| Ok(job.plan(split.into(), files_of_split(source, split, alone)?));
+    splits.iter().map(plan).collect()
+}
+
+fn json(args: JsonArgs, program: &str) -> Result<Vec<Conversion>> {
+    let split = Split::new(args.split)?;
+    let job = Job::check(program, args.output, Content::Text)?;
+    job.out_root.refuse_existing(&split)?;
+    Ok(vec![job.plan(split, files_of(&args.path)?)])
+}
+
+fn run(conversions: Vec<Conversion>, stop: &StopSignal) -> Result<()> {
+    for conversion in conversions {
+        let (split, out_root) = (conversion.split.clone(), conversion.out_root.clone());
+        if let Some((_, shards)) = out_root.unfinished(&split).filter(|_| !conversion.restart) {
+            eprintln!("{split}: going on with the {} of an earlier run", counted(shards));
         }
         let display = Display::start(&conversion);
         let started = Instant::now();
         let files = conversion.files.len();
-        let split = conversion.split;
         let result = stop.while_converting(|cancel| conversion.run(&display.meter, cancel));
         display.finish();
-        if let (Err(_), Some((folder, shards))) = (&result, job.out_root.unfinished(split)) {
+        if let (Err(_), Some((folder, shards))) = (&result, out_root.unfinished(&split)) {
             let (shards, folder) = (counted(shards), folder.display());
             eprintln!("{split}: {shards} kept in {folder}; the same command goes on from there");
         }
-        report(split, files, started.elapsed(), &result?);
+        report(&split, files, started.elapsed(), &result?);
     }
     Ok(())
 }
@@ -262,8 +313,6 @@ fn counted(shards: usize) -> String {
 /// What the flags ask for, checked.
 struct Job {
     out_root: OutRoot,
-    splits: Vec<Split>,
-    source: Option<String>,
     content: Content,
     writer: WriterOptions,
     on_bad_line: OnBadLine,
@@ -272,15 +321,10 @@ struct Job {
 }
 
 impl Job {
-    fn check(program: &str, args: Args) -> Result<Self> {
+    /// A sample holds `text` unless token ids are asked for.
+    fn check(program: &str, args: OutputArgs, text: Content) -> Result<Self> {
         let out_root = OutRoot::parse(args.out_root.clone())?;
-        let content = content(program, &args)?;
-        let mut splits: Vec<Split> = Vec::new();
-        for split in args.splits.into_iter().map(Split::from) {
-            if !splits.contains(&split) {
-                splits.push(split);
-            }
-        }
+        let content = tokens(program, &args)?.map_or(text, Content::Tokens);
         let mut hashes = Vec::new();
         // The defaults may be written out.
         let compression = args.compression.filter(|code| code != "none");
@@ -299,8 +343,6 @@ impl Job {
         let threads = threads.or_else(|| thread::available_parallelism().ok().map(usize::from));
         Ok(Self {
             out_root,
-            splits,
-            source: args.source,
             content,
             writer,
             on_bad_line: match args.on_bad_line {
@@ -326,7 +368,8 @@ impl Job {
     }
 }
 
-fn content(program: &str, args: &Args) -> Result<Content> {
+/// What `--concat_tokens` and its like ask for.
+fn tokens(program: &str, args: &OutputArgs) -> Result<Option<TokenOptions>> {
     let Some(length) = args.concat_tokens else {
         let given = [
             ("--tokenizer", args.tokenizer.is_some()),
@@ -335,7 +378,7 @@ fn content(program: &str, args: &Args) -> Result<Content> {
             ("--no_wrap", args.no_wrap),
         ];
         return match given.iter().find(|(_, given)| *given) {
-            None => Ok(Content::Text),
+            None => Ok(None),
             Some((flag, _)) => Err(Error::new(
                 ErrorKind::InvalidArgument,
                 format!("{flag} has no effect on text samples"),
@@ -360,7 +403,7 @@ fn content(program: &str, args: &Args) -> Result<Content> {
     for warning in options.check()? {
         eprintln!("{program}: warning: {warning}");
     }
-    Ok(Content::Tokens(options))
+    Ok(Some(options))
 }
 
 #[cfg(test)]
@@ -370,14 +413,15 @@ mod tests {
 
     #[test]
     fn flags_are_consistent() {
-        Args::command().debug_assert();
+        C4Args::command().debug_assert();
         Convert::command().debug_assert();
     }
 
     /// Each flag with an underscore has an alias with hyphens.
     #[test]
     fn every_underscore_flag_has_a_hyphen_spelling() {
-        for arg in Args::command().get_arguments() {
+        let (c4, json) = (C4Args::command(), JsonArgs::command());
+        for arg in c4.get_arguments().chain(json.get_arguments()) {
             let Some(long) = arg.get_long() else { continue };
             if long.contains('_') {
                 let hyphens = long.replace('_', "-");

@@ -4,13 +4,13 @@ use std::path::{Path, PathBuf};
 
 use mds::storage::is_address;
 
-use super::{HUB_FOLDER, Packing, Place, SourceFile, Split, remote};
+use super::{C4Split, HUB_FOLDER, Packing, Place, SourceFile, remote};
 use crate::error::{Error, ErrorKind, Result};
 
 pub(super) const KINDS: &str = ".json, .jsonl, .json.gz, .jsonl.gz or .zst";
 
 /// What [`super::files_of_split`] does where there is a source.
-pub(super) fn of_split(source: &str, split: Split, alone: bool) -> Result<Vec<SourceFile>> {
+pub(super) fn of_split(source: &str, split: C4Split, alone: bool) -> Result<Vec<SourceFile>> {
     let (files, shown) = (candidates(source)?, mds::redacted(source));
     let chosen: Vec<SourceFile> =
         if files.iter().any(|file| file.split().is_some()) && !(alone && files.len() == 1) {
@@ -33,7 +33,7 @@ pub(super) fn of_split(source: &str, split: Split, alone: bool) -> Result<Vec<So
 }
 
 /// The files of JSON lines that `source` names, in name order.
-fn candidates(source: &str) -> Result<Vec<SourceFile>> {
+pub(super) fn candidates(source: &str) -> Result<Vec<SourceFile>> {
     if is_address(source) {
         let there = remote::open(source)?;
         return match there.folder() {
@@ -94,7 +94,7 @@ fn in_folder(folder: &Path) -> Result<Vec<PathBuf>> {
 /// The files with the hub's names among a folder's own, or else among those in its `en`, or else all
 /// of its own.
 pub(super) fn meant<T>(own: Vec<T>, nested: Vec<T>, name: impl Fn(&T) -> String) -> Vec<T> {
-    let is_of_hub = |file: &T| Split::of_hub_name(&name(file)).is_some();
+    let is_of_hub = |file: &T| C4Split::of_hub_name(&name(file)).is_some();
     match [&own, &nested].map(|files| files.iter().any(is_of_hub)) {
         [true, _] => own.into_iter().filter(is_of_hub).collect(),
         [false, true] => nested.into_iter().filter(is_of_hub).collect(),
@@ -147,7 +147,7 @@ mod tests {
         folder
     }
 
-    fn names(source: &str, split: Split, alone: bool) -> Result<Vec<String>, String> {
+    fn names(source: &str, split: C4Split, alone: bool) -> Result<Vec<String>, String> {
         let files = of_split(source, split, alone).map_err(|e| e.to_string())?;
         Ok(files.iter().map(|f| f.name.rsplit('/').next().unwrap().to_owned()).collect())
     }
@@ -160,11 +160,11 @@ mod tests {
             let files: Vec<String> = files.iter().map(|f| format!("{prefix}{f}")).collect();
             let dir = folder(&files.iter().map(String::as_str).collect::<Vec<_>>());
             let source = dir.path().to_str().unwrap();
-            let train = names(source, Split::Train, false).unwrap();
+            let train = names(source, C4Split::Train, false).unwrap();
             assert_eq!(train, ["c4-train.0.json.gz", "c4-train.1.json.gz"]);
-            assert_eq!(names(source, Split::Val, true).unwrap(), ["c4-validation.0.json.gz"]);
+            assert_eq!(names(source, C4Split::Val, true).unwrap(), ["c4-validation.0.json.gz"]);
             let pattern = format!("{source}/{prefix}*.json*");
-            assert_eq!(names(&pattern, Split::Train, true).unwrap(), train);
+            assert_eq!(names(&pattern, C4Split::Train, true).unwrap(), train);
         }
     }
 
@@ -172,9 +172,12 @@ mod tests {
     fn other_names_are_all_taken_but_for_one_split_only() {
         let dir = folder(&["b.jsonl", "a.json", "c.jsonl.zst", "notes.txt", "sub/d.json"]);
         let source = dir.path().to_str().unwrap();
-        assert_eq!(names(source, Split::Val, true).unwrap(), ["a.json", "b.jsonl", "c.jsonl.zst"]);
         assert_eq!(
-            names(source, Split::Train, false).unwrap_err(),
+            names(source, C4Split::Val, true).unwrap(),
+            ["a.json", "b.jsonl", "c.jsonl.zst"]
+        );
+        assert_eq!(
+            names(source, C4Split::Train, false).unwrap_err(),
             format!(
                 "nothing in the file names of {source} tells one split from another; name one \
                  split, such as --splits train, and convert each from its own files"
@@ -186,10 +189,10 @@ mod tests {
     fn a_file_named_by_itself_is_taken_for_any_one_split() {
         let dir = folder(&["c4-train.0.json.gz", "a.txt"]);
         let file = dir.path().join("c4-train.0.json.gz");
-        assert_eq!(names(file.to_str().unwrap(), Split::Val, true).unwrap().len(), 1);
+        assert_eq!(names(file.to_str().unwrap(), C4Split::Val, true).unwrap().len(), 1);
         let text = dir.path().join("a.txt");
         assert_eq!(
-            names(text.to_str().unwrap(), Split::Val, true).unwrap_err(),
+            names(text.to_str().unwrap(), C4Split::Val, true).unwrap_err(),
             format!(
                 "{} is not a kind of file that can be read; give it a name that ends in \
                  .json, .jsonl, .json.gz, .jsonl.gz or .zst",
@@ -203,25 +206,25 @@ mod tests {
         let dir = folder(&["c4-train.0.json.gz", "c4-train.1.json.gz", "empty/x.txt"]);
         let source = dir.path().to_str().unwrap();
         assert_eq!(
-            names(source, Split::Val, true).unwrap_err(),
+            names(source, C4Split::Val, true).unwrap_err(),
             format!(
                 "{source} holds no file of split val (c4-validation.*); name another source or \
                  other --splits"
             )
         );
         assert_eq!(
-            names(&format!("{source}/empty"), Split::Val, true).unwrap_err(),
+            names(&format!("{source}/empty"), C4Split::Val, true).unwrap_err(),
             format!(
                 "folder {source}/empty holds no file that ends in .json, .jsonl, .json.gz, \
                  .jsonl.gz or .zst; check the path"
             )
         );
         assert_eq!(
-            names(&format!("{source}/no"), Split::Val, true).unwrap_err(),
+            names(&format!("{source}/no"), C4Split::Val, true).unwrap_err(),
             format!("source {source}/no not found; check the path")
         );
         assert_eq!(
-            names(&format!("{source}/*.jsonl"), Split::Val, true).unwrap_err(),
+            names(&format!("{source}/*.jsonl"), C4Split::Val, true).unwrap_err(),
             format!(
                 "no file matches {source}/*.jsonl and ends in .json, .jsonl, .json.gz, .jsonl.gz \
                  or .zst; check the pattern"

@@ -24,9 +24,53 @@ pub const HUB_DATASET: &str = "allenai/c4";
 /// Its English part.
 const HUB_FOLDER: &str = "en";
 
-/// A part of the dataset; the small ones are the first samples of another, as in llm-foundry.
+/// A dataset that is written: what its folder is called, and how many samples it takes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Split {
+    name: String,
+    /// The first ones; `None` for all.
+    pub most_samples: Option<u64>,
+}
+
+impl Split {
+    /// All samples, in the folder `name`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`] if that is not the plain name of a folder.
+    pub fn new(name: impl Into<String>) -> Result<Self> {
+        let name = name.into();
+        let is_plain =
+            !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\\', '\0']);
+        if !is_plain {
+            return Err(Error::invalid(
+                format!("--split {name:?} cannot be the name of a folder"),
+                "give a plain name, such as train",
+            ));
+        }
+        Ok(Self { name, most_samples: None })
+    }
+
+    /// The name of the output folder.
+    pub fn as_str(&self) -> &str {
+        &self.name
+    }
+}
+
+impl fmt::Display for Split {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
+impl From<C4Split> for Split {
+    fn from(split: C4Split) -> Self {
+        Self { name: split.as_str().to_owned(), most_samples: split.most_samples() }
+    }
+}
+
+/// A part of C4; the small ones are the first samples of another, as in llm-foundry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Split {
+pub enum C4Split {
     /// `train`, in the hub's files `c4-train.*`.
     Train,
     /// The first 100,000 samples of `train`.
@@ -41,7 +85,7 @@ pub enum Split {
     ValXxsmall,
 }
 
-impl Split {
+impl C4Split {
     /// The name of the output folder.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -89,7 +133,7 @@ impl Split {
     }
 }
 
-impl fmt::Display for Split {
+impl fmt::Display for C4Split {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
@@ -148,21 +192,33 @@ enum Place {
 /// [`ErrorKind::NotFound`] if there is no such source or no file of the split in it,
 /// [`ErrorKind::InvalidArgument`] if the files do not tell splits apart and the split is not alone,
 /// [`ErrorKind::Hub`] if the hub or the remote fails.
-pub fn files_of_split(source: Option<&str>, split: Split, alone: bool) -> Result<Vec<SourceFile>> {
+pub fn files_of_split(
+    source: Option<&str>,
+    split: C4Split,
+    alone: bool,
+) -> Result<Vec<SourceFile>> {
     match source {
         Some(source) => files::of_split(source, split, alone),
         None => on_hub(&Hub::from_env()?, split),
     }
 }
 
-fn on_hub(hub: &Hub, split: Split) -> Result<Vec<SourceFile>> {
+/// The files of JSON lines in `source`, in name order: a file, a folder or a glob pattern, or the address of one.
+///
+/// # Errors
+/// [`ErrorKind::NotFound`] if there is none, [`ErrorKind::Hub`] if the remote fails.
+pub fn files_of(source: &str) -> Result<Vec<SourceFile>> {
+    files::candidates(source)
+}
+
+fn on_hub(hub: &Hub, split: C4Split) -> Result<Vec<SourceFile>> {
     let mut files = Vec::new();
     for folder in [HUB_FOLDER, ""] {
         let listed = hub.dataset_files(HUB_DATASET, folder)?.unwrap_or_default();
         files.extend(listed.into_iter().filter_map(|file| {
             let name = file.path.rsplit('/').next().unwrap_or_default();
             let packing = Packing::of(name)?;
-            (Split::of_hub_name(name) == Some(split.whole())).then(|| SourceFile {
+            (C4Split::of_hub_name(name) == Some(split.whole())).then(|| SourceFile {
                 name: file.path.clone(),
                 bytes: file.bytes,
                 packing,
@@ -199,8 +255,8 @@ impl SourceFile {
     }
 
     /// What its name says of the split that it belongs to.
-    fn split(&self) -> Option<Split> {
-        Split::of_hub_name(self.last_name())
+    fn split(&self) -> Option<C4Split> {
+        C4Split::of_hub_name(self.last_name())
     }
 
     /// Its size as stored, in bytes.
@@ -261,9 +317,9 @@ mod tests {
         ] {
             assert_eq!(Packing::of(name), packing, "{name}");
         }
-        let of = Split::of_hub_name;
-        assert_eq!(of("c4-train.00000-of-01024.json.gz"), Some(Split::Train));
-        assert_eq!(of("c4-validation.00000-of-00008.json.gz"), Some(Split::Val));
+        let of = C4Split::of_hub_name;
+        assert_eq!(of("c4-train.00000-of-01024.json.gz"), Some(C4Split::Train));
+        assert_eq!(of("c4-validation.00000-of-00008.json.gz"), Some(C4Split::Val));
         assert_eq!(of("c4-train.00000-of-01024.json.gz.lock"), None);
         assert_eq!(of("train.json"), None);
     }
