@@ -662,6 +662,10 @@ fn wrong_types_and_values_name_the_key() {
              others",
         ),
         (
+            &["run_folder=./runs/{foo}/{run_name}"],
+            "`run_folder` holds {foo}, which stands for nothing; only {run_name} and {rank} are replaced",
+        ),
+        (
             &["model.prefix_lm=true"],
             "`model.prefix_lm` is refused: no token attends to a later one; remove the key or set it to \
              false",

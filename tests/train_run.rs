@@ -703,3 +703,19 @@ fn a_global_batch_that_does_not_divide_is_one_clear_sentence() {
     );
     assert!(!folder.path().join("run").exists());
 }
+
+/// A limit of the shell on the size of files is an error like that of a full disk, not the end by a signal.
+#[cfg(unix)]
+#[test]
+fn a_limit_on_file_sizes_is_one_sentence() {
+    let (folder, recipe) = workshop();
+    let train = env!("CARGO_BIN_EXE_train");
+    let line = format!("ulimit -f 1200; exec {train} {} max_duration=20ba", recipe.display());
+    let mut command = std::process::Command::new("sh");
+    let output = command.args(["-c", &line]).current_dir(repository()).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    let last = said.lines().last().unwrap();
+    assert!(last.starts_with("error: ") && last.contains("File too large"), "{last}");
+    assert!(!folder.path().join("checkpoints/ep0-ba20").exists());
+}

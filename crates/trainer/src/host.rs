@@ -11,6 +11,16 @@ pub fn available_memory() -> Option<u64> {
     available_below(Path::new("/"))
 }
 
+/// Has a write past the limit on file sizes (`ulimit -f`) fail like one to a full disk; for the first lines of `main`. As a rule a
+/// signal ends the process there.
+pub fn outlive_file_size_limit() {
+    // SAFETY: no handler is installed, the signal is only ignored.
+    #[cfg(unix)]
+    unsafe {
+        libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
+    }
+}
+
 /// The same, with `/proc` and `/sys` found below `root`.
 fn available_below(root: &Path) -> Option<u64> {
     let of_machine = 1024 * value_of(&read(&root.join("proc/meminfo"))?, "MemAvailable:")?;

@@ -32,9 +32,8 @@ fn ids(batch: &TokenBatch, device: &Device) -> Tensor<2, Int> {
 
 /// Loss and gradients of some rows.
 ///
-/// The loss is the mean over the rows' targets, times `weight`: a microbatch of a batch has weight
-/// `rows / rows of the batch`, as in the reference, which weighs microbatches by samples and not by targets. Without a
-/// single target the loss is 0.
+/// The loss is the mean over the rows' targets, times `weight`: the share of the batch's targets (or rows) that these rows
+/// have. Without a single target it is 0.
 ///
 /// The loss stays on the device, `[1]`: reading it waits for the computation.
 pub fn loss_and_gradients(

@@ -9,7 +9,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use burn::tensor::Tensor;
+use burn::tensor::{Bool, Tensor};
 
 use crate::config::{BatchPlan, Config, Microbatch};
 use crate::data::TokenBatch;
@@ -99,6 +99,11 @@ pub(crate) fn accumulate(
 }
 
 impl Reading {
+    /// Whether a loss or the norm is no finite number, `[1]`, on the device.
+    pub(crate) fn is_broken(&self) -> Tensor<1, Bool> {
+        self.values.clone().is_finite().bool_not().any() // [1 + microbatches] -> [1]
+    }
+
     /// Waits for the batch to be computed.
     ///
     /// # Errors
@@ -189,6 +194,41 @@ impl Passes {
         self.is_auto.then_some(self.plan.microbatch)
     }
 
+    /// What is done with a batch that was computed, where the device may fail but there is nothing to try again.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub(crate) fn finish<T>(&self, work: impl FnOnce() -> Result<T, String>) -> Result<T> {
+        // After a failure nothing is used that may have been changed.
+        let done = catch_unwind(AssertUnwindSafe(work));
+        done.unwrap_or_else(|panic| Err(words(&*panic))).map_err(|problem| self.failed(&problem))
+    }
+
+    /// The end of a run on a device that fails.
+    fn failed(&self, problem: &str) -> Error {
+        let (rows, line) = (self.plan.microbatch, first_line(problem));
+        let remedy = match (is_out_of_memory(problem), self.is_auto) {
+            (false, _) => {
+                return Error::Device(format!(
+                    "the device failed in the middle of a step: {line}; nothing of this step is kept: continue from the last \
+                     checkpoint"
+                ));
+            }
+            (true, true) if rows > 1 => {
+                "continue from the last checkpoint with a smaller device_train_microbatch_size"
+            }
+            (true, true) => {
+                "shorten max_seq_len, set fsdp_config.activation_checkpointing=true, or take a smaller model"
+            }
+            (true, false) => {
+                "lower device_train_microbatch_size or set it to auto, or set fsdp_config.activation_checkpointing=true"
+            }
+        };
+        Error::Device(format!(
+            "the device has not enough memory for a pass of {rows} row(s): {line}; {remedy}"
+        ))
+    }
+
     /// Computes a batch in the passes of the plan that `attempt` is given: smaller ones after each failure for want of
     /// memory, if that is allowed. `free` is called before each further attempt.
     ///
@@ -208,25 +248,8 @@ impl Passes {
                 Ok(value) => return Ok(Passed { value, notes }),
                 Err(problem) => problem,
             };
-            if !is_out_of_memory(&problem) {
-                return Err(device_failed(&problem));
-            }
-            let too_large = |remedy: &str| {
-                Error::Device(format!(
-                    "the device has not enough memory for a pass of {rows} row(s): {}; {remedy}",
-                    first_line(&problem)
-                ))
-            };
-            if !self.is_auto {
-                return Err(too_large(
-                    "lower device_train_microbatch_size or set it to auto, or set \
-                     fsdp_config.activation_checkpointing=true",
-                ));
-            }
-            if rows == 1 {
-                return Err(too_large(
-                    "shorten max_seq_len, set fsdp_config.activation_checkpointing=true, or take a smaller model",
-                ));
+            if !is_out_of_memory(&problem) || !self.is_auto || rows == 1 {
+                return Err(self.failed(&problem));
             }
             self.plan = self.plan.clone().with_microbatch(rows.div_ceil(2));
             notes.push(format!(
@@ -236,14 +259,6 @@ impl Passes {
             free();
         }
     }
-}
-
-/// The end of a run on a device that fails.
-pub(crate) fn device_failed(problem: &str) -> Error {
-    Error::Device(format!(
-        "the device failed in the middle of a step: {}; nothing of this step is kept: continue from the last checkpoint",
-        first_line(problem)
-    ))
 }
 
 /// What a panic says.
@@ -335,6 +350,24 @@ mod tests {
                 "a pass of 7 rows does not fit the device's memory; device_train_microbatch_size is 4 from here on",
                 "a pass of 4 rows does not fit the device's memory; device_train_microbatch_size is 2 from here on",
             ]
+        );
+    }
+
+    /// What a GPU says when it is read is the same sentence, whoever reads it.
+    #[test]
+    fn a_failure_after_the_passes_has_its_remedy_too() {
+        let finish = |config: &Config, work: fn() -> Result<(), String>| {
+            passes(config).finish(work).unwrap_err().to_string()
+        };
+        assert_eq!(
+            finish(&config("auto"), || panic!("out of memory")),
+            "the device has not enough memory for a pass of 7 row(s): out of memory; continue from the last checkpoint \
+             with a smaller device_train_microbatch_size"
+        );
+        assert_eq!(
+            finish(&config("4"), || Err(FULL.to_owned())),
+            "the device has not enough memory for a pass of 4 row(s): An error happened; lower \
+             device_train_microbatch_size or set it to auto, or set fsdp_config.activation_checkpointing=true"
         );
     }
 

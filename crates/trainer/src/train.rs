@@ -15,7 +15,9 @@ use crate::generate::generate;
 use crate::host;
 use crate::icl::Tasks;
 use crate::interrupt::Interrupt;
-use crate::logging::monitor::{Memory, SpeedMonitor, hours, peak_flops, remaining_hours};
+use crate::logging::monitor::{
+    DeviceMemory, Memory, SpeedMonitor, hours, peak_flops, remaining_hours,
+};
 use crate::logging::{Flush, Metric, MetricLogger};
 use crate::model::Gpt;
 use crate::optim::Optimizer;
@@ -107,6 +109,7 @@ pub(crate) fn train_on(
     tasks.notes().iter().for_each(|note| logger.print(&format!("note: {note}")));
 
     let mut speed = Speedometer::new(config, device, &state);
+    speed.note().iter().for_each(|note| logger.print(note));
     let watch = Watch::new(&config.callbacks);
     let has_ended = |state: &State| {
         config.max_duration.reached(&state.timestamp) || watch.is_over(&state.watch)
@@ -131,7 +134,6 @@ pub(crate) fn train_on(
         let began = Instant::now();
         // What it waits for may be a server that is silent.
         let Some(batch) = train_data.next_batch_unless(|| interrupt.is_asked())? else { break };
-        speed.waited += batch.wait.as_secs_f64();
 
         // Forward and backward, microbatch by microbatch.
         let passed = passes.run(
@@ -161,19 +163,26 @@ pub(crate) fn train_on(
         if monitor.is_some() {
             norms.push(("grad", gradients.norms()));
         }
-        let gradients = match &config.algorithms.gradient_clipping {
-            Some(clipping) => gradients.clip(clipping, &norm, &model),
-            None => gradients,
-        };
 
         // The optimizer's step.
-        if monitor.is_some_and(|monitor| monitor.log_optimizer_metrics) {
-            let (stepped, measured) = optimizer.step_measured(model, gradients, lr);
-            model = stepped;
-            norms.extend(measured.read());
-        } else {
-            model = optimizer.step(model, gradients, lr);
-        }
+        model = passes.finish(|| {
+            let gradients = match &config.algorithms.gradient_clipping {
+                Some(clipping) => gradients.clip(clipping, &norm, &model),
+                None => gradients,
+            };
+            if monitor.is_some_and(|monitor| monitor.log_optimizer_metrics) {
+                let (stepped, measured) = optimizer.step_measured(model, gradients, lr);
+                norms.extend(measured.read());
+                return Ok(stepped);
+            }
+            if !reads_at_once {
+                return Ok(optimizer.step_unless(reading.is_broken(), model, gradients, lr));
+            }
+            let stepped = optimizer.step(model, gradients, lr);
+            // A GPU that fails in it must not say so only in the next batch, which would be tried again with what is left.
+            device.sync().map_err(|problem| problem.to_string())?;
+            Ok(stepped)
+        })?;
 
         // Bookkeeping.
         state.timestamp = end;
@@ -190,6 +199,7 @@ pub(crate) fn train_on(
             samples: batch.sample_ids(),
             has_targets: batch.labelled() > 0,
             seconds: began.elapsed().as_secs_f64(),
+            waited: batch.wait.as_secs_f64(),
             metrics: metrics.collect(),
             norms: by_parameter(&model, norms),
         };
@@ -199,7 +209,7 @@ pub(crate) fn train_on(
             || is_due(config.eval_interval)
             || is_due(config.save_interval);
         if must_be_known || unread.is_due(config) {
-            see_steps(unread.read()?, config, &mut state, &mut speed, &watch, &mut logger)?;
+            see_steps(unread.read(&passes)?, config, &mut state, &mut speed, &watch, &mut logger)?;
         }
 
         // Both also at the end; evaluations first, so that the checkpoint's run has them on record.
@@ -212,7 +222,7 @@ pub(crate) fn train_on(
         }
     }
 
-    see_steps(unread.read()?, config, &mut state, &mut speed, &watch, &mut logger)?;
+    see_steps(unread.read(&passes)?, config, &mut state, &mut speed, &watch, &mut logger)?;
     let interrupted = !has_ended(&state) || state.evaluation_due;
     if interrupted && saved_at != Some(state.timestamp) {
         saved_at = save(&mut saver, &state, &model, &optimizer, &mut logger)?;
@@ -248,6 +258,7 @@ fn see_steps(
         let Taken { start, end, lr, ref samples, .. } = step;
         ensure_finite(&measured, start.batch + 1, lr, samples, logger)?;
         state.train_seconds += step.seconds;
+        speed.waited += step.waited;
         if !step.has_targets {
             logger.print(&format!("note: {}", without_targets(start.batch + 1, samples)));
         }
@@ -425,6 +436,8 @@ struct Speedometer {
     began: (u64, f64, f64),
     /// Seconds since then in which steps waited for their batches.
     waited: f64,
+    device: Device,
+    device_memory: DeviceMemory,
 }
 
 impl Speedometer {
@@ -444,7 +457,21 @@ impl Speedometer {
             peak,
             began: (state.timestamp.token, state.train_seconds, share(config, &state.timestamp)),
             waited: 0.0,
+            device: device.clone(),
+            device_memory: DeviceMemory::default(),
         }
+    }
+
+    /// What it lacks, if anything.
+    fn note(&self) -> Option<String> {
+        let lacks = self.peak.is_none() && !device::is_cpu(&self.device);
+        lacks.then(|| {
+            format!(
+                "note: the peak of {} is not known, so that there is no MFU; give \
+                 callbacks.speed_monitor.gpu_flops_available",
+                device::name(&self.device)
+            )
+        })
     }
 
     /// What is logged of a step: under its number, and under the next one, as the reference does.
@@ -480,8 +507,12 @@ impl Speedometer {
             at_end.extend(speed.map(|speed| speed.metrics(1)).unwrap_or_default());
             at_end.extend(hours(state.train_seconds, state.eval_seconds));
         }
-        if let (Some(memory), Some(_)) = (Memory::of_this_process(), callbacks.memory_monitor) {
-            at_end.extend(memory.metrics());
+        if callbacks.memory_monitor.is_some() {
+            at_end.extend(Memory::of_this_process().iter().flat_map(Memory::metrics));
+            if let Some(pool) = self.device.memory_pool_usage() {
+                let (in_use, padding) = (pool.bytes_in_use, pool.bytes_padding);
+                at_end.extend(self.device_memory.see(in_use, padding, pool.bytes_reserved));
+            }
         }
         let (_, seconds, began) = self.began;
         let pace = remaining_hours(began, share(config, &step.end), state.train_seconds - seconds);

@@ -2,7 +2,8 @@
 //!
 //! A loss can be read only when all before it is computed, and a GPU that is waited for has nothing to do next. So there
 //! losses and norms are read at every log interval, before evaluations and before checkpoints, those of all steps in
-//! between together. A step without a finite loss is found then, and ends the run before anything is kept of it.
+//! between together. A step without a finite loss changes nothing, since the device itself looks before it is taken, and ends the
+//! run when it is read.
 //!
 //! They are read at once where something hangs on each: on a CPU, which has computed a step when it returns from it; where
 //! a callback may end the run after it; and where a step that does not fit the memory is to be taken again
@@ -11,7 +12,7 @@
 use crate::config::{Callbacks, Config, DataloaderLabel, Microbatch};
 use crate::error::Result;
 use crate::logging::Metric;
-use crate::step::{Measured, Reading, device_failed};
+use crate::step::{Measured, Passes, Reading};
 use crate::time::Timestamp;
 
 /// How far the host may be ahead of the device, however long the log interval.
@@ -32,6 +33,8 @@ pub(crate) struct Taken {
     pub(crate) has_targets: bool,
     /// Seconds from the one before it.
     pub(crate) seconds: f64,
+    /// Seconds of them in which it waited for its batch.
+    pub(crate) waited: f64,
     /// What else is to be logged of it.
     pub(crate) metrics: Vec<Metric<'static>>,
     pub(crate) norms: Vec<(String, f64)>,
@@ -89,10 +92,10 @@ impl Unread {
     ///
     /// # Errors
     /// When the device has failed.
-    pub(crate) fn read(&mut self) -> Result<Vec<(Taken, Measured)>> {
+    pub(crate) fn read(&mut self, passes: &Passes) -> Result<Vec<(Taken, Measured)>> {
         let began = std::time::Instant::now();
         let readings = self.steps.iter().map(|(_, reading)| reading);
-        let measured = Reading::read_all(readings).map_err(|problem| device_failed(&problem))?;
+        let measured = passes.finish(|| Reading::read_all(readings))?;
         let mut steps: Vec<_> =
             self.steps.drain(..).map(|(taken, _)| taken).zip(measured).collect();
         let seconds: f64 = steps.iter().map(|(taken, _)| taken.seconds).sum();

@@ -38,7 +38,7 @@ struct Args {
     #[arg(long, alias = "max-new-tokens", default_value_t = 100)]
     max_new_tokens: usize,
     /// Divides the scores: below 1 likelier, above 1 bolder; 0 always takes the likeliest token
-    #[arg(long, default_value_t = 1.0, value_parser = at_least_zero)]
+    #[arg(long, default_value_t = 1.0, value_parser = at_least_zero, allow_negative_numbers = true)]
     temperature: f64,
     /// Draw among the likeliest N tokens only
     #[arg(long, alias = "top-k", value_name = "N")]

@@ -101,6 +101,7 @@ struct Args {
 
 fn main() -> ExitCode {
     trainer::device::keep_freed_blocks();
+    trainer::host::outlive_file_size_limit();
     tracing_subscriber::fmt()
         .with_env_filter(
             tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into()),

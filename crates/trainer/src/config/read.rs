@@ -221,8 +221,7 @@ impl Config {
 
 fn read_config(root: &Section<'_>, mut notices: Vec<String>) -> Result<Config> {
     let run_name = read_run_name(root)?;
-    let with_run_name =
-        |text: String| Address::from(text.replace("{run_name}", &run_name).replace("{rank}", "0"));
+    let address = |key: &str, text: String| with_run_name(key, &text, &run_name);
     let max_seq_len = read_max_seq_len(root)?;
     let data_remote = root.text("data_remote")?.map(Address::from);
     let data_local = root.text("data_local")?.map(Address::from);
@@ -294,20 +293,23 @@ fn read_config(root: &Section<'_>, mut notices: Vec<String>) -> Result<Config> {
         device: root.choice("device", DEVICES)?.unwrap_or(DeviceChoice::Auto),
         progress_bar: root.flag("progress_bar")?.unwrap_or(true),
         log_to_console: root.flag("log_to_console")?.unwrap_or(true),
-        console_log_interval: interval("console_log_interval", 1)?,
+        console_log_interval: interval("console_log_interval", 10)?,
         callbacks: read_callbacks(&root.section("callbacks")?, max_duration, &mut notices)?,
         loggers: read_loggers(&root.section("loggers")?)?,
-        save_folder: root.text("save_folder")?.map(with_run_name),
+        save_folder: root
+            .text("save_folder")?
+            .map(|text| address("save_folder", text))
+            .transpose()?,
         save_interval: interval("save_interval", 1000)?,
         save_num_checkpoints_to_keep: read_checkpoints_to_keep(root)?,
         save_overwrite: root.flag("save_overwrite")?.unwrap_or(false),
         save_weights_only,
-        load_path: root.text("load_path")?.map(with_run_name),
+        load_path: root.text("load_path")?.map(|text| address("load_path", text)).transpose()?,
         load_weights_only: root.flag("load_weights_only")?.unwrap_or(false),
         load_strict_model_weights: root.flag("load_strict_model_weights")?.unwrap_or(true),
         load_ignore_keys: root.texts("load_ignore_keys")?.unwrap_or_default(),
         autoresume: root.flag("autoresume")?.unwrap_or(false),
-        run_folder: with_run_name(run_folder),
+        run_folder: address("run_folder", run_folder)?,
         generate: read_generate(&root.section("generate")?)?,
         run_name,
         data_remote,
@@ -337,6 +339,18 @@ pub(super) fn required<T>(
 fn read_run_name(root: &Section<'_>) -> Result<String> {
     let environment = || std::env::var("COMPOSER_RUN_NAME").unwrap_or_else(|_| "llm".to_owned());
     Ok(root.text("run_name")?.unwrap_or_else(environment))
+}
+
+/// An address with its placeholders replaced.
+fn with_run_name(key: &str, text: &str, run_name: &str) -> Result<Address> {
+    let rest = text.replace("{run_name}", "").replace("{rank}", "");
+    if let Some((_, unknown)) = rest.split_once('{') {
+        let unknown = unknown.split_once('}').map_or(unknown, |(name, _)| name);
+        return Err(Error::Config(format!(
+            "`{key}` holds {{{unknown}}}, which stands for nothing; only {{run_name}} and {{rank}} are replaced"
+        )));
+    }
+    Ok(Address::from(text.replace("{run_name}", run_name).replace("{rank}", "0")))
 }
 
 fn read_seed(root: &Section<'_>) -> Result<u64> {

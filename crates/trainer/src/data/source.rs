@@ -379,7 +379,12 @@ impl Reading {
             },
             Column::Bytes(encoding) => {
                 let bytes = sample.bytes("tokens").map_err(unreadable)?;
-                self.row(sample, &integers(bytes, *encoding))
+                let ids = integers(bytes, *encoding);
+                if *encoding == TokenEncoding::Int32 && is_every_second_zero(&ids) {
+                    let what = "every second token is 0: its integers have 64 bits, not 32";
+                    return Err(self.refuse(sample, what.into(), "set token_encoding_type: int64"));
+                }
+                self.row(sample, &ids)
             }
         }
     }
@@ -450,6 +455,14 @@ fn integers(bytes: &[u8], encoding: TokenEncoding) -> Vec<i64> {
     }
 }
 
+/// As integers of twice the width look.
+fn is_every_second_zero(ids: &[i64]) -> bool {
+    let (pairs, _) = ids.as_chunks::<2>();
+    pairs.len() > 8
+        && pairs.iter().all(|[_, high]| *high == 0)
+        && pairs.iter().any(|[low, _]| *low != 0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -461,5 +474,14 @@ mod tests {
         assert_eq!(integers(&bytes, TokenEncoding::Int32), [1, 0, -1, -1]);
         assert_eq!(integers(&bytes[8..], TokenEncoding::Uint32), [4_294_967_295; 2]);
         assert_eq!(integers(&bytes[6..11], TokenEncoding::Uint16), [0, 65_535]);
+    }
+
+    #[test]
+    fn integers_of_twice_the_width_are_known_by_their_zeros() {
+        let bytes: Vec<u8> = (1..=20_i64).flat_map(i64::to_le_bytes).collect();
+        assert!(is_every_second_zero(&integers(&bytes, TokenEncoding::Int32)));
+        assert!(!is_every_second_zero(&integers(&bytes, TokenEncoding::Int64)));
+        assert!(!is_every_second_zero(&[0; 40]));
+        assert!(!is_every_second_zero(&[7, 0]));
     }
 }

@@ -116,15 +116,16 @@ pub fn hours(train_seconds: f64, eval_seconds: f64) -> Vec<Metric<'static>> {
 /// With fp32 the matrix products of these devices run as TF32.
 pub fn peak_flops(device_name: &str, precision: Precision) -> Option<f64> {
     let name = device_name.to_lowercase();
-    let has = |part: &str| name.contains(part);
+    // Whole words: an RTX A1000 is no A100.
+    let has = |word: &str| name.split(|c: char| !c.is_alphanumeric()).any(|part| part == word);
     // (half precision, TF32)
     let (half, tf32) = if has("h100") && (has("pcie") || has("hbm2e")) {
         (756.5e12, Some(378e12))
-    } else if has("h100") || has("h200") {
+    } else if (has("h100") && !has("nvl")) || has("h200") {
         (989.5e12, Some(494.5e12))
     } else if has("a100") {
         (312e12, Some(156e12))
-    } else if has("a10") && !has("a10g") {
+    } else if has("a10") {
         (125e12, Some(62.5e12))
     } else if has("v100") && precision == Precision::AmpFp16 {
         (125e12, None)
@@ -173,6 +174,41 @@ impl Memory {
     }
 }
 
+/// The memory of a GPU: what its pool holds now, and the most at the end of any step so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct DeviceMemory {
+    peak: [u64; 4],
+}
+
+impl DeviceMemory {
+    /// The reference's names of what [`see`](Self::see) is given.
+    const CURRENT: [&str; 4] = [
+        "memory/current_allocated_mem",
+        "memory/current_active_mem",
+        "memory/current_inactive_mem",
+        "memory/current_reserved_mem",
+    ];
+    const PEAK: [&str; 4] = [
+        "memory/peak_allocated_mem",
+        "memory/peak_active_mem",
+        "memory/peak_inactive_mem",
+        "memory/peak_reserved_mem",
+    ];
+
+    /// Takes in bytes in use, bytes that pad them, and bytes that the pool has reserved in all; gives the metrics, in GB
+    /// (10⁹ bytes). What is in use with its padding is called active, and the rest of the pool inactive.
+    pub fn see(&mut self, in_use: u64, padding: u64, reserved: u64) -> Vec<Metric<'static>> {
+        let active = in_use + padding;
+        let current = [in_use, active, reserved.saturating_sub(active), reserved];
+        for (peak, current) in self.peak.iter_mut().zip(current) {
+            *peak = current.max(*peak);
+        }
+        let gigabytes = |bytes: u64| (bytes as f64 / 1e9).into();
+        let current = Self::CURRENT.into_iter().zip(current.map(gigabytes));
+        current.chain(Self::PEAK.into_iter().zip(self.peak.map(gigabytes))).collect()
+    }
+}
+
 /// Hours left, from the share of the run that this process has done and how long that took.
 ///
 /// `start` and `now` are fractions of the whole run in [0, 1]; `None` before any progress.
@@ -184,6 +220,24 @@ pub fn remaining_hours(start: f64, now: f64, seconds: f64) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_gpu_s_memory_is_logged_under_the_reference_s_names() {
+        let mut memory = DeviceMemory::default();
+        memory.see(3_000_000_000, 0, 8_000_000_000);
+        let metrics = memory.see(1_000_000_000, 500_000_000, 4_000_000_000);
+        let expected = [
+            ("memory/current_allocated_mem", 1.0),
+            ("memory/current_active_mem", 1.5),
+            ("memory/current_inactive_mem", 2.5),
+            ("memory/current_reserved_mem", 4.0),
+            ("memory/peak_allocated_mem", 3.0),
+            ("memory/peak_active_mem", 3.0),
+            ("memory/peak_inactive_mem", 5.0),
+            ("memory/peak_reserved_mem", 8.0),
+        ];
+        assert_eq!(metrics, expected.map(|(name, value)| (name, value.into())));
+    }
 
     #[test]
     fn speed_is_averaged_over_the_window() {
@@ -231,6 +285,10 @@ mod tests {
             ("NVIDIA H100 PCIe", Precision::AmpBf16, Some(756.5e12)),
             ("NVIDIA H200", Precision::Fp32, Some(494.5e12)),
             ("NVIDIA A100-SXM4-40GB", Precision::Fp32, Some(156e12)),
+            ("NVIDIA H100 NVL", Precision::AmpBf16, None),
+            ("NVIDIA RTX A1000", Precision::AmpBf16, None),
+            ("NVIDIA A10", Precision::AmpBf16, Some(125e12)),
+            ("NVIDIA A10G", Precision::AmpBf16, None),
             ("Tesla T4", Precision::AmpFp16, Some(65e12)),
             ("Tesla T4", Precision::AmpBf16, None),
             ("AMD EPYC", Precision::Fp32, None),

@@ -1,6 +1,6 @@
 //! What all optimizers have in common: decay, the order of a step, and the moments, which checkpoints hold.
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Bool, Device, Tensor, TensorData};
 
 use super::adamw::AdamW;
 use super::lion::Lion;
@@ -65,13 +65,24 @@ impl Optimizer {
 
     /// Takes one step with learning rate `lr` and returns the updated model.
     pub fn step(&mut self, model: Gpt, gradients: Gradients, lr: f64) -> Gpt {
-        self.take_step(model, gradients, lr, None)
+        self.take_step(model, gradients, lr, None, None)
+    }
+
+    /// The same, but where `broken`, `[1]`, is true parameters and moments stay as they are. The host need not know it.
+    pub(crate) fn step_unless(
+        &mut self,
+        broken: Tensor<1, Bool>,
+        model: Gpt,
+        gradients: Gradients,
+        lr: f64,
+    ) -> Gpt {
+        self.take_step(model, gradients, lr, Some(broken), None)
     }
 
     /// The same, measured. Takes more memory by one parameter, the largest, and some time.
     pub fn step_measured(&mut self, model: Gpt, gradients: Gradients, lr: f64) -> (Gpt, StepNorms) {
         let mut norms = StepNorms::default();
-        (self.take_step(model, gradients, lr, Some(&mut norms)), norms)
+        (self.take_step(model, gradients, lr, None, Some(&mut norms)), norms)
     }
 
     fn take_step(
@@ -79,6 +90,7 @@ impl Optimizer {
         model: Gpt,
         gradients: Gradients,
         lr: f64,
+        broken: Option<Tensor<1, Bool>>,
         mut norms: Option<&mut StepNorms>,
     ) -> Gpt {
         self.steps += 1;
@@ -89,6 +101,14 @@ impl Optimizer {
         map_parameters(model, |index, parameter| {
             let Some(gradient) = gradients.next() else { return parameter };
             let before = norms.is_some().then(|| parameter.clone());
+            let unbroken = broken.as_ref().map(|broken| {
+                let moments = [first.get(index), second.get(index)];
+                (
+                    broken.clone(),
+                    parameter.clone(),
+                    moments.map(|moment| moment.map(Average::value)),
+                )
+            });
             let decayed = |parameter: Tensor<1>| {
                 if kept == 1.0 { parameter } else { parameter.mul_scalar(kept) }
             };
@@ -102,6 +122,20 @@ impl Optimizer {
                     }
                 }
                 Rule::Lion(rule) => decayed(parameter) - rule.update(&mut first[index], gradient),
+            };
+            let after = match unbroken {
+                None => after,
+                Some((broken, parameter, [m, v])) => {
+                    let broken = broken.expand(parameter.dims()); // [1] -> [elements]
+                    let keep = |new: Tensor<1>, old| new.mask_where(broken.clone(), old);
+                    for (moment, old) in [(first.get_mut(index), m), (second.get_mut(index), v)] {
+                        if let (Some(moment), Some(old)) = (moment, old) {
+                            let new = moment.take();
+                            moment.put(keep(new, old));
+                        }
+                    }
+                    keep(after, parameter)
+                }
             };
             if let (Some(norms), Some(before)) = (&mut norms, before) {
                 norms.take_in(before, &after, first[index].value());
@@ -354,6 +388,28 @@ mod tests {
                     );
                 }
             }
+        }
+    }
+
+    #[test]
+    fn a_broken_step_changes_nothing() {
+        for name in OptimizerName::ALL {
+            let (model, device) = tiny();
+            let mut optimizer = Optimizer::new(config(name), &model, &device);
+            let mut steps = |model: Gpt, value: f64, broken: bool| {
+                let gradients = constant_gradients(&model, value, &device);
+                let broken = Tensor::<1, Bool>::from_data([broken], &device);
+                let model = optimizer.step_unless(broken, model, gradients, 0.05);
+                let Moments { first, second, .. } = optimizer.to_moments();
+                (model.clone(), model.to_named_tensors(), first, second)
+            };
+            let (model, parameters, first, second) = steps(model, 0.3, false);
+            let (_, after, ..) = steps(model.clone(), 0.1, false);
+            assert!(after != parameters);
+            let (_, _, first_before, second_before) = steps(model.clone(), 0.2, false);
+            let broken = steps(model, f64::NAN, true);
+            assert_eq!((broken.1, broken.2, broken.3), (parameters, first_before, second_before));
+            assert!(broken.0.to_named_tensors().len() == first.len().max(second.len()));
         }
     }
 
