@@ -12,6 +12,7 @@
 //! * [`conversion`] writes one split, whole or not at all.
 //! * `manifest` is what an interrupted conversion goes on from.
 //! * [`out_root`] is where splits go: a folder or a remote.
+//! * [`indexed`] is the format of GPT-NeoX and Megatron, with its index of training samples.
 //! * [`progress`] counts.
 //! * [`cli`] is the command line around all this: the programs `convert` and `convert-c4`.
 //!
@@ -48,6 +49,7 @@ pub mod concat;
 pub mod conversion;
 pub mod error;
 pub mod hub;
+pub mod indexed;
 mod manifest;
 pub mod out_root;
 mod pipeline;
