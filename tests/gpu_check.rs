@@ -28,8 +28,9 @@ fn lines(args: &[&str]) -> Vec<Value> {
 #[test]
 fn attention_and_a_model_are_right() {
     let lines = lines(&["routes", "--seq_len", "100", "--vocab_size", "300"]);
-    // In two types: two routes with four figures each, the loss, and gradient and change of 28 parameters.
-    assert_eq!(lines.len(), 2 * (2 * 4 + 1 + 2 * 28));
+    // In two types: two routes and six configurations with four figures each, the loss, and gradient and change of 28
+    // parameters.
+    assert_eq!(lines.len(), 2 * (2 * 6 * 4 + 1 + 2 * 28));
     for line in &lines {
         assert_eq!(line["pass"], true, "{line}");
         assert!(line["difference"].as_f64().unwrap() > 0.0, "{line}");

@@ -10,9 +10,11 @@ mod reference;
 mod routes;
 mod step;
 
+use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use serde_json::Value;
 use trainer::config::{Config, DeviceChoice};
 use trainer::device;
 use trainer::interrupt::Interrupt;
@@ -74,12 +76,22 @@ fn main() -> ExitCode {
 fn run(args: Args) -> trainer::Result<bool> {
     let device = device::select(args.device)?;
     match args.check {
-        Check::Matmul(args) => matmul::measure(&args, &device),
-        Check::Routes(args) => return Ok(routes::check(&args, &device)),
+        Check::Matmul(args) => matmul::measure(&args, &device)?,
+        Check::Routes(args) => return routes::check(&args, &device),
         Check::Step(args) => step::measure(&args, &device)?,
         Check::Train { recipe, overrides } => {
             trainer::train(&Config::load(&recipe, &overrides)?, &Interrupt::default())?;
         }
     }
     Ok(true)
+}
+
+/// A result, as a line on standard output.
+fn print(result: &Value) -> trainer::Result<()> {
+    let mut output = std::io::stdout().lock();
+    match writeln!(output, "{result}").and_then(|()| output.flush()) {
+        // Whoever closed the pipe wants no more.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => std::process::exit(0),
+        written => written.map_err(trainer::Error::io("write", "standard output")),
+    }
 }

@@ -26,7 +26,7 @@ const SHAPES: [(&str, usize, usize); 5] = [
     ("head", 50_304, 768),
 ];
 
-pub(super) fn measure(args: &Args, device: &Device) {
+pub(super) fn measure(args: &Args, device: &Device) -> trainer::Result<()> {
     let types: &[FloatDType] = if device::is_cpu(device) {
         &[FloatDType::F32]
     } else {
@@ -48,15 +48,13 @@ pub(super) fn measure(args: &Args, device: &Device) {
             }
             let seconds = began.elapsed().as_secs_f64() / f64::from(times);
             let operations = 2.0 * (args.tokens * n * k) as f64;
-            println!(
-                "{}",
-                json!({
-                    "check": "matmul", "name": name, "m": args.tokens, "n": n, "k": k, "dtype": format!("{dtype:?}"),
-                    "seconds": seconds, "tflops": operations / seconds / 1e12,
-                })
-            );
+            crate::print(&json!({
+                "check": "matmul", "name": name, "m": args.tokens, "n": n, "k": k, "dtype": format!("{dtype:?}"),
+                "seconds": seconds, "tflops": operations / seconds / 1e12,
+            }))?;
         }
     }
+    Ok(())
 }
 
 /// Until it is computed.

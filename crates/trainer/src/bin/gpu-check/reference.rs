@@ -84,7 +84,7 @@ impl Pass<'_> {
             let part = qkv.clone().narrow(1, part * width, width); // [N, C]
             part.reshape([rows, tokens / rows, heads, width / heads]).swap_dims(1, 2) // [B, H, T, D]
         });
-        let attended = attention([q, k, v]).swap_dims(1, 2).reshape([tokens, width]); // [N, C]
+        let attended = attention(self.config, [q, k, v]).swap_dims(1, 2).reshape([tokens, width]); // [N, C]
         let x = x + self.linear(&format!("{name}.attn.c_proj"), attended);
         let normed = self.norm(&format!("{name}.ln_2"), x.clone());
         let hidden = gelu(self.linear(&format!("{name}.mlp.c_fc"), normed)); // [N, 4·C]
@@ -111,11 +111,26 @@ impl Pass<'_> {
     }
 }
 
-/// Causal attention: softmax(q·kᵀ / √D) · v over the keys at or before each query, `[B, H, T, D]` each.
-pub(super) fn attention([q, k, v]: [Tensor<4>; 3]) -> Tensor<4> {
-    let [_, _, seq, head_dim] = q.dims();
-    let scale = 1.0 / (head_dim as f64).sqrt(); // Burn's derivative of a division by a scalar is rounded to f32
+/// Causal attention: softmax(scores) · v over the keys at or before each query, where scores = q·kᵀ · scale, by default
+/// q·kᵀ / √D, or with a cap, cap · tanh(scores / cap).
+///
+/// `q` is `[B, H, T, D]` and so is the output; `k` and `v` are `[B, K, T, D]`: head `h` of the queries has head
+/// `⌊h · K / H⌋` of them.
+pub(super) fn attention(config: &ModelConfig, [q, k, v]: [Tensor<4>; 3]) -> Tensor<4> {
+    let [_, heads, seq, head_dim] = q.dims();
+    let [k, v] = [k, v].map(|x| {
+        let kv_heads = x.dims()[1];
+        let of_query = |head: usize| x.clone().narrow(1, head * kv_heads / heads, 1); // [B, 1, T, D]
+        Tensor::cat((0..heads).map(of_query).collect(), 1) // [B, H, T, D]
+    });
+    let config = &config.attn_config;
+    // Products only: Burn's derivative of a division by a scalar is rounded to f32.
+    let scale = config.softmax_scale.unwrap_or(1.0 / (head_dim as f64).sqrt());
     let scores = q.matmul(k.swap_dims(2, 3)).mul_scalar(scale); // [B, H, T, T]
+    let scores = match config.attn_logit_softcapping {
+        Some(cap) => scores.mul_scalar(1.0 / cap).tanh().mul_scalar(cap),
+        None => scores,
+    };
     let future = Tensor::<2, Bool>::tril_mask([seq, seq], 0, &scores.device());
     let future = future.reshape([1, 1, seq, seq]); // [1, 1, T, T]
     softmax(scores.mask_fill(future, f64::NEG_INFINITY), 3).matmul(v)
