@@ -66,6 +66,15 @@ pub fn other_arithmetic(precision: Precision, device: &Device) -> Option<String>
     }
 }
 
+/// Whether `problem`, which is what a device says of a failure, is that its memory is used up; there is no type for it
+/// that reaches this far.
+pub fn is_out_of_memory(problem: &str) -> bool {
+    let problem = problem.to_lowercase();
+    ["out of memory", "out-of-memory", "out of device memory", "outofmemory", "buffertoobig"]
+        .iter()
+        .any(|words| problem.contains(words))
+}
+
 fn threads() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
