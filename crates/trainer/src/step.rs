@@ -13,6 +13,7 @@ use burn::tensor::{Bool, Tensor};
 
 use crate::config::{BatchPlan, Config, Microbatch};
 use crate::data::TokenBatch;
+use crate::device::is_out_of_memory;
 use crate::error::{Error, Result};
 use crate::loss::loss_and_gradients;
 use crate::model::{Dropout, Gpt};
@@ -266,14 +267,6 @@ fn words(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
     text.unwrap_or_else(|| "it does not say why".to_owned())
-}
-
-/// Whether a device says that its memory is used up; there is no type for it that reaches this far.
-fn is_out_of_memory(problem: &str) -> bool {
-    let problem = problem.to_lowercase();
-    ["out of memory", "out-of-memory", "out of device memory", "outofmemory", "buffertoobig"]
-        .iter()
-        .any(|words| problem.contains(words))
 }
 
 /// The rest is a backtrace.
