@@ -121,14 +121,16 @@ impl Tokenizer {
                 "use a tokenizer.json of a byte-pair encoder, as the Hugging Face libraries save it",
             )
         };
-        let mut value: Value = serde_json::from_str(json).map_err(|e| corrupt(e.to_string()))?;
+        let value: Value = serde_json::from_str(json).map_err(|e| corrupt(e.to_string()))?;
+        if let Some(model) = value.pointer("/model/type").and_then(Value::as_str)
+            && model != "BPE"
+        {
+            return Err(corrupt(format!("its model is {model}, which is not a byte-pair encoder")));
+        }
         let vocab_size =
             vocab_size(&value).ok_or_else(|| corrupt("it has no vocabulary".into()))?;
         let special = added_tokens(&value);
-        // Files of all versions are brought into the one form that the encoder reads.
-        tokenizers::canonicalize_value(&mut value).map_err(|e| corrupt(e.to_string()))?;
-        let pipeline =
-            tokenizers::from_json(&value.to_string()).map_err(|e| corrupt(e.to_string()))?;
+        let pipeline = pipeline(&value).map_err(|e| corrupt(name_component(&value, &e)))?;
         let id_of = |token: &str| special.iter().find(|(t, _)| t == token).map(|(_, id)| *id);
         let named = config.and_then(eos_token_of_config).and_then(|token| id_of(&token));
         let eos_id = named.or_else(|| END_OF_TEXT.iter().find_map(|token| id_of(token)));
@@ -161,16 +163,10 @@ impl Tokenizer {
     }
 
     fn encode_with(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>> {
-        let options = EncodeOptions {
-            add_special_tokens,
-            encode_special_tokens: false,
-            padding: Override::Off,
-            truncation: Override::Off,
-        };
         let mut tokens: Vec<PipelineToken> = Vec::with_capacity(text.len() / 4);
         self.inner
             .pipeline
-            .encode_into(text, &options, &mut tokens)
+            .encode_into(text, &options(add_special_tokens), &mut tokens)
             .map_err(|e| self.failed("encode a text", &e.to_string()))?;
         Ok(tokens.into_iter().map(u32::from).collect())
     }
@@ -229,6 +225,55 @@ impl fmt::Debug for Tokenizer {
             .field("eos_id", &self.inner.eos_id)
             .finish_non_exhaustive()
     }
+}
+
+/// The encoder that a `tokenizer.json` of any version describes, or why there is none.
+fn pipeline(tokenizer: &Value) -> Result<PipelineTokenizer, String> {
+    let mut canonical = tokenizer.clone();
+    tokenizers::canonicalize_value(&mut canonical).map_err(|e| e.to_string())?;
+    let pipeline = tokenizers::from_json(&canonical.to_string()).map_err(|e| e.to_string())?;
+    // Some components say only when they are used that they cannot be.
+    let mut tokens = Vec::new();
+    pipeline.encode_into("a", &options(false), &mut tokens).map_err(|e| e.to_string())?;
+    pipeline.decode(PipelineToken::cast_slice(&tokens), false).map_err(|e| e.to_string())?;
+    Ok(pipeline)
+}
+
+fn options(add_special_tokens: bool) -> EncodeOptions {
+    EncodeOptions {
+        add_special_tokens,
+        encode_special_tokens: false,
+        padding: Override::Off,
+        truncation: Override::Off,
+    }
+}
+
+/// `problem`, and of which component it is: the one without which there is an encoder. The
+/// encoder's own words name it only at times, and go on to how it was compiled.
+fn name_component(tokenizer: &Value, problem: &str) -> String {
+    let end = [". ", "; ", ": enable "].iter().filter_map(|mark| problem.find(mark)).min();
+    let problem = &problem[..end.unwrap_or(problem.len())];
+    for slot in ["normalizer", "pre_tokenizer", "post_processor", "decoder"] {
+        let Some(component) = tokenizer.get(slot).filter(|component| !component.is_null()) else {
+            continue;
+        };
+        let mut without = tokenizer.clone();
+        without[slot] = Value::Null;
+        if pipeline(&without).is_ok() {
+            return format!("its {slot} {}: {problem}", component_types(component));
+        }
+    }
+    problem.to_owned()
+}
+
+/// `Lowercase`, or `Sequence of NFC, Lowercase`.
+fn component_types(component: &Value) -> String {
+    let own = component.get("type").and_then(Value::as_str).unwrap_or("of no type");
+    let lists = component.as_object().into_iter().flat_map(|fields| fields.values());
+    let members = lists.filter_map(Value::as_array).flatten();
+    let members: Vec<String> =
+        members.filter(|m| m.get("type").is_some()).map(component_types).collect();
+    if members.is_empty() { own.to_owned() } else { format!("{own} of {}", members.join(", ")) }
 }
 
 /// One more than the largest id of the model and of the added tokens.
@@ -374,6 +419,67 @@ mod tests {
         );
         for json in ["", "[1]", "{\"model\": 3}", r#"{"model": {"vocab": {"a": 0}}}"#] {
             assert_eq!(refused(json).kind(), ErrorKind::Corrupt, "{json}");
+        }
+    }
+
+    /// GPT-2's file with `slot` replaced.
+    fn with(slot: &str, component: Value) -> String {
+        let mut json: Value = serde_json::from_str(GPT2).unwrap();
+        json[slot] = component;
+        json.to_string()
+    }
+
+    #[test]
+    fn a_component_that_cannot_be_run_is_refused_by_its_name() {
+        use serde_json::json;
+        let word_piece = json!({"type": "WordPiece", "vocab": {"a": 0, "[UNK]": 1},
+            "unk_token": "[UNK]", "continuing_subword_prefix": "##", "max_input_chars_per_word": 9});
+        let unigram = json!({"type": "Unigram", "vocab": [["a", -1.0]], "unk_id": 0});
+        let custom = json!({"type": "Custom"});
+        let steps = json!({"type": "Sequence", "normalizers": [{"type": "NFC"}, custom]});
+        let digits = json!({"type": "Split", "behavior": "Isolated", "invert": false,
+            "pattern": {"Regex": "[0-9](?=x)"}});
+        for (slot, component, problem) in [
+            ("model", word_piece, "its model is WordPiece, which is not a byte-pair encoder"),
+            ("model", unigram, "its model is Unigram, which is not a byte-pair encoder"),
+            ("model", custom.clone(), "its model is Custom, which is not a byte-pair encoder"),
+            (
+                "normalizer",
+                steps,
+                "its normalizer Sequence of NFC, Custom: the slim JSON reader does not support the \
+                 `Custom` normalizer",
+            ),
+            (
+                "pre_tokenizer",
+                custom.clone(),
+                "its pre_tokenizer Custom: the slim JSON reader does not support the `Custom` \
+                 pre-tokenizer",
+            ),
+            (
+                "pre_tokenizer",
+                digits,
+                "its pre_tokenizer Split: this `Split` pattern needs a system-regex backend",
+            ),
+            (
+                "post_processor",
+                custom.clone(),
+                "its post_processor Custom: the slim JSON reader does not support the `Custom` \
+                 post-processor",
+            ),
+            (
+                "decoder",
+                custom,
+                "its decoder Custom: the slim JSON reader does not support the `Custom` decoder",
+            ),
+        ] {
+            let json = with(slot, component);
+            assert_eq!(
+                Tokenizer::from_json(&json, None, "t", "t.json").unwrap_err().to_string(),
+                format!(
+                    "t.json: not a usable tokenizer: {problem}; use a tokenizer.json of a \
+                     byte-pair encoder, as the Hugging Face libraries save it"
+                )
+            );
         }
     }
 
