@@ -1,0 +1,117 @@
+//! How fast text becomes ids, on corpora that `scripts/bench-tokenizer` fetches:
+//!
+//!     cargo bench -p convert --bench tokenizer_corpora -- TOKENIZER FILE...
+//!
+//! A FILE holds documents as JSON lines with a `text`. Each is tokenised by one thread and by two in
+//! turns, ROUNDS times; medians are printed. Speed is told by the processor time of the threads, which
+//! other programs on the machine change little, and by the clock, which they change much. The
+//! efficiency of two threads is the processor time of one over that of both together: what they cost one
+//! another in caches and memory. Time that a thread waits for a lock shows by the clock alone.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use convert::tokenizer::Tokenizer;
+
+const ROUNDS: usize = 7;
+const MIB: usize = 1 << 20;
+
+/// Seconds by the clock, and seconds of processor time of all threads.
+struct Took {
+    clock: f64,
+    processor: f64,
+}
+
+fn main() {
+    // `cargo bench` adds a flag of its own.
+    let mut arguments = std::env::args().skip(1).filter(|argument| !argument.starts_with("--"));
+    let Some(name) = arguments.next() else {
+        println!(
+            "tokenizer_corpora: no tokenizer and no files given; scripts/bench-tokenizer does"
+        );
+        return;
+    };
+    let tokenizer = Tokenizer::load(&name).expect("the first argument is a tokenizer");
+    println!(
+        "{:<28} {:>8} {:>9} {:>9} {:>9} {:>10}",
+        "", "MB", "ids", "MB/s cpu", "MB/s", "2 threads"
+    );
+    for file in arguments {
+        corpus(&tokenizer, &file);
+    }
+    // A new tokenizer for each: the words of the text before are in its cache.
+    for (text, what) in [("a", "letter"), (" ", "space"), ("\n", "newline"), ("🙂", "emoji")] {
+        let tokenizer = Tokenizer::load(&name).expect("it was loaded before");
+        let times = [1, 4].map(|times| {
+            let text = text.repeat(times * MIB / text.len());
+            let start = Instant::now();
+            tokenizer.encode(&text).expect("it is text");
+            start.elapsed().as_secs_f64() * 1e3
+        });
+        println!("1 and 4 MiB of one {what}: {:.1} and {:.1} ms by the clock", times[0], times[1]);
+    }
+}
+
+fn corpus(tokenizer: &Tokenizer, file: &str) {
+    let lines = std::fs::read_to_string(file).expect("the further arguments are files");
+    let documents: Vec<String> = lines
+        .lines()
+        .map(|line| {
+            let row: serde_json::Value = serde_json::from_str(line).expect("lines of JSON");
+            row["text"].as_str().expect("documents have a text").to_owned()
+        })
+        .collect();
+    let megabytes = documents.iter().map(String::len).sum::<usize>() as f64 / 1e6;
+    let mut ids = 0;
+    let [mut one, mut two] = [Vec::new(), Vec::new()];
+    for _ in 0..ROUNDS {
+        let (took, count) = tokenize(tokenizer, &documents, 1);
+        ids = count;
+        one.push(took);
+        two.push(tokenize(tokenizer, &documents, 2).0);
+    }
+    let efficiency = median(one.iter().map(|took| took.processor))
+        / median(two.iter().map(|took| took.processor));
+    let clock = median(one.iter().map(|took| took.clock))
+        / (2.0 * median(two.iter().map(|took| took.clock)));
+    let name = std::path::Path::new(file).file_stem().expect("a file").to_string_lossy();
+    println!(
+        "{name:<28} {megabytes:>8.1} {ids:>9} {:>9.1} {:>9.1} {:>5.0} % cpu, {:.0} % by the clock",
+        megabytes / median(one.iter().map(|took| took.processor)),
+        megabytes / median(one.iter().map(|took| took.clock)),
+        efficiency * 100.0,
+        clock * 100.0,
+    );
+}
+
+/// As the workers of a conversion do: each takes the next document.
+fn tokenize(tokenizer: &Tokenizer, documents: &[String], threads: usize) -> (Took, usize) {
+    let (next, ids) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let work = || {
+        let start = thread_seconds();
+        while let Some(text) = documents.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let count = tokenizer.encode(text).expect("it is text").len();
+            ids.fetch_add(count, Ordering::Relaxed);
+        }
+        thread_seconds() - start
+    };
+    let start = Instant::now();
+    let processor = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        threads.into_iter().map(|thread| thread.join().expect("it does not panic")).sum()
+    });
+    (Took { clock: start.elapsed().as_secs_f64(), processor }, ids.into_inner())
+}
+
+/// Processor time of this thread, which Linux counts in steps of a few milliseconds.
+fn thread_seconds() -> f64 {
+    let counted = std::fs::read_to_string("/proc/thread-self/schedstat").expect("this is Linux");
+    let nanoseconds = counted.split(' ').next().expect("three numbers");
+    nanoseconds.parse::<f64>().expect("a number") / 1e9
+}
+
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
