@@ -27,7 +27,7 @@ pub enum ErrorKind {
     /// The hub or another remote refused or failed for good, after all attempts: check it and try
     /// again.
     Hub,
-    /// The caller asked to stop: everything unfinished was removed.
+    /// The caller asked to stop: what is complete was kept for the next run, where there was a place to keep it.
     Interrupted,
     /// The shards could not be written; the source is the [`mds::Error`].
     Write,

@@ -20,7 +20,7 @@ use crate::logging::monitor::{
 };
 use crate::logging::{Flush, Metric, MetricLogger};
 use crate::model::Gpt;
-use crate::optim::Optimizer;
+use crate::optim::{Optimizer, StepNorms};
 use crate::replay::listed;
 use crate::schedule::Schedule;
 use crate::step::{Computed, Measured, Passes, accumulate};
@@ -170,17 +170,15 @@ pub(crate) fn train_on(
                 Some(clipping) => gradients.clip(clipping, &norm, &model),
                 None => gradients,
             };
-            if monitor.is_some_and(|monitor| monitor.log_optimizer_metrics) {
-                let (stepped, measured) = optimizer.step_measured(model, gradients, lr);
-                norms.extend(measured.read());
-                return Ok(stepped);
+            let broken = (!reads_at_once).then(|| reading.is_broken());
+            let is_measured = monitor.is_some_and(|monitor| monitor.log_optimizer_metrics);
+            let mut measured = is_measured.then(StepNorms::default);
+            let stepped = optimizer.take_step(model, gradients, lr, broken, measured.as_mut());
+            norms.extend(measured.map(StepNorms::read).into_iter().flatten());
+            if reads_at_once {
+                // A GPU that fails in it must not say so only in the next batch, which would be tried again with what is left.
+                device.sync().map_err(|problem| problem.to_string())?;
             }
-            if !reads_at_once {
-                return Ok(optimizer.step_unless(reading.is_broken(), model, gradients, lr));
-            }
-            let stepped = optimizer.step(model, gradients, lr);
-            // A GPU that fails in it must not say so only in the next batch, which would be tried again with what is left.
-            device.sync().map_err(|problem| problem.to_string())?;
             Ok(stepped)
         })?;
 

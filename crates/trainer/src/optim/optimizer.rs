@@ -68,24 +68,9 @@ impl Optimizer {
         self.take_step(model, gradients, lr, None, None)
     }
 
-    /// The same, but where `broken`, `[1]`, is true parameters and moments stay as they are. The host need not know it.
-    pub(crate) fn step_unless(
-        &mut self,
-        broken: Tensor<1, Bool>,
-        model: Gpt,
-        gradients: Gradients,
-        lr: f64,
-    ) -> Gpt {
-        self.take_step(model, gradients, lr, Some(broken), None)
-    }
-
-    /// The same, measured. Takes more memory by one parameter, the largest, and some time.
-    pub fn step_measured(&mut self, model: Gpt, gradients: Gradients, lr: f64) -> (Gpt, StepNorms) {
-        let mut norms = StepNorms::default();
-        (self.take_step(model, gradients, lr, None, Some(&mut norms)), norms)
-    }
-
-    fn take_step(
+    /// The same, measured if `norms` are given, which takes more memory by one parameter, the largest, and some time. Where
+    /// `broken`, `[1]`, is true parameters and moments stay as they are, which the host need not know.
+    pub(crate) fn take_step(
         &mut self,
         model: Gpt,
         gradients: Gradients,
@@ -368,7 +353,9 @@ mod tests {
             let new = || Optimizer::new(config(name), &model, &device);
             let (mut optimizer, mut measured) = (new(), new());
             let expected = optimizer.step(model.clone(), gradients(), 0.05).to_named_tensors();
-            let (after, norms) = measured.step_measured(model.clone(), gradients(), 0.05);
+            let mut norms = StepNorms::default();
+            let after =
+                measured.take_step(model.clone(), gradients(), 0.05, None, Some(&mut norms));
             assert_eq!(after.to_named_tensors(), expected);
 
             let before = model.to_named_tensors();
@@ -399,7 +386,7 @@ mod tests {
             let mut steps = |model: Gpt, value: f64, broken: bool| {
                 let gradients = constant_gradients(&model, value, &device);
                 let broken = Tensor::<1, Bool>::from_data([broken], &device);
-                let model = optimizer.step_unless(broken, model, gradients, 0.05);
+                let model = optimizer.take_step(model, gradients, 0.05, Some(broken), None);
                 let Moments { first, second, .. } = optimizer.to_moments();
                 (model.clone(), model.to_named_tensors(), first, second)
             };
