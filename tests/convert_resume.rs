@@ -197,6 +197,12 @@ fn another_input_or_another_setting_is_refused_by_name() {
         refusal("the file source/a.jsonl, not source/b.jsonl.gz")
     );
 
+    let text = [&["--source", "source", "--out_root", "out"][..], &SHARDS].concat();
+    assert_eq!(shop.fail(&text), refusal("columns tokens, not columns text, timestamp, url"));
+    // Nothing is said of going on, and nothing is written.
+    let refused = stderr(&shop.run(&text));
+    assert!(refused.starts_with("convert-c4: error: out/.val.part was begun with "), "{refused}");
+
     let path = shop.path("source/a.jsonl");
     let bytes = fs::metadata(&path).unwrap().len();
     let touched = File::options().append(true).open(&path).unwrap();
@@ -265,6 +271,19 @@ fn what_a_living_run_writes_is_left_alone() {
         "another run is writing out/.val.part; wait for it, or choose another --out_root"
     );
     assert!(run.child.wait().unwrap().success());
+    assert_eq!(entries(&shop.path("out")), ["val"]);
+}
+
+/// What a run left that was killed before its first shard hinders no other.
+#[test]
+fn without_a_complete_shard_another_command_may_begin() {
+    let shop = Workshop::new();
+    write_source(&shop);
+    shop.write("out/.val.part/manifest.json", r#"{"version":1,"settings":{"--x":"1"},"files":[]}"#);
+    shop.write("out/.val.part/data/.tmp.part", "half");
+    let args = [&["--source", "source", "--out_root", "out"][..], &SHARDS].concat();
+    let out = shop.succeed(&args);
+    assert!(!stderr(&out).contains("going on"), "{}", stderr(&out));
     assert_eq!(entries(&shop.path("out")), ["val"]);
 }
 

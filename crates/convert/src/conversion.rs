@@ -157,8 +157,7 @@ impl Conversion {
     pub fn run(self, meter: &Arc<Meter>, cancel: &Arc<AtomicBool>) -> Result<Summary> {
         self.out_root.refuse_existing(&self.split)?;
         let place = self.out_root.begin(&self.split, self.restart)?;
-        let manifest = Manifest::new(self.settings(), &self.files);
-        place.records().map_or(Ok(()), |folder| manifest.agree(folder))?;
+        place.records().map_or(Ok(()), |folder| self.manifest().agree(folder))?;
         let mut output = Output::open(&place, &self.content, self.writer.clone())?;
         let stop = output.writer.stopper();
         let summary = thread::scope(|scope| {
@@ -185,6 +184,23 @@ impl Conversion {
         Ok(summary)
     }
 
+    /// How many complete shards an earlier run has left that this one goes on with.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`], with the difference, if that run was not the same conversion; as the file system
+    /// fails.
+    pub fn unfinished(&self) -> Result<usize> {
+        match self.out_root.unfinished(&self.split).filter(|_| !self.restart) {
+            Some((folder, shards)) => self.manifest().is_at(&folder).map(|_| shards),
+            None => Ok(0),
+        }
+    }
+
+    /// What the output depends on.
+    fn manifest(&self) -> Manifest {
+        Manifest::new(self.settings(), &self.files)
+    }
+
     /// What the output depends on, apart from the files: flags and their values.
     fn settings(&self) -> BTreeMap<String, String> {
         let Self { content, writer, .. } = self;
@@ -192,17 +208,19 @@ impl Conversion {
         let mut set = |flag: &str, value: String| {
             settings.insert(flag.to_owned(), value);
         };
-        if let Content::Text = content {
-            set("columns", "text".to_owned());
-        }
-        if let Content::Tokens(tokens) = content {
-            let of_json = HashAlgorithm::Xxh64.hex(tokens.tokenizer.json().as_bytes());
-            set("--concat_tokens", tokens.length.to_string());
-            set("--tokenizer", format!("{} (xxh64 {of_json})", tokens.tokenizer.name()));
-            set("--bos_text", format!("{:?}", tokens.bos_text));
-            set("--eos_text", format!("{:?}", tokens.eos_text));
-            if !tokens.wrap {
-                set("--no_wrap", String::new());
+        match content {
+            Content::Records => set("columns", "text, timestamp, url".to_owned()),
+            Content::Text => set("columns", "text".to_owned()),
+            Content::Tokens(tokens) => {
+                let of_json = HashAlgorithm::Xxh64.hex(tokens.tokenizer.json().as_bytes());
+                set("columns", "tokens".to_owned());
+                set("--concat_tokens", tokens.length.to_string());
+                set("--tokenizer", format!("{} (xxh64 {of_json})", tokens.tokenizer.name()));
+                set("--bos_text", format!("{:?}", tokens.bos_text));
+                set("--eos_text", format!("{:?}", tokens.eos_text));
+                if !tokens.wrap {
+                    set("--no_wrap", String::new());
+                }
             }
         }
         if let Some(compression) = &writer.compression {

@@ -88,11 +88,17 @@ impl Manifest {
     /// # Errors
     /// [`ErrorKind::InvalidArgument`] with the difference, and as the file system fails.
     pub(crate) fn agree(&self, folder: &Path) -> Result<()> {
-        let Some(begun) = read::<Self>(folder, MANIFEST)? else {
-            return write(folder, MANIFEST, self);
-        };
+        if self.is_at(folder)? { Ok(()) } else { write(folder, MANIFEST, self) }
+    }
+
+    /// Whether it is what was begun in `folder`; not if nothing was.
+    ///
+    /// # Errors
+    /// As [`agree`](Self::agree), if something else was.
+    pub(crate) fn is_at(&self, folder: &Path) -> Result<bool> {
+        let Some(begun) = read::<Self>(folder, MANIFEST)? else { return Ok(false) };
         match self.difference(&begun) {
-            None => Ok(()),
+            None => Ok(true),
             Some(difference) => Err(Error::invalid(
                 format!("{} was begun with {difference}", folder.display()),
                 "use the same again to go on with it, or --restart to begin anew",
@@ -106,7 +112,8 @@ impl Manifest {
             let version = begun.version;
             return Some(format!("version {version} of its records, not {VERSION}"));
         }
-        let flags = self.settings.keys().chain(begun.settings.keys());
+        // What is in the columns comes first, before the flags that follow from it.
+        let flags = self.settings.keys().rev().chain(begun.settings.keys());
         for flag in flags {
             let shown = |settings: &BTreeMap<String, String>| match settings.get(flag) {
                 Some(value) => format!("{flag} {value}").trim_end().to_owned(),
@@ -148,7 +155,8 @@ impl Journal {
     /// For a writer that has up to `threads` shards of `size_limit` bytes in work. One record at least is always of no more
     /// samples than are in complete shards.
     pub(crate) fn new(size_limit: Option<u64>, threads: usize) -> Self {
-        let shard = size_limit.unwrap_or(0);
+        // Without a limit the format's, which is 4 GiB.
+        let shard = size_limit.filter(|&limit| limit > 0).unwrap_or(1 << 32);
         let spacing = (shard / 2).max(LEAST_SPACING);
         Self { records: VecDeque::new(), spacing, most: 2 * (threads + 2) + 1, recorded: 0 }
     }

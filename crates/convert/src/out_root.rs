@@ -219,7 +219,8 @@ impl PartFolder {
                 break lock;
             }
         };
-        if restart {
+        // Without a complete shard there is nothing to go on with, whatever it was begun with.
+        if restart || complete_shards(&path.join(DATA)) == 0 {
             for entry in fs::read_dir(&path).map_err(failed)? {
                 let entry = entry.map_err(failed)?.path();
                 let removed = if entry.is_dir() {

@@ -287,17 +287,22 @@ fn json(args: JsonArgs, program: &str) -> Result<Vec<Conversion>> {
 }
 
 fn run(conversions: Vec<Conversion>, stop: &StopSignal) -> Result<()> {
-    for conversion in conversions {
+    // Of all, before the first hour of work.
+    let left = conversions.iter().map(Conversion::unfinished).collect::<Result<Vec<_>>>()?;
+    for (conversion, left) in conversions.into_iter().zip(left) {
         let (split, out_root) = (conversion.split.clone(), conversion.out_root.clone());
-        if let Some((_, shards)) = out_root.unfinished(&split).filter(|_| !conversion.restart) {
-            eprintln!("{split}: going on with the {} of an earlier run", counted(shards));
+        if left > 0 {
+            eprintln!("{split}: going on with the {} of an earlier run", counted(left));
         }
         let display = Display::start(&conversion);
         let started = Instant::now();
         let files = conversion.files.len();
         let result = stop.while_converting(|cancel| conversion.run(&display.meter, cancel));
         display.finish();
-        if let (Err(_), Some((folder, shards))) = (&result, out_root.unfinished(&split)) {
+        // What exists already is another run's.
+        if let (Err(error), Some((folder, shards))) = (&result, out_root.unfinished(&split))
+            && error.kind() != ErrorKind::AlreadyExists
+        {
             let (shards, folder) = (counted(shards), folder.display());
             eprintln!("{split}: {shards} kept in {folder}; the same command goes on from there");
         }
