@@ -148,9 +148,9 @@ pub(crate) fn train_on(
         passed.notes.iter().for_each(|note| logger.print(&format!("note: {note}")));
         state.microbatch = passes.found();
         let lr = config.optimizer.lr * schedule.multiplier(state.previous_start.as_ref());
-        let start = state.timestamp;
+        let (start, samples) = (state.timestamp, batch.sample_ids());
         if let Some(measured) = measured {
-            ensure_finite(&measured, start.batch + 1, lr, &batch.sample_ids(), &mut logger)?;
+            ensure_finite(&measured, start.batch + 1, lr, &samples, &mut logger)?;
         }
         let mut end = start;
         end.advance(batch.rows as u64, (batch.rows * batch.seq_len) as u64);
@@ -194,7 +194,7 @@ pub(crate) fn train_on(
             grad_accum: passes.plan().grad_accum,
             lr,
             next_lr: config.optimizer.lr * schedule.alpha(&start),
-            samples: batch.sample_ids(),
+            samples,
             has_targets: batch.labelled() > 0,
             seconds: began.elapsed().as_secs_f64(),
             waited: batch.wait.as_secs_f64(),
