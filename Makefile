@@ -76,8 +76,18 @@ bench-order:
 conformance:
 	@scripts/conformance
 
-# LLVM goes inside target/, and CUDA's feature set into a target folder of its own.
-CUDA_ENV = XDG_DATA_HOME="$(CURDIR)/target/llvm" CARGO_TARGET_DIR="$${CUDA_TARGET_DIR:-$(CURDIR)/target-cuda}"
+# LLVM goes inside target/, and CUDA's feature set into a target folder of its own. LLVM needs C++'s library, which small
+# systems lack: from a folder with only the archive of it the linker takes that (-static-libstdc++ does not concern what
+# is asked for by name, as here). The path is relative to where cargo links this workspace's programs.
+STATIC_CXX := target/static-cxx
+CUDA_ENV = XDG_DATA_HOME="$(CURDIR)/target/llvm" CARGO_TARGET_DIR="$${CUDA_TARGET_DIR:-$(CURDIR)/target-cuda}" \
+  RUSTFLAGS="$${RUSTFLAGS:-} -L native=$(STATIC_CXX)"
+
+$(STATIC_CXX)/libstdc++.a:
+	@mkdir -p $(@D)
+	@ln -sf "$$($(CXX) -print-file-name=libstdc++.a)" $@
+
+cuda-check cuda: $(STATIC_CXX)/libstdc++.a
 
 cuda-check:
 	@scripts/get-llvm
