@@ -354,8 +354,9 @@ fn only_what_was_begun_alike_is_resumed() {
     let error = Writer::resume("http://127.0.0.1:9/x", schema(), options(1, None)).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "a dataset that goes to a remote alone cannot be resumed; write to a local folder and a \
-         remote, or write the dataset again"
+        "a dataset that goes to a remote alone cannot be resumed without the entries of its shards; \
+         keep them (complete_shards) and use resume_after, write to a local folder too, or write the \
+         dataset again"
     );
 }
 

@@ -63,6 +63,7 @@ pub use dataset::{DatasetOptions, Stream, StreamingDataset};
 pub use error::{Error, ErrorKind, Position, Result};
 pub use loader::{Batch, BatchLoader, Checkpoint, Loader, LoaderOptions, Rows};
 pub use merge::{merge_index, merge_parts};
+pub use scratch::ScratchFolder;
 pub use shard::{Sample, SampleRef, Shard, ShardOptions};
 pub use storage::redacted;
 pub use writer::{Output, Writer, WriterOptions};

@@ -12,14 +12,18 @@ use tempfile::{Builder, TempDir};
 
 /// A folder below the system's temporary one, open to this user alone; removed when dropped.
 #[derive(Debug)]
-pub(crate) struct ScratchFolder {
+pub struct ScratchFolder {
     folder: TempDir,
     _in_use: File,
 }
 
 impl ScratchFolder {
-    /// A new folder. Its name begins with `kind`, which no other program may use.
-    pub(crate) fn create(kind: &str) -> io::Result<Self> {
+    /// A new folder. Its name begins with `kind`, which no other program may use. Those of `kind` that died without
+    /// removing theirs are cleaned up after.
+    ///
+    /// # Errors
+    /// As the file system fails.
+    pub fn create(kind: &str) -> io::Result<Self> {
         Self::create_in(&std::env::temp_dir(), kind)
     }
 
@@ -38,7 +42,8 @@ impl ScratchFolder {
         }
     }
 
-    pub(crate) fn path(&self) -> &Path {
+    /// Where it is.
+    pub fn path(&self) -> &Path {
         self.folder.path()
     }
 }

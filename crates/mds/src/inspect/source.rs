@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use mds::format::{Encoding, Index, IndexOptions, ShardFile, ShardInfo};
+use mds::format::{Encoding, Index, IndexOptions};
 use mds::storage::{Remote, RemoteOptions};
-use mds::{ErrorKind, Shard, Stream};
+use mds::{ErrorKind, Stream};
 
 /// A dataset that was found: the address as given, the split below it, and what is there.
 pub(super) struct Source {
@@ -71,23 +71,6 @@ impl Source {
             ..Stream::default()
         }
     }
-}
-
-/// A whole shard in memory, with every size and every hash that the index records checked.
-pub(super) fn read_shard(remote: &Remote, shard: &ShardInfo) -> mds::Result<Shard> {
-    let data = read_file(remote, shard, shard.data())?;
-    let meta = shard.meta().map(|file| read_file(remote, shard, file)).transpose()?;
-    Shard::from_bytes(data, meta, shard)
-}
-
-/// The raw form of a file.
-fn read_file(remote: &Remote, shard: &ShardInfo, file: ShardFile<'_>) -> mds::Result<Vec<u8>> {
-    let stored = remote.get(file.stored().basename.as_str(), file.stored().bytes)?;
-    file.stored().verify(&stored)?;
-    let (Some(_), Some(compression)) = (file.zip, shard.compression) else { return Ok(stored) };
-    let raw = compression.decompress(&stored, file.raw.bytes)?;
-    file.raw.verify(&raw)?;
-    Ok(raw)
 }
 
 fn no_dataset(root: &Remote, given: Option<&str>, name: &str) -> mds::Error {

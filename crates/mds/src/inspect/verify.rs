@@ -3,10 +3,11 @@
 use std::io::Write;
 use std::process::ExitCode;
 
+use mds::Shard;
 use mds::format::ShardInfo;
 use mds::storage::Remote;
 
-use super::{Failure, Source, fail, is_watched, progress, sentence, show, source};
+use super::{Failure, Source, fail, is_watched, progress, sentence, show};
 
 pub(super) fn run(source: &Source, out: &mut dyn Write) -> Result<ExitCode, Failure> {
     let shards = &source.index.shards;
@@ -66,7 +67,7 @@ pub(super) fn run(source: &Source, out: &mut dyn Write) -> Result<ExitCode, Fail
 
 /// Reads a shard and checks its sizes, hashes and offsets, and that every value can be decoded.
 fn check(remote: &Remote, shard: &ShardInfo) -> mds::Result<()> {
-    for sample in source::read_shard(remote, shard)?.samples()? {
+    for sample in Shard::fetch(remote, shard)?.samples()? {
         sample.decode()?;
     }
     Ok(())

@@ -55,7 +55,10 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::{Damage, Format, HashAlgorithm, Schema, ShardInfo, ShardName, ShardTable};
+use crate::format::{
+    Damage, Format, HashAlgorithm, Schema, ShardFile, ShardInfo, ShardName, ShardTable,
+};
+use crate::storage::Remote;
 
 pub use field::{Field, FieldType, Fields};
 pub(crate) use file::{FileBytes, check_bytes, inside, map, not_out_of};
@@ -122,13 +125,34 @@ impl Shard {
     /// out of the directory, and as the file system fails. The shard is named.
     pub fn open(dir: impl AsRef<Path>, info: &ShardInfo, options: ShardOptions) -> Result<Self> {
         let dir = dir.as_ref();
-        let read = |file: crate::format::ShardFile<'_>| {
+        let read = |file: ShardFile<'_>| {
             FileBytes::read(dir, file, info.compression, options)
                 .map_err(|error| error.in_shard(&file.stored().basename))
         };
         let data = read(info.data())?;
         let meta = info.meta().map(read).transpose()?;
         Ok(Self::from_files(data, meta, info))
+    }
+
+    /// A whole shard of the dataset at `remote`, in memory, with every size and every hash that its
+    /// index records checked.
+    ///
+    /// # Errors
+    /// `Corrupt` if a file does not agree with the index, and as the remote fails.
+    pub fn fetch(remote: &Remote, info: &ShardInfo) -> Result<Self> {
+        let raw = |file: ShardFile<'_>| {
+            let stored = remote.get(file.stored().basename.as_str(), file.stored().bytes)?;
+            file.stored().verify(&stored)?;
+            let (Some(_), Some(compression)) = (file.zip, info.compression) else {
+                return Ok(stored);
+            };
+            let raw = compression.decompress(&stored, file.raw.bytes)?;
+            file.raw.verify(&raw)?;
+            Ok::<_, Error>(raw)
+        };
+        let data = raw(info.data())?;
+        let meta = info.meta().map(raw).transpose()?;
+        Self::from_bytes(data, meta, info)
     }
 
     /// A shard from the bytes of its raw files: the data and, for formats with one, the offsets.

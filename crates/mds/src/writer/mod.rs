@@ -12,15 +12,17 @@ mod pool;
 mod publish;
 mod recover;
 mod rows;
+mod timings;
 
 use std::num::NonZero;
 use std::sync::{Arc, OnceLock};
 use std::thread;
 
 pub use output::Output;
+pub use timings::Timings;
 
 use crate::format::{
-    Compression, Format, HashAlgorithm, Index, Schema, ShardBuilder, ShardConfig, Value,
+    Compression, Format, HashAlgorithm, Index, Schema, ShardBuilder, ShardConfig, ShardInfo, Value,
 };
 use crate::storage::{RemoteOptions, Stop};
 use crate::{Error, ErrorKind, Result};
@@ -189,6 +191,59 @@ impl Writer {
         Ok(writer)
     }
 
+    /// Goes on with a dataset at a remote alone whose writer died, after the shards that were
+    /// [complete](Self::complete_shards) then; the rest is as in [`resume`](Self::resume). Of shards
+    /// that are not there with the right size, those from the first of them on are left out, and
+    /// written again.
+    ///
+    /// # Errors
+    /// `AlreadyExists` if the remote has an index, `InvalidArgument` if `out` is no remote alone or
+    /// the shards are not those of this schema and these options; and as the remote fails.
+    pub fn resume_after(
+        out: impl Into<Output>,
+        schema: Schema,
+        options: WriterOptions,
+        mut shards: Vec<ShardInfo>,
+    ) -> Result<Self> {
+        let config = options.config(&schema)?;
+        let place = Place::create(out.into(), &options.remote)?;
+        let (false, Some(remote)) = (place.is_local(), place.remote.clone()) else {
+            return Err(Error::invalid(
+                "a folder is resumed from the shards in it",
+                "use Writer::resume",
+            ));
+        };
+        let mut writer = Self::at(place, schema, config, options.threads());
+        let publisher = &writer.pool.publisher;
+        for number in 0..shards.len() {
+            let shard = &shards[number];
+            let name = publisher.stored_name(&publisher.name(number as u64));
+            if shard.schema() != &publisher.schema || shard.data().stored().basename != name {
+                return Err(Error::invalid(
+                    "the shard was written with another schema or other options",
+                    "resume with those that the dataset was begun with",
+                )
+                .in_shard(&shard.data().stored().basename));
+            }
+            let mut is_there = true;
+            for file in shard.files().map(|file| file.stored()) {
+                is_there &= remote.known_size(file.basename.as_str())? == Some(file.bytes);
+            }
+            if !is_there {
+                shards.truncate(number);
+                break;
+            }
+        }
+        let head = writer.builder.as_ref().map_or(0, |builder| builder.config_text().len() as u64);
+        writer.samples = shards.iter().map(|shard| shard.samples).sum();
+        // Of what a shard has beside its samples: their number, the offsets, the configuration.
+        let beside = |shard: &ShardInfo| 4 * (shard.samples + 2) + head;
+        let samples_of = |shard: &ShardInfo| shard.raw_data.bytes.saturating_sub(beside(shard));
+        writer.bytes = shards.iter().map(samples_of).sum();
+        writer.pool.resume_at(shards);
+        Ok(writer)
+    }
+
     fn at(place: Place, schema: Schema, config: ShardConfig, threads: usize) -> Self {
         let schema = Arc::new(schema);
         let builder = ShardBuilder::new(&schema, config.clone());
@@ -200,6 +255,7 @@ impl Writer {
             config,
             stop: Stop::new(),
             published: OnceLock::new(),
+            timings: Arc::default(),
         };
         Self {
             place,
@@ -349,6 +405,20 @@ impl Writer {
         self.bytes
     }
 
+    /// The entries of the shards that are complete, in order, up to the first that is not: what
+    /// [`resume_after`](Self::resume_after) goes on from.
+    ///
+    /// # Errors
+    /// As the file system or the remote fails, if a shard could not be published.
+    pub fn complete_shards(&mut self) -> Result<Vec<ShardInfo>> {
+        self.pool.done().map_err(|error| error.in_dataset(self.place.shown()))
+    }
+
+    /// What this writer spends its time on; the times grow as it works.
+    pub fn timings(&self) -> Arc<Timings> {
+        Arc::clone(&self.pool.publisher.timings)
+    }
+
     /// Publishes the last shard and then the index, which makes the output a dataset.
     ///
     /// # Errors
@@ -386,16 +456,17 @@ impl Writer {
         move || stop.raise()
     }
 
-    /// Stops without an index and leaves the complete shards for [`resume`](Self::resume), as an
+    /// Stops without an index and leaves the complete shards for [`resume`](Self::resume) or
+    /// [`resume_after`](Self::resume_after), which takes the entries that this returns, as an
     /// error elsewhere in a program may ask for. Waits for the shards in work; the samples of the
-    /// shard at hand are dropped. Of a dataset that goes to a remote alone nothing is left here.
+    /// shard at hand are dropped.
     ///
     /// # Errors
     /// As the file system or the remote fails, if a shard in work cannot be published. Those
     /// before it are there.
-    pub fn abandon(mut self) -> Result<()> {
+    pub fn abandon(mut self) -> Result<Vec<ShardInfo>> {
         self.keep = true;
-        self.pool.finish().map(drop).map_err(|error| error.in_dataset(self.place.shown()))
+        self.pool.finish().map_err(|error| error.in_dataset(self.place.shown()))
     }
 }
 

@@ -111,13 +111,15 @@ impl Place {
         }
     }
 
-    /// For a dataset that was begun before.
+    /// For a dataset that was begun before in a folder of this machine.
     pub(super) fn resume(output: Output, options: &RemoteOptions) -> Result<Self> {
         let (local, remote) = split(output, options)?;
         let Some(folder) = local else {
             return Err(Error::invalid(
-                "a dataset that goes to a remote alone cannot be resumed",
-                "write to a local folder and a remote, or write the dataset again",
+                "a dataset that goes to a remote alone cannot be resumed without the entries of its \
+                 shards",
+                "keep them (complete_shards) and use resume_after, write to a local folder too, or \
+                 write the dataset again",
             ));
         };
         if folder.join(Index::FILE_NAME).exists() {

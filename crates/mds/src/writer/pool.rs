@@ -132,6 +132,15 @@ impl Pool {
         Ok(())
     }
 
+    /// The entries of the shards that are done, up to the first that is not.
+    pub(super) fn done(&mut self) -> Result<Vec<ShardInfo>> {
+        while let Ok(done) = self.results.try_recv() {
+            self.collect(done)?;
+        }
+        let in_order = (0..).zip(&self.entries).take_while(|(next, (number, _))| next == *number);
+        Ok(in_order.map(|(_, (_, entry))| entry.clone()).collect())
+    }
+
     /// Waits for all shards and returns their entries in order.
     pub(super) fn finish(&mut self) -> Result<Vec<ShardInfo>> {
         while self.in_work > 0 {

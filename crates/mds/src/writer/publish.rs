@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use super::output::holds_a_dataset;
+use super::timings::Timings;
 use crate::durable;
 use crate::format::{FileInfo, Index, RawShard, Schema, ShardConfig, ShardInfo, ShardName};
 use crate::storage::{Remote, Stop};
@@ -26,6 +27,7 @@ pub(super) struct Publisher {
     /// The shards in the index that the remote had already when this writer was resumed. They may be
     /// uploaded again.
     pub(super) published: OnceLock<Vec<ShardInfo>>,
+    pub(super) timings: Arc<Timings>,
 }
 
 /// The entries of one file: as it is, and compressed.
@@ -92,18 +94,20 @@ impl Publisher {
         let zip = match self.config.compression {
             None => None,
             Some(compression) => {
-                let compressed = compression.compress_into(bytes, zip);
+                let compressed =
+                    self.timings.while_compressing(|| compression.compress_into(bytes, zip));
                 compressed.map_err(|error| error.in_shard(&name))?;
                 Some(zip.as_slice())
             }
         };
         self.stop.check()?;
-        let files = self.describe(name, bytes, zip);
+        let files = self.timings.while_hashing(|| self.describe(name, bytes, zip));
         let stored = &files.stored();
-        let written = self.write(&stored.basename, zip.unwrap_or(bytes));
-        written
-            .and_then(|()| self.upload(stored))
-            .map_err(|error| error.in_shard(&stored.basename))?;
+        let written = self.timings.while_writing(|| {
+            self.write(&stored.basename, zip.unwrap_or(bytes))?;
+            self.upload(stored)
+        });
+        written.map_err(|error| error.in_shard(&stored.basename))?;
         Ok(files)
     }
 

@@ -9,7 +9,7 @@ use mds::storage::is_address;
 use mds::{Error, ErrorKind, Result, Shard};
 use tempfile::TempDir;
 
-use super::super::source::{Source, read_shard};
+use super::super::source::Source;
 use super::Failure;
 use super::columns::positions;
 use super::fetched::{self, Fetched};
@@ -194,7 +194,7 @@ fn read_one(
     info: &ShardInfo,
     send: &mut impl FnMut(Result<Piece>) -> Result<(), Gone>,
 ) -> Result<(), Gone> {
-    let shard = read_shard(&source.remote, info);
+    let shard = Shard::fetch(&source.remote, info);
     send(
         shard
             .map(|shard| Piece::Shard(Box::new(shard)))
