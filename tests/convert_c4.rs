@@ -59,7 +59,8 @@ fn splits_take_their_own_files_and_keep_file_and_line_order() {
     assert_eq!(shards::read_strings(&shop.path("c4/train")), source_samples(&TRAIN));
     assert_eq!(shards::read_strings(&shop.path("c4/val")), source_samples(&VALIDATION));
     assert_eq!(entries(&shop.path("c4")), ["train", "val"]);
-    assert_eq!(entries(&shop.path("c4/val")), ["index.json", "shard.00000.mds"]);
+    let names = ["index.json", "shard.00000.mds", "statistics.html", "statistics.json"];
+    assert_eq!(entries(&shop.path("c4/val")), names);
 
     let index: serde_json::Value =
         serde_json::from_slice(&fs::read(shop.path("c4/val/index.json")).unwrap()).unwrap();
@@ -129,7 +130,10 @@ fn the_general_program_takes_c4_as_a_source() {
         assert!(read("short") == read("general"), "{file}");
     }
     let again = convert(general.to_str().unwrap());
-    assert!(stderr(&again).starts_with("convert c4: error: "), "{}", stderr(&again));
+    let there = shop.path("general/val");
+    let expected =
+        format!("val: {} is complete, of the same input and settings\n", there.display());
+    assert_eq!((stdout(&again), again.status.code()), (expected, Some(0)));
 }
 
 #[test]
@@ -142,14 +146,24 @@ fn json_lines_need_no_more_than_text() {
         command.arg("json").args(args).current_dir(shop.path("."));
         command.output().unwrap()
     };
-    let out = convert(&["--path", "crawl", "--out_root", "out", "--compression", "zstd"]);
+    let out = convert(&["--path", "crawl", "--out_root", "out"]);
     assert!(out.status.success(), "{}", stderr(&out));
+    assert!(shop.path("out/train/shard.00000.mds.zstd").exists(), "zstd, as in llm-foundry");
     assert!(stdout(&out).starts_with("train: 3 samples in 1 shard, "), "{}", stdout(&out));
     let samples = shards::read_strings(&shop.path("out/train"));
     assert_eq!(samples, [["first"], ["second"], ["third"]]);
 
     let tokens = ["--concat_tokens", "2", "--tokenizer", "gpt2", "--eos_text", "<|endoftext|>"];
-    let places = ["--path", "crawl/a.jsonl", "--out_root", "tokens", "--split", "mine"];
+    let places = [
+        "--path",
+        "crawl/a.jsonl",
+        "--out_root",
+        "tokens",
+        "--split",
+        "mine",
+        "--compression",
+        "none",
+    ];
     let out = convert(&[&places[..], &tokens].concat());
     assert!(stdout(&out).starts_with("mine: 2 samples in 1 shard, "), "{}", stderr(&out));
 
@@ -194,6 +208,12 @@ fn a_remote_gets_the_shards_of_a_folder_and_the_index_last() {
     assert_eq!(entries(&shop.path("")), ["here"], "nothing is left on this machine");
 
     let again = convert(&store.url);
+    let complete = format!("val: {}/val is complete, of the same input and settings\n", store.url);
+    assert_eq!((stdout(&again), again.status.code()), (complete, Some(0)));
+    let other = args(&store.url);
+    let other: Vec<&str> =
+        other.iter().map(String::as_str).chain(["--compression", "zstd"]).collect();
+    let again = shop.run(&other);
     assert_eq!(again.status.code(), Some(1));
     assert_eq!(
         stderr(&again).lines().last().unwrap(),
@@ -433,7 +453,7 @@ fn a_bad_line_stops_the_run_or_is_skipped_and_counted() {
         shards::read_strings(&shop.path("out/val")).into_iter().map(|s| s[0].clone()).collect();
     assert_eq!(texts, ["one", "three", "six"]);
     let expected = format!(
-        "val: 2 unreadable lines skipped:\n  {plain}\n  bad.jsonl, line 4: the key \"url\" is missing\n"
+        "val: 2 unreadable documents skipped:\n  {plain}\n  bad.jsonl, line 4: the key \"url\" is missing\n"
     );
     assert!(stderr(&out).ends_with(&expected), "{}", stderr(&out));
 }
@@ -505,7 +525,7 @@ fn a_source_without_documents_is_an_error() {
             "--on_bad_line",
             "skip"
         ]),
-        "split val: the source holds no documents (2 unreadable lines were skipped); check that \
+        "split val: the source holds no documents (2 unreadable documents were skipped); check that \
          --source names files with text"
     );
     assert_eq!(

@@ -15,10 +15,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use convert::conversion::{Content, Conversion, OnBadLine};
+use convert::conversion::{Content, Conversion, Earlier, OnBadLine};
 use convert::error::ErrorKind;
 use convert::out_root::OutRoot;
-use convert::source::{C4Split, files_of_split};
+use convert::source::{NamedSplit, files_of_split};
 use faultd::{Fault, Faultd};
 use mds::WriterOptions;
 use mds::format::HashAlgorithm;
@@ -28,10 +28,11 @@ use mds::storage::RemoteOptions;
 fn conversion(out_root: impl Into<OsString>, timeout: Duration, attempts: u32) -> Conversion {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../data/c4-sample");
     Conversion {
-        split: C4Split::Val.into(),
-        files: files_of_split(source.to_str(), C4Split::Val, true).unwrap(),
+        split: NamedSplit::Val.into(),
+        files: files_of_split(source.to_str(), NamedSplit::Val, true).unwrap(),
         out_root: OutRoot::parse(out_root.into()).unwrap(),
         content: Content::Records,
+        subsets: None,
         writer: WriterOptions {
             hashes: vec![HashAlgorithm::Xxh64],
             size_limit: Some(20_000),
@@ -41,7 +42,7 @@ fn conversion(out_root: impl Into<OsString>, timeout: Duration, attempts: u32) -
         },
         on_bad_line: OnBadLine::Fail,
         threads: 2,
-        restart: false,
+        earlier: Earlier::GoOn,
     }
 }
 
@@ -81,7 +82,8 @@ fn a_storm_is_survived() {
                     server.storm("out/val/shard.", faults, 7);
                     let conversion = conversion(address, options.0, options.1);
                     let summary = conversion.run(&Arc::default(), &Arc::default()).unwrap();
-                    assert_eq!(summary.shards, expected.len() - 1);
+                    // Beside them are the index and two files of statistics.
+                    assert_eq!(summary.shards, expected.len() - 3);
                     assert!(
                         files(&served.join(at).join("out/val")) == *expected,
                         "{at} {faults:?}"

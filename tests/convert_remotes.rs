@@ -48,7 +48,9 @@ fn in_bucket(server: &Faultd, key: &str) -> String {
 fn convert(shop: &Workshop, source: &str, out: &str) -> BTreeMap<String, Vec<u8>> {
     shop.succeed(&["--source", source, "--out_root", out, "--splits", "val"]);
     let entries = fs::read_dir(shop.path(out).join("val")).unwrap().map(|entry| entry.unwrap());
+    // The statistics say where the files came from.
     entries
+        .filter(|entry| !entry.file_name().to_string_lossy().starts_with("statistics."))
         .map(|entry| (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap()))
         .collect()
 }

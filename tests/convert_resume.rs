@@ -228,10 +228,10 @@ fn records_that_are_damaged_are_named() {
     write_source(&shop);
     let same = args("out", &tokenizer);
     interrupted(&shop, &same);
-    shop.write("out/.val.part/progress.json", "[{");
+    shop.write("out/.val.part/progress.json", "{");
     assert_eq!(
         shop.fail(&same),
-        "out/.val.part/progress.json is damaged: EOF while parsing an object at line 1 column 2; begin anew with --restart"
+        "out/.val.part/progress.json is damaged: EOF while parsing an object at line 1 column 1; begin anew with --restart"
     );
 }
 
@@ -253,7 +253,7 @@ fn a_bad_line_keeps_what_came_before_it() {
     let skip = ["--on_bad_line", "skip"];
     let out = shop.succeed(&[&args[..], &skip].concat());
     assert!(stderr(&out).contains("val: going on with the "), "{}", stderr(&out));
-    assert!(stderr(&out).contains("val: 1 unreadable lines skipped:\n"), "{}", stderr(&out));
+    assert!(stderr(&out).contains("val: 1 unreadable document skipped:\n"), "{}", stderr(&out));
     let whole = ["--source", "source", "--out_root", "whole"];
     shop.succeed(&[&whole[..], &SHARDS, &skip].concat());
     assert!(files(&shop.path("out/val")) == files(&shop.path("whole/val")));

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use convert::conversion::{Content, TokenOptions};
+use convert::conversion::{Content, TokenEncoding, TokenOptions};
 use convert::tokenizer::Tokenizer;
 use safetensors::SafeTensors;
 
@@ -128,11 +128,13 @@ fn steps_of_the_quickstart_do_not_wait_for_data() {
     let tokenizer = repository().join("data/tokenizers/quickstart");
     let tokens = || {
         Content::Tokens(TokenOptions {
-            tokenizer: Tokenizer::load(tokenizer.to_str().unwrap()).unwrap(),
-            length: 128,
+            tokenizer: Some(Tokenizer::load(tokenizer.to_str().unwrap()).unwrap()),
+            length: Some(128),
             bos_text: String::new(),
             eos_text: "<|endoftext|>".into(),
             wrap: true,
+            encoding: TokenEncoding::Int32,
+            sequence_id: false,
         })
     };
     convert_sample(&folder.path().join("tokens"), tokens);

@@ -1,5 +1,7 @@
 //! Reads a dataset folder back, by the format alone.
 
+#![allow(dead_code, reason = "each test file uses its own part")]
+
 use std::path::Path;
 
 use mds::format::{Index, ShardTable, Value};

@@ -93,6 +93,10 @@ async fn answer(
                 .unwrap(),
             None => status(StatusCode::NOT_FOUND),
         },
+        Method::DELETE => {
+            let removed = shared.objects.lock().unwrap().remove(&name);
+            status(removed.map_or(StatusCode::NOT_FOUND, |_| StatusCode::NO_CONTENT))
+        }
         _ => status(StatusCode::METHOD_NOT_ALLOWED),
     }
 }

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 
-use convert::conversion::{Content, Conversion, OnBadLine};
-use convert::source::{C4Split, files_of_split};
+use convert::conversion::{Content, Conversion, Earlier, OnBadLine};
+use convert::source::{NamedSplit, files_of_split};
 use serde_json::Value;
 
 /// The folder of the repository.
@@ -25,16 +25,17 @@ pub(crate) fn small_dataset(folder: &Path) -> PathBuf {
 /// Converts the sample's validation text to `out_root/train` and `out_root/val`.
 pub(crate) fn convert_sample(out_root: &Path, content: impl Fn() -> Content) {
     let source = repository().join("data/c4-sample/en/c4-validation.00000-of-00001.json.gz");
-    for split in [C4Split::Train, C4Split::Val] {
+    for split in [NamedSplit::Train, NamedSplit::Val] {
         let conversion = Conversion {
             split: split.into(),
             files: files_of_split(source.to_str(), split, true).unwrap(),
             out_root: out_root.to_owned().into(),
             content: content(),
+            subsets: None,
             writer: mds::WriterOptions::default(),
             on_bad_line: OnBadLine::Fail,
             threads: 1,
-            restart: false,
+            earlier: Earlier::GoOn,
         };
         conversion.run(&Arc::default(), &Arc::default()).unwrap();
     }

@@ -28,7 +28,33 @@ impl Workshop {
     }
 
     pub(crate) fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_convert-c4"));
+        self.program(env!("CARGO_BIN_EXE_convert-c4"), args)
+    }
+
+    /// The program `convert`: a source and its flags.
+    pub(crate) fn convert(&self, args: &[&str]) -> Output {
+        self.program(env!("CARGO_BIN_EXE_convert"), args).output().unwrap()
+    }
+
+    /// `convert`, which must succeed.
+    pub(crate) fn converted(&self, args: &[&str]) -> Output {
+        let output = self.convert(args);
+        assert!(output.status.success(), "{args:?}: {}", stderr(&output));
+        output
+    }
+
+    /// The error message of `convert`, which must fail with code 1.
+    pub(crate) fn refused(&self, args: &[&str]) -> String {
+        let output = self.convert(args);
+        assert_eq!(output.status.code(), Some(1), "{args:?}: {}", stderr(&output));
+        let errors = stderr(&output);
+        let start = format!("convert {}: error: ", args[0]);
+        let message = errors.lines().find_map(|line| line.strip_prefix(&start));
+        message.unwrap_or_else(|| panic!("no error line: {errors}")).to_owned()
+    }
+
+    fn program(&self, program: &str, args: &[&str]) -> Command {
+        let mut command = Command::new(program);
         command
             .current_dir(self.folder.path())
             .args(args)
@@ -37,6 +63,9 @@ impl Workshop {
             .env_remove("XDG_CACHE_HOME")
             .env_remove("HF_TOKEN")
             .env_remove("RUST_LOG")
+            .env_remove("SLURM_PROCID")
+            .env_remove("SLURM_ARRAY_TASK_ID")
+            .env_remove("OMPI_COMM_WORLD_RANK")
             .stdin(Stdio::null());
         command
     }

@@ -4,16 +4,19 @@
 //! buffer; whenever it holds `length` tokens, a sample is cut off its front. What is left when the
 //! documents end is never a sample.
 
+use serde::{Deserialize, Serialize};
+
 /// Joins documents and cuts samples. Its whole state is [`Concatenator::pending`].
 ///
 /// ```
 /// let mut concat = convert::concat::Concatenator::new(4, vec![], vec![0], true);
 /// let mut samples = Vec::new();
 /// for document in [[1, 2, 3].as_slice(), &[4, 5, 6, 7, 8, 9]] {
-///     concat.push(document, |sample| samples.push(sample.to_vec()));
+///     concat.push(document, |sample| samples.push((sample.ids.to_vec(), sample.sequence_ids())));
 /// }
-/// assert_eq!(samples, [[1, 2, 3, 0], [4, 5, 6, 7]]);
-/// assert_eq!(concat.pending(), [8, 9, 0]);
+/// assert_eq!(samples[0], (vec![1, 2, 3, 0], vec![0, 0, 0, 0]));
+/// assert_eq!(samples[1], (vec![4, 5, 6, 7], vec![0, 0, 0, 0]));
+/// assert_eq!(concat.pending().ids, [8, 9, 0]);
 /// ```
 #[derive(Debug, Clone)]
 pub struct Concatenator {
@@ -21,7 +24,38 @@ pub struct Concatenator {
     bos: Vec<u32>,
     eos: Vec<u32>,
     wrap: bool,
-    buffer: Vec<u32>,
+    pending: Pending,
+}
+
+/// Tokens that wait to become a sample.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pending {
+    /// The tokens.
+    pub ids: Vec<u32>,
+    /// Where documents begin among them.
+    pub starts: Vec<usize>,
+}
+
+/// A sample that was cut.
+#[derive(Debug, Clone, Copy)]
+pub struct Cut<'a> {
+    /// Its tokens, `[length]`.
+    pub ids: &'a [u32],
+    /// Where documents begin in the buffer that it was cut from, and where it begins there itself.
+    starts: &'a [usize],
+    offset: usize,
+}
+
+impl Cut<'_> {
+    /// For each token, how many documents have begun since the first token of the sample: `[length]`, from 0.
+    pub fn sequence_ids(&self) -> Vec<i32> {
+        let end = self.offset + self.ids.len();
+        let mut ids = vec![0; self.ids.len()];
+        for &start in self.starts.iter().filter(|&&start| self.offset < start && start < end) {
+            ids[start - self.offset..].iter_mut().for_each(|id| *id += 1);
+        }
+        ids
+    }
 }
 
 impl Concatenator {
@@ -29,30 +63,36 @@ impl Concatenator {
     /// document. Without `wrap` the rest of the buffer is thrown away at each cut, so that every
     /// sample begins with a document; a document then yields one sample at most.
     pub fn new(length: usize, bos: Vec<u32>, eos: Vec<u32>, wrap: bool) -> Self {
-        Self { length: length.max(1), bos, eos, wrap, buffer: Vec::new() }
+        Self { length: length.max(1), bos, eos, wrap, pending: Pending::default() }
     }
 
     /// Goes on where another one had `pending` left.
-    pub fn resume(&mut self, pending: Vec<u32>) {
-        self.buffer = pending;
+    pub fn resume(&mut self, pending: Pending) {
+        self.pending = pending;
     }
 
     /// Adds one document and hands each sample that it completes to `emit`, in order.
-    pub fn push(&mut self, document: &[u32], mut emit: impl FnMut(&[u32])) {
-        self.buffer.extend_from_slice(&self.bos);
-        self.buffer.extend_from_slice(document);
-        self.buffer.extend_from_slice(&self.eos);
-        let mut start = 0;
-        while self.buffer.len() - start >= self.length {
-            emit(&self.buffer[start..start + self.length]);
-            start = if self.wrap { start + self.length } else { self.buffer.len() };
+    pub fn push(&mut self, document: &[u32], mut emit: impl FnMut(Cut<'_>)) {
+        let Pending { ids, starts } = &mut self.pending;
+        starts.push(ids.len());
+        for part in [&*self.bos, document, &*self.eos] {
+            ids.extend_from_slice(part);
         }
-        self.buffer.drain(..start);
+        let mut offset = 0;
+        while ids.len() - offset >= self.length {
+            emit(Cut { ids: &ids[offset..offset + self.length], starts, offset });
+            offset = if self.wrap { offset + self.length } else { ids.len() };
+        }
+        if offset > 0 {
+            ids.drain(..offset);
+            starts.retain(|&start| start >= offset);
+            starts.iter_mut().for_each(|start| *start -= offset);
+        }
     }
 
     /// The tokens that wait for more documents.
-    pub fn pending(&self) -> &[u32] {
-        &self.buffer
+    pub fn pending(&self) -> &Pending {
+        &self.pending
     }
 }
 
@@ -63,9 +103,9 @@ mod tests {
     fn samples(mut concat: Concatenator, documents: &[&[u32]]) -> (Vec<Vec<u32>>, Vec<u32>) {
         let mut out = Vec::new();
         for document in documents {
-            concat.push(document, |sample| out.push(sample.to_vec()));
+            concat.push(document, |sample| out.push(sample.ids.to_vec()));
         }
-        (out, concat.pending().to_vec())
+        (out, concat.pending().ids.clone())
     }
 
     #[test]
@@ -82,6 +122,22 @@ mod tests {
         let (out, pending) = samples(concat, &[&[1, 2, 3, 4, 5, 6, 7], &[8], &[9, 9], &[5]]);
         assert_eq!(out, [[1, 2, 3], [8, 0, 9]]);
         assert_eq!(pending, [5, 0]);
+    }
+
+    #[test]
+    fn sequence_ids_count_the_documents_of_a_sample() {
+        let mut concat = Concatenator::new(4, vec![], vec![0], true);
+        let mut ids = Vec::new();
+        for document in [&[1][..], &[2, 3], &[4, 5, 6, 7, 8], &[], &[9, 9]] {
+            concat.push(document, |sample| ids.push(sample.sequence_ids()));
+        }
+        // 1 0 2 3 | 0 4 5 6 | 7 8 0 0 | 9 9 0
+        assert_eq!(ids, [[0, 0, 1, 1], [0, 1, 1, 1], [0, 0, 0, 1]]);
+        assert_eq!(concat.pending(), &Pending { ids: vec![9, 9, 0], starts: vec![0] });
+        let mut resumed = Concatenator::new(4, vec![], vec![0], true);
+        resumed.resume(concat.pending().clone());
+        resumed.push(&[1], |sample| ids.push(sample.sequence_ids()));
+        assert_eq!(ids[3], [0, 0, 0, 1]);
     }
 
     #[test]

@@ -1,9 +1,9 @@
-//! Text to MDS shards: files of JSON lines, here or on the Hugging Face hub, become a streaming
-//! dataset of documents or of fixed-length token sequences.
+//! Text and tokens to MDS shards: the files of a source become a streaming dataset of documents or of
+//! fixed-length token sequences.
 //!
 //! # Layout
-//! * [`source`] names the files of a split and reads them: a file, a folder, a glob pattern or the
-//!   hub; plain, gzip or zstd.
+//! * [`source`] names the files of a split and reads them: JSON lines, text, Parquet, indexed and
+//!   streaming datasets; here, at remotes or on the hub.
 //! * [`hub`] is the client of the Hugging Face hub, and decides who may see its token.
 //! * [`record`] makes a document of a line.
 //! * [`tokenizer`] makes ids of text and text of ids.
@@ -11,6 +11,7 @@
 //! * `pipeline` runs all this on many threads and puts the results back in order.
 //! * [`conversion`] writes one split, whole or not at all.
 //! * `manifest` is what an interrupted conversion goes on from.
+//! * [`statistics`] is what a dataset was made of.
 //! * [`out_root`] is where splits go: a folder or a remote.
 //! * [`indexed`] is the format of GPT-NeoX and Megatron, with its index of training samples.
 //! * [`progress`] counts.
@@ -19,8 +20,8 @@
 //! # Example
 //! ```
 //! use std::sync::Arc;
-//! use convert::conversion::{Content, Conversion, OnBadLine};
-//! use convert::source::{C4Split, files_of_split};
+//! use convert::conversion::{Content, Conversion, Earlier, OnBadLine};
+//! use convert::source::{NamedSplit, files_of_split};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let folder = tempfile::tempdir()?;
@@ -28,14 +29,15 @@
 //! std::fs::write(&source, r#"{"text": "Hello.", "timestamp": "2026-01-01T00:00:00Z", "url": "x"}"#)?;
 //!
 //! let conversion = Conversion {
-//!     split: C4Split::Val.into(),
-//!     files: files_of_split(source.to_str(), C4Split::Val, true)?,
+//!     split: NamedSplit::Val.into(),
+//!     files: files_of_split(source.to_str(), NamedSplit::Val, true)?,
 //!     out_root: folder.path().join("dataset").into(),
 //!     content: Content::Records,
+//!     subsets: None,
 //!     writer: mds::WriterOptions::default(),
 //!     on_bad_line: OnBadLine::Fail,
 //!     threads: 2,
-//!     restart: false,
+//!     earlier: Earlier::GoOn,
 //! };
 //! let summary = conversion.run(&Arc::default(), &Arc::default())?;
 //! assert_eq!(summary.samples, 1);
@@ -56,6 +58,7 @@ mod pipeline;
 pub mod progress;
 pub mod record;
 pub mod source;
+pub mod statistics;
 pub mod tokenizer;
 
 pub use error::{Error, ErrorKind, Result};

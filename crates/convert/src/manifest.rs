@@ -5,34 +5,39 @@
 //! | file | what it is | written |
 //! |---|---|---|
 //! | `manifest.json` | the input files with their sizes and times, and the settings that the output depends on | once |
-//! | `progress.json` | the newest [`Progress`] records | every few seconds |
+//! | `progress.json` | the newest [`Progress`] records, and what the files before held | every few seconds |
 //!
 //! A run that goes on asks the writer how many samples its complete shards hold, takes the newest record of no more, reads
 //! its files on from there, and leaves out the samples that are in the shards already. Since a sample depends on nothing
 //! but the input before it, the result is byte for byte that of a run which never stopped.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::fs;
-use std::path::Path;
 
+use mds::Writer;
+use mds::format::{Index, ShardInfo};
 use serde::{Deserialize, Serialize};
 
+use crate::concat::Pending;
 use crate::error::{Error, ErrorKind, Result};
-use crate::record::BadLine;
-use crate::source::SourceFile;
+use crate::out_root::Records;
+use crate::source::{BadDocument, SourceFile};
+use crate::statistics::{Counts, Tally};
 
-const MANIFEST: &str = "manifest.json";
-const PROGRESS: &str = "progress.json";
+pub(crate) const MANIFEST: &str = "manifest.json";
+pub(crate) const PROGRESS: &str = "progress.json";
 
 /// Of these files.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Bytes of samples from one record to the next, at least; so that the record of a small shard is not
 /// larger than it.
 const LEAST_SPACING: u64 = 8 << 20;
 
+/// So many times as much at a remote, where a record takes longer.
+const REMOTE_FACTOR: u64 = 4;
+
 /// What the output depends on.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Manifest {
     version: u32,
     /// Flags and their values, as a user would write them.
@@ -48,15 +53,15 @@ struct Input {
     modified: Option<u64>,
 }
 
-/// A place in the input, between two lines.
+/// A place in the input, between two documents.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct Position {
     /// The number of the file, from 0.
     pub(crate) file: usize,
-    /// Uncompressed bytes of it that lie before.
+    /// Uncompressed bytes of it that lie before, of a file of lines.
     pub(crate) offset: u64,
-    /// Lines of it that lie before.
-    pub(crate) lines: u64,
+    /// Lines of it that lie before; else rows, samples or documents.
+    pub(crate) units: u64,
 }
 
 /// How far a conversion had come at some place of its input.
@@ -65,12 +70,12 @@ pub(crate) struct Progress {
     pub(crate) position: Position,
     /// Samples made of what lies before.
     pub(crate) samples: u64,
-    pub(crate) documents: u64,
+    pub(crate) tally: Tally,
     pub(crate) skipped: u64,
-    /// The first lines that were left out.
-    pub(crate) bad_lines: Vec<BadLine>,
+    /// The first documents that were left out.
+    pub(crate) bad: Vec<BadDocument>,
     /// Tokens that wait to become a sample.
-    pub(crate) pending: Vec<u32>,
+    pub(crate) pending: Pending,
 }
 
 impl Manifest {
@@ -83,24 +88,34 @@ impl Manifest {
         Self { version: VERSION, settings, files: files.collect() }
     }
 
-    /// Writes it to `folder`, or makes sure that what is there was begun with the same.
+    /// The names of the input files, in order.
+    pub(crate) fn file_names(&self) -> impl Iterator<Item = &str> {
+        self.files.iter().map(|file| file.name.as_str())
+    }
+
+    /// Flags and their values.
+    pub(crate) fn settings(&self) -> &BTreeMap<String, String> {
+        &self.settings
+    }
+
+    /// Writes it to the records, or makes sure that they were begun with the same.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidArgument`] with the difference, and as the file system fails.
-    pub(crate) fn agree(&self, folder: &Path) -> Result<()> {
-        if self.is_at(folder)? { Ok(()) } else { write(folder, MANIFEST, self) }
+    pub(crate) fn agree(&self, records: &Records) -> Result<()> {
+        if self.is_at(records)? { Ok(()) } else { write(records, MANIFEST, self) }
     }
 
-    /// Whether it is what was begun in `folder`; not if nothing was.
+    /// Whether it is what was begun with these records; not if nothing was.
     ///
     /// # Errors
     /// As [`agree`](Self::agree), if something else was.
-    pub(crate) fn is_at(&self, folder: &Path) -> Result<bool> {
-        let Some(begun) = read::<Self>(folder, MANIFEST)? else { return Ok(false) };
+    pub(crate) fn is_at(&self, records: &Records) -> Result<bool> {
+        let Some(begun) = read::<Self>(records, MANIFEST)? else { return Ok(false) };
         match self.difference(&begun) {
             None => Ok(true),
             Some(difference) => Err(Error::invalid(
-                format!("{} was begun with {difference}", folder.display()),
+                format!("{} was begun with {difference}", records.place()),
                 "use the same again to go on with it, or --restart to begin anew",
             )),
         }
@@ -143,7 +158,7 @@ impl Manifest {
 /// The records of a conversion that is under way.
 #[derive(Debug)]
 pub(crate) struct Journal {
-    records: VecDeque<Progress>,
+    kept: Kept,
     /// Bytes of samples from one to the next.
     spacing: u64,
     most: usize,
@@ -151,14 +166,48 @@ pub(crate) struct Journal {
     recorded: u64,
 }
 
+/// What of them is in a file.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Kept {
+    records: VecDeque<Progress>,
+    /// What each file held that lies before the place of the newest record, in order.
+    files: Vec<Counts>,
+    /// The index of the complete shards, where they are at a remote.
+    index: Option<String>,
+}
+
 impl Journal {
-    /// For a writer that has up to `threads` shards of `size_limit` bytes in work. One record at least is always of no more
-    /// samples than are in complete shards.
-    pub(crate) fn new(size_limit: Option<u64>, threads: usize) -> Self {
+    /// Reads the records, if there are any. The writer has up to `threads` shards of `size_limit` bytes in work; one record
+    /// at least is always of no more samples than are in complete shards.
+    pub(crate) fn open(records: &Records, size_limit: Option<u64>, threads: usize) -> Result<Self> {
         // Without a limit the format's, which is 4 GiB.
         let shard = size_limit.filter(|&limit| limit > 0).unwrap_or(1 << 32);
-        let spacing = (shard / 2).max(LEAST_SPACING);
-        Self { records: VecDeque::new(), spacing, most: 2 * (threads + 2) + 1, recorded: 0 }
+        let mut spacing = (shard / 2).max(LEAST_SPACING);
+        if records.is_remote() {
+            spacing *= REMOTE_FACTOR;
+        }
+        let kept = read(records, PROGRESS)?.unwrap_or_default();
+        Ok(Self { kept, spacing, most: 2 * (threads + 2) + 1, recorded: 0 })
+    }
+
+    /// The complete shards at a remote.
+    pub(crate) fn shards(&self) -> Result<Vec<ShardInfo>> {
+        let Some(index) = &self.kept.index else { return Ok(Vec::new()) };
+        Ok(Index::parse(index.as_bytes())?.shards)
+    }
+
+    /// The newest record of no more than `samples` samples, which have `bytes` bytes; else the beginning.
+    pub(crate) fn newest(&mut self, samples: u64, bytes: u64) -> Progress {
+        self.kept.records.retain(|progress| progress.samples <= samples);
+        self.recorded = bytes;
+        let newest = self.kept.records.back().cloned().unwrap_or_default();
+        self.kept.files.truncate(newest.position.file);
+        newest
+    }
+
+    /// Whether another run could go on from here.
+    pub(crate) fn has_records(&self) -> bool {
+        !self.kept.records.is_empty()
     }
 
     /// Whether a record is to be made once the samples have `bytes` bytes.
@@ -166,40 +215,51 @@ impl Journal {
         bytes >= self.recorded + self.spacing
     }
 
-    /// Records where a conversion is, whose samples have `bytes` bytes.
-    pub(crate) fn record(&mut self, progress: Progress, bytes: u64, folder: &Path) -> Result<()> {
-        self.recorded = bytes;
-        self.records.push_back(progress);
-        if self.records.len() > self.most {
-            self.records.pop_front();
-        }
-        write(folder, PROGRESS, &self.records)
+    /// What each file held before that which is read now.
+    pub(crate) fn files(&self) -> &[Counts] {
+        &self.kept.files
     }
 
-    /// The newest record in `folder` of no more than `samples` samples; else the beginning.
-    pub(crate) fn resume(&mut self, folder: &Path, samples: u64, bytes: u64) -> Result<Progress> {
-        self.records = read(folder, PROGRESS)?.unwrap_or_default();
-        self.records.retain(|progress: &Progress| progress.samples <= samples);
-        self.recorded = bytes;
-        Ok(self.records.back().cloned().unwrap_or_default())
+    /// Says that file `number` held `counts`.
+    pub(crate) fn end_file(&mut self, number: usize, counts: Counts) {
+        self.kept.files.resize(number, Counts::default());
+        self.kept.files.push(counts);
+    }
+
+    /// Records where a conversion is.
+    pub(crate) fn record(
+        &mut self,
+        progress: Progress,
+        writer: &mut Writer,
+        records: &Records,
+    ) -> Result<()> {
+        self.recorded = writer.bytes();
+        self.kept.records.push_back(progress);
+        if self.kept.records.len() > self.most {
+            self.kept.records.pop_front();
+        }
+        self.write(writer.complete_shards()?, records)
+    }
+
+    /// Records that these shards are complete.
+    pub(crate) fn write(&mut self, shards: Vec<ShardInfo>, records: &Records) -> Result<()> {
+        if records.is_remote() {
+            self.kept.index = Some(Index { shards }.to_json());
+        }
+        write(records, PROGRESS, &self.kept)
     }
 }
 
-fn write(folder: &Path, name: &str, value: &impl Serialize) -> Result<()> {
-    let path = folder.join(name);
+fn write(records: &Records, name: &str, value: &impl Serialize) -> Result<()> {
     let text = serde_json::to_vec(value)
         .map_err(|e| Error::internal(&format!("{name} cannot be written: {e}")))?;
-    mds::durable::replace(&path, &text).map_err(|e| Error::io(e, "write", &path))
+    records.write(name, text)
 }
 
-fn read<T: for<'a> Deserialize<'a>>(folder: &Path, name: &str) -> Result<Option<T>> {
-    let path = folder.join(name);
-    let text = match fs::read(&path) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        text => text.map_err(|e| Error::io(e, "read", &path))?,
-    };
+fn read<T: for<'a> Deserialize<'a>>(records: &Records, name: &str) -> Result<Option<T>> {
+    let Some(text) = records.read(name)? else { return Ok(None) };
     serde_json::from_slice(&text).map(Some).map_err(|e| {
-        let what = format!("{} is damaged: {e}", path.display());
+        let what = format!("{} is damaged: {e}", records.shown(name));
         Error::new(ErrorKind::Corrupt, what, "begin anew with --restart")
     })
 }

@@ -3,8 +3,8 @@
 //! In a folder an unfinished split is hidden: its shards are in `OUT_ROOT/.<split>.part/data`, beside what is needed to go
 //! on with it (see `manifest`). Once the index is complete, `data` gets the split's name. A run that dies leaves no folder
 //! that looks like a dataset, and the same command goes on with what it did leave; the folder is locked by whoever writes
-//! it. To a remote each shard is uploaded when it is complete and the index last; shards without an index are no dataset,
-//! and the next run writes over them.
+//! it. To a remote each shard is uploaded when it is complete and the index last; shards without an index are no dataset.
+//! What is needed to go on lies in `<split>/.part/` until then.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -14,8 +14,11 @@ use std::path::{Path, PathBuf};
 use mds::format::Index;
 use mds::storage::{Remote, RemoteOptions, join};
 
+use crate::conversion::Earlier;
 use crate::error::{Error, ErrorKind, Result};
+use crate::manifest::{self, Journal};
 use crate::source::Split;
+use crate::statistics::{self, Statistics};
 
 /// What holds the folders of the splits.
 #[derive(Clone, PartialEq, Eq)]
@@ -87,24 +90,195 @@ impl OutRoot {
         if exists { Err(taken(&self.shown(split))) } else { Ok(()) }
     }
 
-    /// The folder of an unfinished `split` on this machine, and how many complete shards it holds, if any.
-    pub fn unfinished(&self, split: &Split) -> Option<(PathBuf, usize)> {
-        let Self::Folder(folder) = self else { return None };
-        let part = part_of(folder, split);
-        let shards = complete_shards(&part.join(DATA));
-        (shards > 0).then_some((part, shards))
+    /// Makes sure that this holds no dataset itself, as the folder of a split does whose parts were joined.
+    ///
+    /// # Errors
+    /// [`ErrorKind::AlreadyExists`] if it does; as a remote fails.
+    pub(crate) fn refuse_merged(&self) -> Result<()> {
+        let (shown, exists) = match self {
+            Self::Folder(folder) => {
+                (folder.display().to_string(), folder.join(Index::FILE_NAME).exists())
+            }
+            Self::Remote(address) => {
+                let remote = Remote::open(address, RemoteOptions::default())?;
+                (mds::redacted(address), remote.known_size(Index::FILE_NAME)?.is_some())
+            }
+        };
+        if exists { Err(taken(&shown)) } else { Ok(()) }
     }
 
-    /// A place for a split that is not complete yet; what an earlier run has left there is removed with `restart`.
-    pub(crate) fn begin(&self, split: &Split, restart: bool) -> Result<Unfinished> {
+    /// A folder in this one.
+    #[must_use]
+    pub fn below(&self, name: &str) -> Self {
         match self {
-            Self::Remote(address) => Ok(Unfinished::Remote(join(address, split.as_str()))),
-            Self::Folder(folder) => {
+            Self::Folder(folder) => Self::Folder(folder.join(name)),
+            Self::Remote(address) => Self::Remote(join(address, name)),
+        }
+    }
+
+    fn remote(&self, split: &Split) -> Result<Option<Remote>> {
+        let Self::Remote(address) = self else { return Ok(None) };
+        Ok(Some(Remote::open(&join(address, split.as_str()), RemoteOptions::default())?))
+    }
+
+    /// What an unfinished `split` has left that holds a complete shard, if it has left any.
+    ///
+    /// # Errors
+    /// As the file system or the remote fails.
+    pub(crate) fn unfinished(&self, split: &Split) -> Result<Option<Left>> {
+        let (shown, records, shards) = match (self, self.remote(split)?) {
+            (Self::Folder(folder), _) => {
+                let part = part_of(folder, split);
+                let shards = complete_shards(&part.join(DATA));
+                (part.display().to_string(), Records::Folder(part), shards)
+            }
+            (Self::Remote(_), Some(remote)) => {
+                let records = Records::Remote(remote);
+                let shards = Journal::open(&records, None, 1)?.shards()?.len();
+                (self.shown(split), records, shards)
+            }
+            (Self::Remote(_), None) => return Ok(None),
+        };
+        Ok((shards > 0).then_some(Left { shown, records, shards }))
+    }
+
+    /// What a complete split was made of, if it says so.
+    ///
+    /// # Errors
+    /// As the file system or the remote fails.
+    pub fn statistics(&self, split: &Split) -> Result<Option<Statistics>> {
+        let text = match (self, self.remote(split)?) {
+            (Self::Folder(folder), _) => {
+                let path = folder.join(split.as_str()).join(statistics::JSON_NAME);
+                read_file(&path)?
+            }
+            (Self::Remote(_), Some(remote)) => read_object(&remote, statistics::JSON_NAME)?,
+            (Self::Remote(_), None) => None,
+        };
+        // One of another version says nothing.
+        Ok(text.and_then(|text| serde_json::from_slice(&text).ok()))
+    }
+
+    /// A place for a split that is not complete yet.
+    pub(crate) fn begin(&self, split: &Split, earlier: Earlier) -> Result<Unfinished> {
+        match (self, self.remote(split)?) {
+            (Self::Folder(folder), _) => {
                 let root = RootFolder::create(folder)?;
-                let part = PartFolder::open(folder, split, restart)?;
-                Ok(Unfinished::Folder { part, root, target: folder.join(split.as_str()) })
+                let part = PartFolder::open(folder, split, earlier != Earlier::GoOn)?;
+                let records = Records::Folder(part.path.clone());
+                let target = folder.join(split.as_str());
+                let replace = earlier == Earlier::Replace;
+                Ok(Unfinished { records, place: Place::Folder { part, root, target, replace } })
+            }
+            (Self::Remote(address), Some(remote)) => {
+                let records = Records::Remote(remote);
+                let begin_anew = match earlier {
+                    Earlier::GoOn => Journal::open(&records, None, 1)?.shards()?.is_empty(),
+                    Earlier::Restart | Earlier::Replace => true,
+                };
+                if begin_anew {
+                    records.remove();
+                }
+                Ok(Unfinished { records, place: Place::Remote(join(address, split.as_str())) })
+            }
+            (Self::Remote(_), None) => Err(Error::internal("a remote has no address")),
+        }
+    }
+}
+
+/// What an interrupted run has left.
+#[derive(Debug)]
+pub(crate) struct Left {
+    /// Where it is, without any password.
+    pub(crate) shown: String,
+    pub(crate) records: Records,
+    /// How many shards are complete.
+    pub(crate) shards: usize,
+}
+
+/// Where the records are that another run can go on from.
+#[derive(Debug, Clone)]
+pub(crate) enum Records {
+    /// A folder of this machine.
+    Folder(PathBuf),
+    /// The address of a split.
+    Remote(Remote),
+}
+
+/// Where records are at a remote.
+const REMOTE_RECORDS: &str = ".part";
+
+/// Of one record.
+const LARGEST_RECORD: u64 = 1 << 30;
+
+impl Records {
+    /// All of them.
+    const NAMES: [&str; 2] = [manifest::MANIFEST, manifest::PROGRESS];
+
+    /// How messages call the place of all records.
+    pub(crate) fn place(&self) -> String {
+        match self {
+            Self::Folder(folder) => folder.display().to_string(),
+            Self::Remote(remote) => {
+                format!("{}/{REMOTE_RECORDS}", remote.address().trim_end_matches('/'))
             }
         }
+    }
+
+    /// How messages call the record `name`.
+    pub(crate) fn shown(&self, name: &str) -> String {
+        format!("{}/{name}", self.place())
+    }
+
+    /// The record `name`, if there is one.
+    pub(crate) fn read(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        match self {
+            Self::Folder(folder) => read_file(&folder.join(name)),
+            Self::Remote(remote) => read_object(remote, &format!("{REMOTE_RECORDS}/{name}")),
+        }
+    }
+
+    /// Writes the record `name`, or over it.
+    pub(crate) fn write(&self, name: &str, text: Vec<u8>) -> Result<()> {
+        match self {
+            Self::Folder(folder) => {
+                let path = folder.join(name);
+                mds::durable::replace(&path, &text).map_err(|e| Error::io(e, "write", &path))
+            }
+            Self::Remote(remote) => Ok(remote.put(&format!("{REMOTE_RECORDS}/{name}"), text)?),
+        }
+    }
+
+    /// Whether shards are here too, or the records must list them.
+    pub(crate) fn is_remote(&self) -> bool {
+        matches!(self, Self::Remote(_))
+    }
+
+    /// Removes those at a remote. Not everything that can be written to can delete, and then they are in nobody's way.
+    pub(crate) fn remove(&self) {
+        let Self::Remote(remote) = self else { return };
+        for name in Self::NAMES {
+            let name = format!("{REMOTE_RECORDS}/{name}");
+            if let Ok(Some(_)) = remote.known_size(&name)
+                && let Err(error) = remote.delete(&name)
+            {
+                tracing::debug!(%error, "a record stays");
+            }
+        }
+    }
+}
+
+fn read_file(path: &Path) -> Result<Option<Vec<u8>>> {
+    match fs::read(path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        text => text.map(Some).map_err(|e| Error::io(e, "read", path)),
+    }
+}
+
+fn read_object(remote: &Remote, name: &str) -> Result<Option<Vec<u8>>> {
+    match remote.get(name, LARGEST_RECORD) {
+        Err(e) if e.kind() == mds::ErrorKind::NotFound => Ok(None),
+        text => Ok(text.map(Some)?),
     }
 }
 
@@ -117,12 +291,19 @@ fn taken(shown: &str) -> Error {
 }
 
 /// Where a split is being written.
-pub(crate) enum Unfinished {
+pub(crate) struct Unfinished {
+    records: Records,
+    place: Place,
+}
+
+enum Place {
     Folder {
         part: PartFolder,
         /// Dropped after the part that lies in it.
         root: RootFolder,
         target: PathBuf,
+        /// Whether a split that is there makes room.
+        replace: bool,
     },
     Remote(String),
 }
@@ -130,28 +311,51 @@ pub(crate) enum Unfinished {
 impl Unfinished {
     /// For the writer.
     pub(crate) fn output(&self) -> mds::Output {
-        match self {
-            Self::Folder { part, .. } => mds::Output::Local(part.path.join(DATA)),
-            Self::Remote(address) => mds::Output::Remote(address.clone()),
+        match &self.place {
+            Place::Folder { part, .. } => mds::Output::Local(part.path.join(DATA)),
+            Place::Remote(address) => mds::Output::Remote(address.clone()),
         }
     }
 
     /// Where the records are that another run can go on from.
-    pub(crate) fn records(&self) -> Option<&Path> {
-        match self {
-            Self::Folder { part, .. } => Some(&part.path),
-            Self::Remote(_) => None,
+    pub(crate) fn records(&self) -> &Records {
+        &self.records
+    }
+
+    /// Puts the statistics where the index will be. `title` is for people.
+    pub(crate) fn write_statistics(&self, statistics: &Statistics, title: &str) -> Result<()> {
+        let json = serde_json::to_vec_pretty(statistics)
+            .map_err(|e| Error::internal(&format!("the statistics cannot be written: {e}")))?;
+        let html = statistics.to_html(title).into_bytes();
+        for (name, text) in [(statistics::JSON_NAME, json), (statistics::HTML_NAME, html)] {
+            match (&self.place, &self.records) {
+                (Place::Folder { part, .. }, _) => {
+                    let path = part.path.join(DATA).join(name);
+                    mds::durable::replace(&path, &text)
+                        .map_err(|e| Error::io(e, "write", &path))?;
+                }
+                (Place::Remote(_), Records::Remote(remote)) => remote.put(name, text)?,
+                (Place::Remote(_), Records::Folder(_)) => {}
+            }
         }
+        Ok(())
     }
 
     /// Gives the split its name, now that its index is complete.
     pub(crate) fn publish(self) -> Result<()> {
-        let Self::Folder { part, mut root, target } = self else { return Ok(()) };
-        // Another program may have been quicker.
-        if fs::symlink_metadata(&target).is_ok() {
-            return Err(taken(&target.display().to_string()));
+        let Place::Folder { part, mut root, target, replace } = self.place else {
+            self.records.remove();
+            return Ok(());
+        };
+        let data = part.path.join(DATA);
+        let old = part.path.join(REPLACED);
+        match fs::symlink_metadata(&target) {
+            // Another program may have been quicker.
+            Ok(_) if !replace => return Err(taken(&target.display().to_string())),
+            Ok(_) => fs::rename(&target, &old).map_err(|e| Error::io(e, "replace", &target))?,
+            Err(_) => {}
         }
-        fs::rename(part.path.join(DATA), &target).map_err(|e| Error::io(e, "create", &target))?;
+        fs::rename(&data, &target).map_err(|e| Error::io(e, "create", &target))?;
         mds::durable::sync_directory(&root.path).map_err(|e| Error::io(e, "write", &root.path))?;
         root.created = false;
         Ok(())
@@ -183,9 +387,11 @@ impl Drop for RootFolder {
 
 /// Where the shards are in the folder of an unfinished split.
 const DATA: &str = "data";
+/// Where a complete split goes that is replaced; it is removed with the folder.
+const REPLACED: &str = "replaced";
 
 fn part_of(out_root: &Path, split: &Split) -> PathBuf {
-    out_root.join(format!(".{split}.part"))
+    out_root.join(format!(".{}.part", split.as_str()))
 }
 
 fn complete_shards(data: &Path) -> usize {

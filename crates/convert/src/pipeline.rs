@@ -1,8 +1,9 @@
 //! Source files to parsed chunks, on many threads, in order.
 //!
 //! ```text
-//! file readers (one thread each, a few files ahead)  gunzip, cut into chunks of lines
-//!   -> sequencer                                     files in order, chunks in order
+//! planner (one thread)                               the parts of files
+//!   -> readers (one thread each, a few parts ahead)  decompress, cut into chunks of documents
+//!   -> sequencer                                     parts in order, chunks in order
 //!   -> workers (any order)                           parse, tokenise
 //!   -> Parsed::next                                  the sequencer's order again
 //! ```
@@ -12,20 +13,23 @@
 //! send.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::manifest::Position;
-use crate::progress::Meter;
-use crate::source::SourceFile;
-use crate::source::lines::{Chunk, ChunkReader};
+use crate::progress::{Meter, Stage};
+use crate::source::chunk::Chunk;
+use crate::source::{Part, SourceFile};
 
-/// Decompressed chunks that wait in each file's reader: 2 MiB a file.
+/// Decompressed chunks that wait in the reader of each part: as a rule 2 MiB.
 const CHUNKS_AHEAD: usize = 8;
+
+/// Parts that wait to be read. Those of a remote Parquet file are on this machine.
+const PARTS_AHEAD: usize = 2;
 
 /// How long who waits takes to notice that it shall stop.
 pub(crate) const POLL: Duration = Duration::from_millis(50);
@@ -73,11 +77,11 @@ impl<T: Send + 'static> ParsedChunks<T> {
             let (todo, parse) = (Arc::clone(&todo), Arc::clone(&parse));
             thread::spawn(move || run_worker(&todo, &*parse));
         }
-        // Half of the threads' worth of files are unpacked at a time: as a rule gunzip and JSON
+        // Half of the threads' worth of parts are unpacked at a time: as a rule gunzip and JSON
         // take less than the tokenizer does.
-        let open_files = threads.div_ceil(2).min(files.len().max(1));
+        let open_parts = threads.div_ceil(2);
         let meter = Arc::clone(meter);
-        thread::spawn(move || run_sequencer(files, from, open_files, &meter, &work, &slots));
+        thread::spawn(move || run_sequencer(files, from, open_parts, &meter, &work, &slots));
         Self { order, cancel: Arc::clone(cancel) }
     }
 
@@ -119,28 +123,43 @@ fn run_worker<T>(todo: &Mutex<Receiver<Work<T>>>, parse: &Parse<T>) {
     }
 }
 
-/// Hands out the chunks of all files in order, `open_files` files being read at a time.
+/// Hands out the chunks of all files in order, `open_parts` parts of them being read at a time.
 fn run_sequencer<T>(
     files: Vec<SourceFile>,
     from: Position,
-    open_files: usize,
+    open_parts: usize,
     meter: &Arc<Meter>,
     work: &SyncSender<Work<T>>,
     slots: &SyncSender<Slot<T>>,
 ) {
     files.iter().take(from.file).for_each(|file| meter.pass_over(file.bytes()));
-    let mut waiting = files.into_iter().enumerate().skip(from.file);
+    let parts = start_planner(files, from);
     let mut open = VecDeque::new();
     loop {
-        while open.len() < open_files
-            && let Some((number, file)) = waiting.next()
-        {
-            let start = Position { file: number, ..Position::default() };
-            open.push_back(start_reader(file, start.max(from), meter));
+        while open.len() < open_parts {
+            // Only where there is nothing else to do is a part waited for.
+            let planned = match open.is_empty() {
+                true => parts.recv().map_err(|_| TryRecvError::Disconnected),
+                false => parts.try_recv(),
+            };
+            match planned {
+                Ok(Ok(Some(part))) => open.push_back(Ok(start_reader(part, meter))),
+                Ok(Ok(None)) => open.push_back(Err(Slot::End)),
+                Ok(Err(error)) => open.push_back(Err(Slot::Failed(error))),
+                Err(TryRecvError::Empty) => break,
+                Err(TryRecvError::Disconnected) if open.is_empty() => {
+                    open.push_back(Err(Slot::Failed(Error::internal("the planning thread died"))));
+                }
+                Err(TryRecvError::Disconnected) => break,
+            }
         }
-        let Some((name, chunks)) = open.pop_front() else {
-            let _ = slots.send(Slot::End);
-            return;
+        let (name, chunks) = match open.pop_front() {
+            Some(Ok(reader)) => reader,
+            Some(Err(last)) => {
+                let _ = slots.send(last);
+                return;
+            }
+            None => continue,
         };
         loop {
             match chunks.recv() {
@@ -165,33 +184,49 @@ fn run_sequencer<T>(
     }
 }
 
-/// Chunks, and where each ends.
-type Chunks = Receiver<Result<Option<(Chunk, Position)>>>;
+/// Finds the parts of all files, on a thread of its own, since those of a remote Parquet file are known when it is here.
+/// The last message is `Ok(None)` or an error.
+fn start_planner(files: Vec<SourceFile>, from: Position) -> Receiver<Result<Option<Part>>> {
+    let (send, receive) = sync_channel(PARTS_AHEAD);
+    thread::spawn(move || {
+        for (number, file) in files.into_iter().enumerate().skip(from.file) {
+            let start = Position { file: number, ..Position::default() };
+            let parts = match file.parts(start.max(from)) {
+                Ok(parts) => parts,
+                Err(error) => {
+                    let _ = send.send(Err(error));
+                    return;
+                }
+            };
+            for part in parts {
+                if send.send(Ok(Some(part))).is_err() {
+                    return;
+                }
+            }
+        }
+        let _ = send.send(Ok(None));
+    });
+    receive
+}
 
-/// Reads one file from `start` on, on a thread of its own; the last message is `Ok(None)` or an error.
-fn start_reader(file: SourceFile, start: Position, meter: &Arc<Meter>) -> (Arc<str>, Chunks) {
+/// Chunks, and where each ends.
+type OpenPart = Receiver<Result<Option<(Chunk, Position)>>>;
+
+/// Reads a part on a thread of its own; the last message is `Ok(None)` or an error.
+fn start_reader(part: Part, meter: &Arc<Meter>) -> (Arc<str>, OpenPart) {
     let (send, receive) = sync_channel(CHUNKS_AHEAD);
-    let name: Arc<str> = file.name().into();
+    let name = Arc::clone(&part.name);
     let meter = Arc::clone(meter);
     thread::spawn(move || {
-        let count = Arc::new(AtomicU64::new(0));
-        let mut reader = match file.open(&meter, &count) {
-            Ok(reader) => ChunkReader::new(reader),
+        let mut chunks = match part.chunks(&meter) {
+            Ok(chunks) => chunks,
             Err(error) => {
                 let _ = send.send(Err(error));
                 return;
             }
         };
-        let failed = |e| Error::from_read(e, file.name(), count.load(Ordering::Relaxed));
-        if let Err(error) = reader.skip(start.offset, start.lines) {
-            let _ = send.send(Err(failed(error)));
-            return;
-        }
         loop {
-            let chunk = reader.next().map_err(failed);
-            let (offset, lines) = reader.place();
-            let end = Position { file: start.file, offset, lines };
-            let chunk = chunk.map(|chunk| chunk.map(|chunk| (chunk, end)));
+            let chunk = meter.time(Stage::Read, || chunks.next()).transpose();
             let last = !matches!(chunk, Ok(Some(_)));
             if send.send(chunk).is_err() || last {
                 return;

@@ -1,7 +1,10 @@
-//! One line of a source file to one document.
+//! What a source stores to a document: lines of JSON with the keys of C4 or of the Pile, or text as it is.
 
-use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
+
+use serde::Deserialize;
+
+use crate::source::chunk::Raw;
 
 /// A document in C4's shape.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,23 +15,6 @@ pub struct Record {
     pub timestamp: String,
     /// Where it was found.
     pub url: String,
-}
-
-/// A line that is not a document, and where it stands.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BadLine {
-    /// The file's name.
-    pub file: String,
-    /// The line's number in the uncompressed file, from 1.
-    pub line: u64,
-    /// What is wrong with it.
-    pub problem: String,
-}
-
-impl std::fmt::Display for BadLine {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}, line {}: {}", self.file, self.line, self.problem)
-    }
 }
 
 /// The keys of interest; a line may hold others. Strings without escapes are borrowed from the line.
@@ -48,8 +34,7 @@ impl Record {
     /// # Errors
     /// What is wrong with the line, as a clause.
     pub fn parse(line: &[u8]) -> Result<Self, String> {
-        let line = Line::parse(line)?;
-        let missing = |key: &str| format!("the key {key:?} is missing");
+        let line: Line<'_> = parse_object(line)?;
         Ok(Self {
             text: line.text.ok_or_else(|| missing("text"))?.into_owned(),
             timestamp: line.timestamp.ok_or_else(|| missing("timestamp"))?.into_owned(),
@@ -58,28 +43,75 @@ impl Record {
     }
 }
 
-/// The `text` of a line, whatever else it holds.
-///
-/// # Errors
-/// What is wrong with the line, as a clause.
-pub(crate) fn parse_text(line: &[u8]) -> Result<Cow<'_, str>, String> {
-    Line::parse(line)?.text.ok_or_else(|| "the key \"text\" is missing".to_owned())
+/// A line of the Pile names the subset that it is of: `{"text": ..., "meta": {"pile_set_name": ...}}`.
+#[derive(Deserialize)]
+struct PileLine<'a> {
+    #[serde(borrow)]
+    text: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    meta: Option<PileMeta<'a>>,
 }
 
-impl<'a> Line<'a> {
-    fn parse(line: &'a [u8]) -> Result<Self, String> {
-        // serde would take ["a", "b", "c"] for the three keys in order.
-        if line.trim_ascii_start().first() != Some(&b'{') {
-            return Err("not a JSON object".to_owned());
-        }
-        // The position within the line is kept; serde's "line 1" would be taken for the file's.
-        serde_json::from_slice(line).map_err(|error| {
-            let whole = error.to_string();
-            let place = format!(" at line {} column {}", error.line(), error.column());
-            let what = whole.strip_suffix(&place).unwrap_or(&whole);
-            format!("not a JSON object with text keys: {what} at column {}", error.column())
-        })
+#[derive(Deserialize)]
+struct PileMeta<'a> {
+    #[serde(borrow)]
+    pile_set_name: Option<Cow<'a, str>>,
+}
+
+/// A document of the Pile.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PileRecord<'a> {
+    /// The document.
+    pub text: Cow<'a, str>,
+    /// The subset that it is of, such as `Wikipedia (en)`.
+    pub subset: Cow<'a, str>,
+}
+
+impl<'a> PileRecord<'a> {
+    /// Parses a line with the keys `text` and `meta.pile_set_name`.
+    ///
+    /// # Errors
+    /// What is wrong with the line, as a clause.
+    pub fn parse(line: &'a [u8]) -> Result<Self, String> {
+        let line: PileLine<'a> = parse_object(line)?;
+        let subset = line.meta.and_then(|meta| meta.pile_set_name);
+        let subset = subset.ok_or("the key \"meta.pile_set_name\" is missing")?;
+        Ok(Self { text: line.text.ok_or_else(|| missing("text"))?, subset })
     }
+}
+
+/// The text of a document, whatever else is stored with it.
+///
+/// # Errors
+/// What is wrong with it, as a clause.
+pub(crate) fn text_of(raw: Raw<'_>) -> Result<Cow<'_, str>, String> {
+    match raw {
+        Raw::Json(line) => parse_object::<Line<'_>>(line)?.text.ok_or_else(|| missing("text")),
+        Raw::Text(text) => Ok(Cow::Borrowed(text)),
+        Raw::Bytes(bytes) => std::str::from_utf8(bytes)
+            .map(Cow::Borrowed)
+            .map_err(|e| format!("not UTF-8 text after byte {}", e.valid_up_to())),
+        Raw::Null => Err("the text is missing (null)".to_owned()),
+        Raw::Ids(_) => Err("it holds token ids and no text".to_owned()),
+    }
+}
+
+fn missing(key: &str) -> String {
+    format!("the key {key:?} is missing")
+}
+
+fn parse_object<'a, T: Deserialize<'a>>(line: &'a [u8]) -> Result<T, String> {
+    // serde would take ["a", "b", "c"] for the three keys in order.
+    if line.trim_ascii_start().first() != Some(&b'{') {
+        return Err("not a JSON object".to_owned());
+    }
+    // The position within the line is kept; serde's "line 1" would be taken for the file's.
+    serde_json::from_slice(line).map_err(|error| {
+        let whole = error.to_string();
+        let place = format!(" at line {} column {}", error.line(), error.column());
+        let what = whole.strip_suffix(&place).unwrap_or(&whole);
+        format!("not a JSON object with text keys: {what} at column {}", error.column())
+    })
 }
 
 #[cfg(test)]
@@ -97,7 +129,29 @@ mod tests {
                 url: "https://x/".into()
             }
         );
-        assert_eq!(parse_text(br#"{"id": 3, "text": "alone"}"#).unwrap(), "alone");
+        assert_eq!(text_of(Raw::Json(br#"{"id": 3, "text": "alone"}"#)).unwrap(), "alone");
+    }
+
+    #[test]
+    fn a_line_of_the_pile_names_its_subset() {
+        let line = br#"{"text": "a", "meta": {"pile_set_name": "Pile-CC", "n": 1}}"#;
+        let record = PileRecord::parse(line).unwrap();
+        assert_eq!(record, PileRecord { text: "a".into(), subset: "Pile-CC".into() });
+        let problem = |line: &[u8]| PileRecord::parse(line).unwrap_err();
+        let no_subset = r#"the key "meta.pile_set_name" is missing"#;
+        assert_eq!(problem(br#"{"text": "a", "meta": {}}"#), no_subset);
+        assert_eq!(problem(br#"{"text": "a"}"#), no_subset);
+        let no_text = r#"the key "text" is missing"#;
+        assert_eq!(problem(br#"{"meta": {"pile_set_name": "x"}}"#), no_text);
+    }
+
+    #[test]
+    fn text_that_is_none_is_said_to_be() {
+        assert_eq!(text_of(Raw::Bytes(b"caf\xc3\xa9")).unwrap(), "caf\u{e9}");
+        let problem = |raw| text_of(raw).unwrap_err();
+        assert_eq!(problem(Raw::Bytes(b"caf\xe9")), "not UTF-8 text after byte 3");
+        assert_eq!(problem(Raw::Null), "the text is missing (null)");
+        assert_eq!(problem(Raw::Ids(&[1])), "it holds token ids and no text");
     }
 
     #[test]

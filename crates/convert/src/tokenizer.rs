@@ -196,6 +196,14 @@ impl Tokenizer {
         self.inner.eos_id
     }
 
+    /// The end-of-text token itself, if the tokenizer has one.
+    ///
+    /// # Errors
+    /// As [`decode`](Self::decode).
+    pub fn eos_text(&self) -> Result<Option<String>> {
+        self.eos_id().map(|id| self.decode(&[id])).transpose()
+    }
+
     /// The name or path that it was loaded by.
     pub fn name(&self) -> &str {
         &self.inner.name

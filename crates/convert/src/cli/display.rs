@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::conversion::{Conversion, Summary};
-use crate::progress::Meter;
+use crate::progress::{Meter, Stage};
 use crate::source::Split;
 
 /// Shows how far a conversion is, from a thread of its own: a bar on a terminal, else a line now
@@ -45,10 +45,12 @@ impl Display {
         Self { meter, done, thread }
     }
 
-    pub(super) fn finish(self) {
+    /// Ends what is shown; the counters stay.
+    pub(super) fn finish(self) -> Arc<Meter> {
         self.done.store(true, Ordering::Relaxed);
         self.thread.thread().unpark();
         let _ = self.thread.join();
+        self.meter
     }
 }
 
@@ -101,18 +103,18 @@ fn print_lines(split: &Split, total: u64, meter: &Meter, done: &AtomicBool) {
 
 /// The summary of a finished split.
 pub(super) fn report(split: &Split, files: usize, took: Duration, summary: &Summary) {
-    if summary.skipped > 0 {
-        eprintln!("{split}: {} unreadable lines skipped:", HumanCount(summary.skipped));
-        for bad in &summary.bad_lines {
-            eprintln!("  {bad}");
-        }
-        if summary.skipped > summary.bad_lines.len() as u64 {
-            eprintln!("  ...");
-        }
-    }
     let plural = |count: u64, noun: &str| {
         format!("{} {noun}{}", HumanCount(count), if count == 1 { "" } else { "s" })
     };
+    if summary.skipped > 0 {
+        eprintln!("{split}: {} skipped:", plural(summary.skipped, "unreadable document"));
+        for bad in &summary.bad {
+            eprintln!("  {bad}");
+        }
+        if summary.skipped > summary.bad.len() as u64 {
+            eprintln!("  ...");
+        }
+    }
     println!(
         "{split}: {} in {}, {}, from {} in {}, in {:.1} s -> {}",
         plural(summary.samples, "sample"),
@@ -129,11 +131,38 @@ pub(super) fn report(split: &Split, files: usize, took: Duration, summary: &Summ
     }
 }
 
+/// The most memory that this program has had, where the system tells.
+pub(super) fn report_memory() {
+    if let Some(bytes) = peak_memory() {
+        println!("peak memory {}", HumanBytes(bytes));
+    }
+}
+
+/// In bytes.
+fn peak_memory() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kilobytes * 1024)
+}
+
+/// What the time of a conversion was spent on.
+pub(super) fn report_profile(split: &Split, meter: &Meter, took: Duration) {
+    let all: Duration = Stage::ALL.iter().map(|&stage| meter.stage(stage)).sum();
+    for stage in Stage::ALL {
+        let spent = meter.stage(stage).as_secs_f64();
+        let share = 100.0 * spent / all.as_secs_f64().max(1e-9);
+        println!("{split}: {:<20} {spent:>9.2} s {share:>5.1} %", stage.name());
+    }
+    let (all, took) = (all.as_secs_f64(), took.as_secs_f64());
+    println!("{split}: all threads together {all:.2} s of work in {took:.2} s");
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::progress::Counted;
-    use crate::source::C4Split;
+    use crate::source::NamedSplit;
     use indicatif::InMemoryTerm;
     use std::io::Read;
 
@@ -145,11 +174,11 @@ mod tests {
         let mut source =
             Counted { inner: half_a_kilobyte, meter: Arc::clone(&meter), count: Arc::default() };
         source.read_to_end(&mut Vec::new()).unwrap();
-        meter.add_documents(20);
+        meter.set_documents(20);
         let done = AtomicBool::new(false);
         let seen = thread::scope(|scope| {
             let target = ProgressDrawTarget::term_like(Box::new(screen.clone()));
-            scope.spawn(|| draw_bar(&C4Split::Val.into(), 2000, &meter, &done, target));
+            scope.spawn(|| draw_bar(&NamedSplit::Val.into(), 2000, &meter, &done, target));
             let mut seen = String::new();
             while !seen.contains("documents") {
                 thread::sleep(REDRAW / 10);

@@ -1,225 +1,65 @@
 //! The command lines of `convert` and `convert-c4`.
 //!
-//! Low-level flags become a checked `Job`; each split is one [`Conversion`], watched by
+//! The flags of a source (`args`) become a checked `Job`; each split is one [`Conversion`], watched by
 //! a `Display`.
 
+mod args;
 mod display;
+mod job;
 mod stop;
+mod tasks;
+mod to_indexed;
 
 use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::process::ExitCode;
-use std::thread;
 use std::time::Instant;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
-use mds::WriterOptions;
-use mds::format::{Compression, HashAlgorithm, parse_size};
+use clap::Parser;
 
-use crate::conversion::{Content, Conversion, OnBadLine, TokenOptions};
+use self::args::{
+    C4Args, Convert, HfArgs, IndexedArgs, JsonArgs, MdsArgs, OutputArgs, ParquetArgs, PileArgs,
+    PlaceArgs, Source, SplitArgs, TextArgs,
+};
+use self::display::{Display, report, report_memory, report_profile};
+use self::job::{Job, SourceOptions};
+use self::stop::StopSignal;
+use crate::conversion::{Content, Conversion, State, SubsetFilter};
 use crate::error::{Error, ErrorKind, Result};
 use crate::out_root::OutRoot;
-use crate::source::{C4Split, SourceFile, Split, files_of, files_of_split};
-use crate::tokenizer::Tokenizer;
-use display::{Display, report};
-use stop::StopSignal;
+use crate::source::{
+    Format, HUB_DATASET, NamedSplit, SourceFile, Split, files_of, files_of_pile, files_of_split,
+    files_on_hub, shards_of,
+};
 
 /// As shells report a program that Ctrl-C ended.
 const EXIT_INTERRUPTED: u8 = 130;
 
-const EXAMPLES: &str = "\
-Examples:
-  The validation split of C4 (364,608 documents, about 0.5 GB) from the Hugging Face hub:
-    convert-c4 --out_root ./c4 --splits val
-
-  Both splits of a local copy, or of the sample in this repository:
-    convert-c4 --out_root ./c4 --source data/c4-sample
-
-  A copy in a bucket, read while it is converted:
-    convert-c4 --out_root ./c4 --source s3://bucket/c4/en
-
-  Your own JSON lines, with the keys text, timestamp and url, compressed and hashed:
-    convert-c4 --out_root ./mine --splits train --source 'crawl/*.jsonl.zst' \\
-        --compression zstd --hashes sha1,xxh64
-
-  Into a bucket; keys come from the environment (AWS_*), or from options behind the address:
-    convert-c4 --out_root s3://bucket/c4 --splits val --compression zstd --hashes xxh64
-
-  Samples of 2048 GPT-2 token ids instead of text:
-    convert-c4 --out_root ./c4-tokens --splits val --concat_tokens 2048 \\
-        --tokenizer gpt2 --eos_text '<|endoftext|>'
-
-Each split becomes the folder OUT_ROOT/SPLIT: look into it with mds-inspect OUT_ROOT/SPLIT.
-Flags may be spelled with hyphens too (--out-root). After Ctrl-C, a crash or a full disk the same
-command goes on after the last complete shard, and the result is the same to the byte; at a remote
-it begins anew, and shards without an index.json are no dataset.";
-
-/// Convert C4, or text in C4's shape, to a streaming dataset of MDS shards.
-#[derive(Parser, Debug)]
-#[command(name = "convert-c4", version, rename_all = "snake_case", after_help = EXAMPLES, max_term_width = 100)]
-struct C4Args {
-    /// Splits to convert, one after the other; none of them may exist yet
-    #[arg(long, num_args = 1.., value_delimiter = ',', default_values = ["train", "val"])]
-    splits: Vec<SplitName>,
-
-    /// File, folder or quoted glob of JSON lines (.json, .jsonl, plain, .gz or .zst), or its address
-    ///
-    /// Where files have the hub's names (c4-train.*, c4-validation.*), in the folder or in its
-    /// en/, each split takes its own; else one split takes all. Without this flag, allenai/c4
-    /// `en` is read from the Hugging Face hub; HF_ENDPOINT names another hub, and HF_TOKEN a
-    /// token, which only that hub ever sees.
-    #[arg(long, value_name = "PATH|ADDRESS", verbatim_doc_comment)]
-    source: Option<String>,
-
-    #[command(flatten)]
-    output: OutputArgs,
-}
-
-const JSON_EXAMPLES: &str = "\
-Examples:
-  A folder of your own JSON lines, with the key text, compressed:
-    convert json --path crawl/ --out_root ./mine --compression zstd
-
-  Samples of 2048 token ids, of a bucket's files, as the split val:
-    convert json --path 's3://bucket/crawl/*.jsonl.gz' --out_root ./mine --split val \\
-        --concat_tokens 2048 --tokenizer gpt2 --eos_text '<|endoftext|>'
-
-The dataset becomes the folder OUT_ROOT/SPLIT: look into it with mds-inspect OUT_ROOT/SPLIT.";
-
-/// Convert JSON lines with the key text to a streaming dataset: the column text, or token ids.
-#[derive(Parser, Debug)]
-#[command(rename_all = "snake_case", after_help = JSON_EXAMPLES, max_term_width = 100)]
-struct JsonArgs {
-    /// File, folder or quoted glob of JSON lines (.json, .jsonl, plain, .gz or .zst), or its address
-    #[arg(long, value_name = "PATH|ADDRESS")]
-    path: String,
-
-    /// The folder of the dataset in OUT_ROOT
-    #[arg(long, value_name = "NAME", default_value = "train")]
-    split: String,
-
-    #[command(flatten)]
-    output: OutputArgs,
-}
-
-/// What all sources have in common.
-#[derive(Args, Debug)]
-#[command(rename_all = "snake_case")]
-struct OutputArgs {
-    /// Folder or remote for the dataset; each split becomes a folder in it
-    #[arg(long, alias = "out-root", value_name = "FOLDER")]
-    out_root: OsString,
-
-    /// Write samples of N token ids (column tokens, ndarray:int32) instead of text
-    ///
-    /// Documents are joined and cut every N tokens; a last part that is too short is dropped.
-    #[arg(long, alias = "concat-tokens", value_name = "N", verbatim_doc_comment)]
-    concat_tokens: Option<usize>,
-
-    /// Tokenizer for --concat_tokens: gpt2 (built in), the path or address of a tokenizer.json or its
-    /// folder, or a hub name
-    #[arg(long, value_name = "NAME|PATH")]
-    tokenizer: Option<String>,
-
-    /// Text put before each document, as its own token, e.g. '<|endoftext|>'
-    #[arg(long, alias = "bos-text", value_name = "TEXT")]
-    bos_text: Option<String>,
-
-    /// Text put after each document, as its own token, e.g. '<|endoftext|>'
-    #[arg(long, alias = "eos-text", value_name = "TEXT")]
-    eos_text: Option<String>,
-
-    /// Begin every sample with a document: throw away what does not fit the sample before
-    #[arg(long, alias = "no-wrap")]
-    no_wrap: bool,
-
-    /// Compress shards: br, bz2, gz, snappy or zstd, with a level as in zstd:7 [default: none]
-    #[arg(long, value_name = "CODE")]
-    compression: Option<String>,
-
-    /// Record these hashes of every shard, e.g. sha1,xxh64 [default: none]
-    #[arg(long, num_args = 1.., value_delimiter = ',', value_name = "HASH")]
-    hashes: Vec<String>,
-
-    /// Begin a new shard before this size (uncompressed), e.g. 64mb
-    #[arg(long, alias = "size-limit", value_name = "SIZE", default_value = "64mb")]
-    size_limit: String,
-
-    /// What to do at a line that is not a document: stop, or count it and leave it out
-    #[arg(long, alias = "on-bad-line", value_enum, default_value = "fail")]
-    on_bad_line: BadLineChoice,
-
-    /// Begin anew where an interrupted run has left an unfinished split, and do not go on with it
-    #[arg(long)]
-    restart: bool,
-
-    /// Threads that parse and tokenise; the output does not depend on it [default: one per CPU]
-    #[arg(long, alias = "num-workers", value_name = "N")]
-    num_workers: Option<usize>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-#[value(rename_all = "snake_case")]
-enum SplitName {
-    Train,
-    /// The first 100,000 samples of train
-    TrainSmall,
-    Val,
-    /// The first 10,000 samples of val
-    ValSmall,
-    /// The first 3,000
-    ValXsmall,
-    /// The first 100
-    ValXxsmall,
-}
-
-impl From<SplitName> for C4Split {
-    fn from(name: SplitName) -> Self {
-        match name {
-            SplitName::Train => Self::Train,
-            SplitName::TrainSmall => Self::TrainSmall,
-            SplitName::Val => Self::Val,
-            SplitName::ValSmall => Self::ValSmall,
-            SplitName::ValXsmall => Self::ValXsmall,
-            SplitName::ValXxsmall => Self::ValXxsmall,
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum BadLineChoice {
-    Fail,
-    Skip,
-}
-
-/// Text to streaming datasets of MDS shards.
-#[derive(Parser, Debug)]
-#[command(version, max_term_width = 100)]
-struct Convert {
-    #[command(subcommand)]
-    source: Source,
-}
-
-#[derive(Subcommand, Debug)]
-enum Source {
-    /// C4, or text in C4's shape; the same as the program convert-c4
-    C4(Box<C4Args>),
-    /// JSON lines with the key text
-    Json(Box<JsonArgs>),
-}
-
 /// The program `convert`: a source, then its flags.
 pub fn convert() -> ExitCode {
     match Convert::try_parse().unwrap_or_else(|error| refuse(&error)).source {
-        Source::C4(args) => exit_code("convert c4", |program| c4(*args, program)),
-        Source::Json(args) => exit_code("convert json", |program| json(*args, program)),
+        Source::C4(args) => run_source("convert c4", |program| c4(*args, program)),
+        Source::Hf(args) => run_source("convert hf", |program| hf(*args, program)),
+        Source::Pile(args) => run_source("convert pile", |program| pile(*args, program)),
+        Source::Json(args) => run_source("convert json", |program| json(*args, program)),
+        Source::Text(args) => {
+            start_log(&args.logging_level);
+            exit_code("convert text", |stop, program| convert_all(text(*args, program)?, stop))
+        }
+        Source::Parquet(args) => run_source("convert parquet", |program| parquet(*args, program)),
+        Source::Indexed(args) => run_source("convert indexed", |program| indexed(*args, program)),
+        Source::Mds(args) => run_source("convert mds", |program| mds(*args, program)),
+        Source::ToIndexed(args) => {
+            start_log(QUIET);
+            exit_code("convert to_indexed", |stop, _| to_indexed::run(&args, stop))
+        }
     }
 }
 
 /// The program `convert-c4`.
 pub fn convert_c4() -> ExitCode {
     let args = C4Args::try_parse().unwrap_or_else(|error| refuse(&error));
-    exit_code("convert-c4", |program| c4(args, program))
+    run_source("convert-c4", |program| c4(args, program))
 }
 
 /// Says what is wrong with the command line, without the keys that an address in it may carry.
@@ -234,21 +74,33 @@ fn refuse(error: &clap::Error) -> ! {
     std::process::exit(error.exit_code())
 }
 
-/// The conversions that `plan` makes of a command line, one after the other.
-fn exit_code(
-    program: &'static str,
-    plan: impl FnOnce(&'static str) -> Result<Vec<Conversion>>,
-) -> ExitCode {
+/// What is logged unless it is asked for.
+const QUIET: &str = "warn";
+
+fn start_log(level: &str) {
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_target(false)
         .without_time()
         .with_ansi(std::io::stderr().is_terminal())
         .with_env_filter(
-            tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into()),
+            tracing_subscriber::EnvFilter::try_from_default_env()
+                .unwrap_or_else(|_| level.to_lowercase().into()),
         )
         .init();
-    match StopSignal::install().and_then(|stop| run(plan(program)?, &stop)) {
+}
+
+/// Runs the conversions that `plan` makes of a command line, one after the other.
+fn run_source(program: &'static str, plan: impl FnOnce(&'static str) -> Result<Plan>) -> ExitCode {
+    start_log(QUIET);
+    exit_code(program, |stop, program| convert_all(plan(program)?, stop))
+}
+
+fn exit_code(
+    program: &'static str,
+    work: impl FnOnce(&StopSignal, &'static str) -> Result<()>,
+) -> ExitCode {
+    match StopSignal::install().and_then(|stop| work(&stop, program)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.kind() == ErrorKind::Interrupted => {
             eprintln!("{program}: interrupted");
@@ -261,154 +113,202 @@ fn exit_code(
     }
 }
 
-fn c4(args: C4Args, program: &str) -> Result<Vec<Conversion>> {
-    let mut splits: Vec<C4Split> = Vec::new();
-    for split in args.splits.into_iter().map(C4Split::from) {
-        if !splits.contains(&split) {
-            splits.push(split);
+/// What a command line asks for.
+struct Plan {
+    conversions: Vec<Conversion>,
+    profile: bool,
+}
+
+fn c4(args: C4Args, program: &'static str) -> Result<Plan> {
+    let source = SourceOptions::new(Content::Records, None);
+    let job = JobArgs { place: args.place, output: args.output, source };
+    let path = args.source.as_deref();
+    job.of_named_splits(program, args.splits, |split, alone| files_of_split(path, split, alone))
+}
+
+fn hf(args: HfArgs, program: &'static str) -> Result<Plan> {
+    match args.dataset.as_str() {
+        "c4" | HUB_DATASET => {}
+        "the_pile" | "pile" | "EleutherAI/pile" => {
+            return Err(Error::invalid(
+                format!("--dataset {}: the Pile is no longer on the hub", args.dataset),
+                "read a copy of your own with convert pile --path",
+            ));
+        }
+        other => {
+            return Err(Error::invalid(
+                format!("--dataset {other} is not known"),
+                format!(
+                    "{HUB_DATASET} is; fetch the files of another one, and read them with convert \
+                     json or convert parquet"
+                ),
+            ));
         }
     }
-    let job = Job::check(program, args.output, Content::Records)?;
-    // All of this before the first hour of work, so that the last split cannot fail on its name.
-    for &split in &splits {
-        job.out_root.refuse_existing(&split.into())?;
+    let source = SourceOptions::new(Content::Text, None);
+    let job = JobArgs { place: args.place, output: args.output, source };
+    let subset = &args.data_subset;
+    job.of_named_splits(program, args.splits, |split, _| files_on_hub(split, subset))
+}
+
+fn pile(args: PileArgs, program: &'static str) -> Result<Plan> {
+    let subsets = SubsetFilter {
+        only: args.subsets.into_iter().collect(),
+        except: args.exclude_subsets.into_iter().collect(),
+    };
+    let mut source = SourceOptions::new(Content::PileRecords, None);
+    source.subsets = Some(subsets);
+    let job = JobArgs { place: args.place, output: args.output, source };
+    job.of_named_splits(program, args.splits, |split, alone| {
+        files_of_pile(&args.path, split, alone)
+    })
+}
+
+fn json(args: JsonArgs, program: &'static str) -> Result<Plan> {
+    let source = SourceOptions::new(Content::Text, Some("zstd"));
+    let job = JobArgs { place: args.place, output: args.output, source };
+    job.of_split(program, args.split, || files_of(&args.path, &Format::JsonLines))
+}
+
+fn text(args: TextArgs, program: &'static str) -> Result<Plan> {
+    let (out_root, name) = parent_of(&args.output_folder)?;
+    let source = SourceOptions::new(Content::Text, Some("zstd"));
+    let job = JobArgs { place: PlaceArgs { out_root }, output: args.output, source };
+    job.of_split(program, SplitArgs { split: name }, || files_of(&args.input_folder, &Format::Text))
+}
+
+fn parquet(args: ParquetArgs, program: &'static str) -> Result<Plan> {
+    let source = SourceOptions::new(Content::Text, None);
+    let job = JobArgs { place: args.place, output: args.output, source };
+    let format = Format::Parquet { column: args.column };
+    job.of_split(program, args.split, || files_of(&args.path, &format))
+}
+
+fn indexed(args: IndexedArgs, program: &'static str) -> Result<Plan> {
+    let mut source = SourceOptions::new(Content::Text, None);
+    source.holds_ids = true;
+    let job = JobArgs { place: args.place, output: args.output, source };
+    job.of_split(program, args.split, || files_of(&args.path, &Format::Indexed))
+}
+
+fn mds(args: MdsArgs, program: &'static str) -> Result<Plan> {
+    let files = shards_of(&args.path, args.column.as_deref())?;
+    let mut source = SourceOptions::new(Content::Text, None);
+    source.holds_ids = files.iter().any(SourceFile::holds_ids);
+    let job = JobArgs { place: args.place, output: args.output, source };
+    job.of_split(program, args.split, || Ok(files))
+}
+
+/// The folder that holds `folder`, and the name of that in it.
+fn parent_of(folder: &OsString) -> Result<(OsString, String)> {
+    let text = folder.to_string_lossy();
+    if mds::storage::is_address(&text) {
+        let (parent, name) = mds::storage::split(&text)?;
+        return Ok((parent.into(), name));
     }
-    let alone = splits.iter().all(|split| split.whole() == splits[0].whole());
-    let source = args.source.as_deref();
-    let plan = |&split: &C4Split| Ok(job.plan(split.into(), files_of_split(source, split, alone)?));
-    splits.iter().map(plan).collect()
+    let path = std::path::absolute(folder).map_err(|e| Error::io(e, "find", folder.as_ref()))?;
+    match (path.parent(), path.file_name().and_then(|name| name.to_str())) {
+        (Some(parent), Some(name)) => Ok((parent.into(), name.to_owned())),
+        _ => Err(Error::invalid(
+            format!("--output_folder {text} cannot become a dataset"),
+            "give a folder that can be made, such as ./books-mds",
+        )),
+    }
 }
 
-fn json(args: JsonArgs, program: &str) -> Result<Vec<Conversion>> {
-    let split = Split::new(args.split)?;
-    let job = Job::check(program, args.output, Content::Text)?;
-    job.out_root.refuse_existing(&split)?;
-    Ok(vec![job.plan(split, files_of(&args.path)?)])
+/// What a job is made of, whatever its splits are.
+struct JobArgs {
+    place: PlaceArgs,
+    output: OutputArgs,
+    source: SourceOptions,
 }
 
-fn run(conversions: Vec<Conversion>, stop: &StopSignal) -> Result<()> {
+impl JobArgs {
+    fn check(self, program: &'static str) -> Result<(Job, bool)> {
+        let profile = self.output.profile;
+        let out_root = OutRoot::parse(self.place.out_root)?;
+        Ok((Job::check(program, out_root, self.output, self.source)?, profile))
+    }
+
+    fn of_split(
+        self,
+        program: &'static str,
+        split: SplitArgs,
+        files: impl FnOnce() -> Result<Vec<SourceFile>>,
+    ) -> Result<Plan> {
+        let split = Split::new(split.split)?;
+        let (job, profile) = self.check(program)?;
+        Ok(Plan { conversions: job.plan(split, files()?)?.into_iter().collect(), profile })
+    }
+
+    /// The flag of `files` says that all splits are parts of the same.
+    fn of_named_splits<S: Into<NamedSplit>>(
+        self,
+        program: &'static str,
+        splits: Vec<S>,
+        files: impl Fn(NamedSplit, bool) -> Result<Vec<SourceFile>>,
+    ) -> Result<Plan> {
+        let mut named: Vec<NamedSplit> = Vec::new();
+        for split in splits.into_iter().map(S::into) {
+            if !named.contains(&split) {
+                named.push(split);
+            }
+        }
+        let (job, profile) = self.check(program)?;
+        let alone = named.iter().all(|split| split.whole() == named[0].whole());
+        let mut conversions = Vec::new();
+        for split in named {
+            conversions.extend(job.plan(split.into(), files(split, alone)?)?);
+        }
+        Ok(Plan { conversions, profile })
+    }
+}
+
+fn convert_all(plan: Plan, stop: &StopSignal) -> Result<()> {
+    let Plan { conversions, profile } = plan;
     // Of all, before the first hour of work.
-    let left = conversions.iter().map(Conversion::unfinished).collect::<Result<Vec<_>>>()?;
-    for (conversion, left) in conversions.into_iter().zip(left) {
+    let states = conversions.iter().map(Conversion::state).collect::<Result<Vec<_>>>()?;
+    let mut is_new = false;
+    for (conversion, state) in conversions.into_iter().zip(states) {
         let (split, out_root) = (conversion.split.clone(), conversion.out_root.clone());
-        if left > 0 {
-            eprintln!("{split}: going on with the {} of an earlier run", counted(left));
+        match state {
+            State::New => {}
+            State::Unfinished(shards) => {
+                eprintln!("{split}: going on with the {} of an earlier run", counted(shards));
+            }
+            State::Complete => {
+                let there = out_root.shown(&split);
+                println!("{split}: {there} is complete, of the same input and settings");
+                continue;
+            }
         }
         let display = Display::start(&conversion);
         let started = Instant::now();
         let files = conversion.files.len();
         let result = stop.while_converting(|cancel| conversion.run(&display.meter, cancel));
-        display.finish();
+        let meter = display.finish();
         // What exists already is another run's.
-        if let (Err(error), Some((folder, shards))) = (&result, out_root.unfinished(&split))
+        if let Err(error) = &result
             && error.kind() != ErrorKind::AlreadyExists
+            && let Ok(Some(left)) = out_root.unfinished(&split)
         {
-            let (shards, folder) = (counted(shards), folder.display());
-            eprintln!("{split}: {shards} kept in {folder}; the same command goes on from there");
+            let (shards, place) = (counted(left.shards), left.shown);
+            eprintln!("{split}: {shards} kept in {place}; the same command goes on from there");
         }
         report(&split, files, started.elapsed(), &result?);
+        if profile {
+            report_profile(&split, &meter, started.elapsed());
+        }
+        is_new = true;
+    }
+    if is_new {
+        report_memory();
     }
     Ok(())
 }
 
 fn counted(shards: usize) -> String {
     format!("{shards} complete shard{}", if shards == 1 { "" } else { "s" })
-}
-
-/// What the flags ask for, checked.
-struct Job {
-    out_root: OutRoot,
-    content: Content,
-    writer: WriterOptions,
-    on_bad_line: OnBadLine,
-    threads: usize,
-    restart: bool,
-}
-
-impl Job {
-    /// A sample holds `text` unless token ids are asked for.
-    fn check(program: &str, args: OutputArgs, text: Content) -> Result<Self> {
-        let out_root = OutRoot::parse(args.out_root.clone())?;
-        let content = tokens(program, &args)?.map_or(text, Content::Tokens);
-        let mut hashes = Vec::new();
-        // The defaults may be written out.
-        let compression = args.compression.filter(|code| code != "none");
-        for hash in args.hashes.iter().filter(|hash| *hash != "none") {
-            hashes.push(hash.parse::<HashAlgorithm>()?);
-        }
-        hashes.sort_by_key(ToString::to_string);
-        hashes.dedup();
-        let writer = WriterOptions {
-            compression: compression.map(|c| c.parse::<Compression>()).transpose()?,
-            hashes,
-            size_limit: Some(parse_size(&args.size_limit)?),
-            ..WriterOptions::default()
-        };
-        let threads = args.num_workers.filter(|&n| n > 0);
-        let threads = threads.or_else(|| thread::available_parallelism().ok().map(usize::from));
-        Ok(Self {
-            out_root,
-            content,
-            writer,
-            on_bad_line: match args.on_bad_line {
-                BadLineChoice::Fail => OnBadLine::Fail,
-                BadLineChoice::Skip => OnBadLine::Skip,
-            },
-            threads: threads.unwrap_or(1),
-            restart: args.restart,
-        })
-    }
-
-    fn plan(&self, split: Split, files: Vec<SourceFile>) -> Conversion {
-        Conversion {
-            split,
-            files,
-            out_root: self.out_root.clone(),
-            content: self.content.clone(),
-            writer: self.writer.clone(),
-            on_bad_line: self.on_bad_line,
-            threads: self.threads,
-            restart: self.restart,
-        }
-    }
-}
-
-/// What `--concat_tokens` and its like ask for.
-fn tokens(program: &str, args: &OutputArgs) -> Result<Option<TokenOptions>> {
-    let Some(length) = args.concat_tokens else {
-        let given = [
-            ("--tokenizer", args.tokenizer.is_some()),
-            ("--bos_text", args.bos_text.is_some()),
-            ("--eos_text", args.eos_text.is_some()),
-            ("--no_wrap", args.no_wrap),
-        ];
-        return match given.iter().find(|(_, given)| *given) {
-            None => Ok(None),
-            Some((flag, _)) => Err(Error::new(
-                ErrorKind::InvalidArgument,
-                format!("{flag} has no effect on text samples"),
-                format!("add --concat_tokens N, or leave {flag} out"),
-            )),
-        };
-    };
-    let Some(name) = &args.tokenizer else {
-        return Err(Error::new(
-            ErrorKind::InvalidArgument,
-            "--concat_tokens needs a tokenizer",
-            "add --tokenizer gpt2, or the path of a tokenizer.json",
-        ));
-    };
-    let options = TokenOptions {
-        tokenizer: Tokenizer::load(name)?,
-        length,
-        bos_text: args.bos_text.clone().unwrap_or_default(),
-        eos_text: args.eos_text.clone().unwrap_or_default(),
-        wrap: !args.no_wrap,
-    };
-    for warning in options.check()? {
-        eprintln!("{program}: warning: {warning}");
-    }
-    Ok(Some(options))
 }
 
 #[cfg(test)]
@@ -425,8 +325,8 @@ mod tests {
     /// Each flag with an underscore has an alias with hyphens.
     #[test]
     fn every_underscore_flag_has_a_hyphen_spelling() {
-        let (c4, json) = (C4Args::command(), JsonArgs::command());
-        for arg in c4.get_arguments().chain(json.get_arguments()) {
+        let commands = Convert::command();
+        for arg in commands.get_subcommands().flat_map(clap::Command::get_arguments) {
             let Some(long) = arg.get_long() else { continue };
             if long.contains('_') {
                 let hyphens = long.replace('_', "-");
@@ -436,5 +336,18 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn an_output_folder_is_a_split_of_its_parent() {
+        let parts = |folder: &str| parent_of(&folder.into()).map_err(|e| e.to_string());
+        assert_eq!(parts("/a/b/").unwrap(), ("/a".into(), "b".to_owned()));
+        let address = parts("s3://bucket/a/b").unwrap();
+        assert_eq!((address.0.to_str().unwrap(), &*address.1), ("s3://bucket/a", "b"));
+        assert_eq!(
+            parts("/").unwrap_err(),
+            "--output_folder / cannot become a dataset; give a folder that can be made, such as \
+             ./books-mds"
+        );
     }
 }

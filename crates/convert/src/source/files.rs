@@ -4,14 +4,12 @@ use std::path::{Path, PathBuf};
 
 use mds::storage::is_address;
 
-use super::{C4Split, HUB_FOLDER, Packing, Place, SourceFile, remote};
+use super::{Format, HUB_FOLDER, NamedSplit, Place, SourceFile, remote};
 use crate::error::{Error, ErrorKind, Result};
 
-pub(super) const KINDS: &str = ".json, .jsonl, .json.gz, .jsonl.gz or .zst";
-
 /// What [`super::files_of_split`] does where there is a source.
-pub(super) fn of_split(source: &str, split: C4Split, alone: bool) -> Result<Vec<SourceFile>> {
-    let (files, shown) = (candidates(source)?, mds::redacted(source));
+pub(super) fn of_split(source: &str, split: NamedSplit, alone: bool) -> Result<Vec<SourceFile>> {
+    let (files, shown) = (candidates(source, &Format::JsonLines)?, mds::redacted(source));
     let chosen: Vec<SourceFile> =
         if files.iter().any(|file| file.split().is_some()) && !(alone && files.len() == 1) {
             files.into_iter().filter(|file| file.split() == Some(split.whole())).collect()
@@ -32,29 +30,61 @@ pub(super) fn of_split(source: &str, split: C4Split, alone: bool) -> Result<Vec<
     Ok(chosen)
 }
 
-/// The files of JSON lines that `source` names, in name order.
-pub(super) fn candidates(source: &str) -> Result<Vec<SourceFile>> {
+/// What [`super::files_of_pile`] does.
+pub(super) fn of_pile(source: &str, split: NamedSplit, alone: bool) -> Result<Vec<SourceFile>> {
+    let whole = split.whole().as_str();
+    let files = |source: &str| match candidates(source, &Format::JsonLines) {
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+        files => files,
+    };
+    let is_file = Format::JsonLines.kind_of(source).is_some() || source.contains(['*', '[']);
+    if !is_file {
+        let below = files(&mds::storage::join(source, whole))?;
+        if !below.is_empty() {
+            return Ok(below);
+        }
+        let mut named = files(source)?;
+        named.retain(|file| file.last_name().split('.').next() == Some(whole));
+        if !named.is_empty() {
+            return Ok(named);
+        }
+    }
+    if alone {
+        return candidates(source, &Format::JsonLines);
+    }
+    Err(Error::new(
+        ErrorKind::NotFound,
+        format!("{} has neither a folder {whole}/ nor a file {whole}.*", mds::redacted(source)),
+        format!("name one split, such as --splits {split}, and convert each from its own files"),
+    ))
+}
+
+/// The files of a format that `source` names, in name order.
+pub(super) fn candidates(source: &str, format: &Format) -> Result<Vec<SourceFile>> {
     if is_address(source) {
         let there = remote::open(source)?;
         return match there.folder() {
-            Some(folder) => here(&folder.to_string_lossy()),
-            None => remote::candidates(source, &there),
+            Some(folder) => here(&folder.to_string_lossy(), format),
+            None => remote::candidates(source, &there, format),
         };
     }
-    here(source)
+    here(source, format)
 }
 
-fn here(source: &str) -> Result<Vec<SourceFile>> {
-    paths(source)?.into_iter().map(describe).collect()
+fn here(source: &str, format: &Format) -> Result<Vec<SourceFile>> {
+    paths(source, format)?.into_iter().map(|path| describe(path, format)).collect()
 }
 
-fn paths(source: &str) -> Result<Vec<PathBuf>> {
+fn paths(source: &str, format: &Format) -> Result<Vec<PathBuf>> {
     let path = Path::new(source);
     if path.is_dir() {
-        return in_folder(path);
+        return in_folder(path, format);
     }
     if path.exists() {
         return Ok(vec![path.to_owned()]);
+    }
+    if let Some(bin) = bin_of(source, format) {
+        return Ok(vec![bin]);
     }
     if !source.contains(['*', '?', '[']) {
         let what = format!("source {source} not found");
@@ -66,35 +96,44 @@ fn paths(source: &str) -> Result<Vec<PathBuf>> {
     let mut paths = Vec::new();
     for entry in pattern {
         let path = entry.map_err(|e| Error::io(e.error().kind().into(), "read", e.path()))?;
-        if path.is_file() && Packing::of(&name_of(&path)).is_some() {
+        if path.is_file() && format.kind_of(&name_of(&path)).is_some() {
             paths.push(path);
         }
     }
     if paths.is_empty() {
-        let what = format!("no file matches {source} and ends in {KINDS}");
+        let what = format!("no file matches {source} and ends in {}", format.endings());
         return Err(Error::new(ErrorKind::NotFound, what, "check the pattern"));
     }
     paths.sort();
     Ok(paths)
 }
 
+/// Indexed datasets are called by what comes before `.bin`.
+fn bin_of(prefix: &str, format: &Format) -> Option<PathBuf> {
+    let bin = PathBuf::from(format!("{prefix}.bin"));
+    (*format == Format::Indexed && bin.is_file()).then_some(bin)
+}
+
 /// The folder's files that are meant.
-fn in_folder(folder: &Path) -> Result<Vec<PathBuf>> {
-    let own = list(folder)?;
-    let nested = folder.join(HUB_FOLDER);
-    let nested = if nested.is_dir() { list(&nested)? } else { Vec::new() };
-    let meant = meant(own, nested, |path| name_of(path));
-    if meant.is_empty() {
-        let what = format!("folder {} holds no file that ends in {KINDS}", folder.display());
+fn in_folder(folder: &Path, format: &Format) -> Result<Vec<PathBuf>> {
+    let mut found = list(folder, format)?;
+    if *format == Format::JsonLines {
+        let nested = folder.join(HUB_FOLDER);
+        let nested = if nested.is_dir() { list(&nested, format)? } else { Vec::new() };
+        found = meant(found, nested, |path| name_of(path));
+    }
+    if found.is_empty() {
+        let (folder, endings) = (folder.display(), format.endings());
+        let what = format!("folder {folder} holds no file that ends in {endings}");
         return Err(Error::new(ErrorKind::NotFound, what, "check the path"));
     }
-    Ok(meant)
+    Ok(found)
 }
 
 /// The files with the hub's names among a folder's own, or else among those in its `en`, or else all
 /// of its own.
 pub(super) fn meant<T>(own: Vec<T>, nested: Vec<T>, name: impl Fn(&T) -> String) -> Vec<T> {
-    let is_of_hub = |file: &T| C4Split::of_hub_name(&name(file)).is_some();
+    let is_of_hub = |file: &T| NamedSplit::of_hub_name(&name(file)).is_some();
     match [&own, &nested].map(|files| files.iter().any(is_of_hub)) {
         [true, _] => own.into_iter().filter(is_of_hub).collect(),
         [false, true] => nested.into_iter().filter(is_of_hub).collect(),
@@ -102,13 +141,15 @@ pub(super) fn meant<T>(own: Vec<T>, nested: Vec<T>, name: impl Fn(&T) -> String)
     }
 }
 
-fn list(folder: &Path) -> Result<Vec<PathBuf>> {
+fn list(folder: &Path, format: &Format) -> Result<Vec<PathBuf>> {
     let failed = |e| Error::io(e, "list", folder);
     let mut paths = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(failed)? {
         let path = entry.map_err(failed)?.path();
-        if path.is_file() && Packing::of(&name_of(&path)).is_some() {
+        if path.is_file() && format.kind_of(&name_of(&path)).is_some() {
             paths.push(path);
+        } else if format.is_deep() && path.is_dir() {
+            paths.extend(list(&path, format)?);
         }
     }
     paths.sort();
@@ -119,16 +160,16 @@ fn name_of(path: &Path) -> String {
     path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
-fn describe(path: PathBuf) -> Result<SourceFile> {
-    let packing = Packing::of(&name_of(&path)).ok_or_else(|| {
+fn describe(path: PathBuf, format: &Format) -> Result<SourceFile> {
+    let kind = format.kind_of(&name_of(&path)).ok_or_else(|| {
         let what = format!("{} is not a kind of file that can be read", path.display());
-        Error::invalid(what, format!("give it a name that ends in {KINDS}"))
+        Error::invalid(what, format!("give it a name that ends in {}", format.endings()))
     })?;
     let metadata = std::fs::metadata(&path).map_err(|e| Error::io(e, "open", &path))?;
     Ok(SourceFile {
         name: path.display().to_string(),
         bytes: metadata.len(),
-        packing,
+        kind,
         place: Place::Local(path),
     })
 }
@@ -147,7 +188,7 @@ mod tests {
         folder
     }
 
-    fn names(source: &str, split: C4Split, alone: bool) -> Result<Vec<String>, String> {
+    fn names(source: &str, split: NamedSplit, alone: bool) -> Result<Vec<String>, String> {
         let files = of_split(source, split, alone).map_err(|e| e.to_string())?;
         Ok(files.iter().map(|f| f.name.rsplit('/').next().unwrap().to_owned()).collect())
     }
@@ -160,11 +201,11 @@ mod tests {
             let files: Vec<String> = files.iter().map(|f| format!("{prefix}{f}")).collect();
             let dir = folder(&files.iter().map(String::as_str).collect::<Vec<_>>());
             let source = dir.path().to_str().unwrap();
-            let train = names(source, C4Split::Train, false).unwrap();
+            let train = names(source, NamedSplit::Train, false).unwrap();
             assert_eq!(train, ["c4-train.0.json.gz", "c4-train.1.json.gz"]);
-            assert_eq!(names(source, C4Split::Val, true).unwrap(), ["c4-validation.0.json.gz"]);
+            assert_eq!(names(source, NamedSplit::Val, true).unwrap(), ["c4-validation.0.json.gz"]);
             let pattern = format!("{source}/{prefix}*.json*");
-            assert_eq!(names(&pattern, C4Split::Train, true).unwrap(), train);
+            assert_eq!(names(&pattern, NamedSplit::Train, true).unwrap(), train);
         }
     }
 
@@ -173,11 +214,11 @@ mod tests {
         let dir = folder(&["b.jsonl", "a.json", "c.jsonl.zst", "notes.txt", "sub/d.json"]);
         let source = dir.path().to_str().unwrap();
         assert_eq!(
-            names(source, C4Split::Val, true).unwrap(),
+            names(source, NamedSplit::Val, true).unwrap(),
             ["a.json", "b.jsonl", "c.jsonl.zst"]
         );
         assert_eq!(
-            names(source, C4Split::Train, false).unwrap_err(),
+            names(source, NamedSplit::Train, false).unwrap_err(),
             format!(
                 "nothing in the file names of {source} tells one split from another; name one \
                  split, such as --splits train, and convert each from its own files"
@@ -189,10 +230,10 @@ mod tests {
     fn a_file_named_by_itself_is_taken_for_any_one_split() {
         let dir = folder(&["c4-train.0.json.gz", "a.txt"]);
         let file = dir.path().join("c4-train.0.json.gz");
-        assert_eq!(names(file.to_str().unwrap(), C4Split::Val, true).unwrap().len(), 1);
+        assert_eq!(names(file.to_str().unwrap(), NamedSplit::Val, true).unwrap().len(), 1);
         let text = dir.path().join("a.txt");
         assert_eq!(
-            names(text.to_str().unwrap(), C4Split::Val, true).unwrap_err(),
+            names(text.to_str().unwrap(), NamedSplit::Val, true).unwrap_err(),
             format!(
                 "{} is not a kind of file that can be read; give it a name that ends in \
                  .json, .jsonl, .json.gz, .jsonl.gz or .zst",
@@ -206,25 +247,25 @@ mod tests {
         let dir = folder(&["c4-train.0.json.gz", "c4-train.1.json.gz", "empty/x.txt"]);
         let source = dir.path().to_str().unwrap();
         assert_eq!(
-            names(source, C4Split::Val, true).unwrap_err(),
+            names(source, NamedSplit::Val, true).unwrap_err(),
             format!(
                 "{source} holds no file of split val (c4-validation.*); name another source or \
                  other --splits"
             )
         );
         assert_eq!(
-            names(&format!("{source}/empty"), C4Split::Val, true).unwrap_err(),
+            names(&format!("{source}/empty"), NamedSplit::Val, true).unwrap_err(),
             format!(
                 "folder {source}/empty holds no file that ends in .json, .jsonl, .json.gz, \
                  .jsonl.gz or .zst; check the path"
             )
         );
         assert_eq!(
-            names(&format!("{source}/no"), C4Split::Val, true).unwrap_err(),
+            names(&format!("{source}/no"), NamedSplit::Val, true).unwrap_err(),
             format!("source {source}/no not found; check the path")
         );
         assert_eq!(
-            names(&format!("{source}/*.jsonl"), C4Split::Val, true).unwrap_err(),
+            names(&format!("{source}/*.jsonl"), NamedSplit::Val, true).unwrap_err(),
             format!(
                 "no file matches {source}/*.jsonl and ends in .json, .jsonl, .json.gz, .jsonl.gz \
                  or .zst; check the pattern"

@@ -2,27 +2,13 @@
 
 use std::io::{self, Read};
 
+use super::chunk::Chunk;
+
 /// Enough lines to be worth handing to another thread.
 const CHUNK_BYTES: usize = 256 << 10;
 
 /// No document is this long; a file without line ends must not fill the memory.
 const LONGEST_LINE: usize = 256 << 20;
-
-/// Whole lines of one file.
-#[derive(Debug)]
-pub(crate) struct Chunk {
-    /// Lines of the file before these.
-    lines_before: u64,
-    bytes: Vec<u8>,
-}
-
-impl Chunk {
-    /// The lines that are not blank, with their numbers in the file, from 1.
-    pub(crate) fn lines(&self) -> impl Iterator<Item = (u64, &[u8])> {
-        let numbered = (self.lines_before + 1..).zip(self.bytes.split(|&b| b == b'\n'));
-        numbered.map(|(n, line)| (n, line.trim_ascii())).filter(|(_, line)| !line.is_empty())
-    }
-}
 
 /// Cuts a reader into [`Chunk`]s.
 pub(crate) struct ChunkReader<R> {
@@ -80,19 +66,28 @@ impl<R: Read> ChunkReader<R> {
         let lines_before = self.lines;
         self.lines += bytes.iter().filter(|&&b| b == b'\n').count() as u64;
         self.offset += bytes.len() as u64;
-        Chunk { lines_before, bytes }
+        Chunk::lines(lines_before, bytes)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::source::chunk::Raw;
+
+    fn lines_of(chunk: &Chunk) -> Vec<(u64, Vec<u8>)> {
+        let line = |(n, raw)| match raw {
+            Raw::Json(line) => (n, line.to_vec()),
+            other => panic!("{other:?}"),
+        };
+        chunk.documents().map(line).collect()
+    }
 
     fn read(text: &[u8]) -> Vec<(u64, Vec<u8>)> {
         let mut reader = ChunkReader::new(text);
         let mut out = Vec::new();
         while let Some(chunk) = reader.next().unwrap() {
-            out.extend(chunk.lines().map(|(n, line)| (n, line.to_vec())));
+            out.extend(lines_of(&chunk));
         }
         out
     }
@@ -121,8 +116,7 @@ mod tests {
         let text: String = (1..=100_000).map(|n| format!("line {n}\n")).collect();
         let rest = |reader: &mut ChunkReader<&[u8]>| {
             let chunks = std::iter::from_fn(|| reader.next().unwrap());
-            let lines = |chunk: Chunk| chunk.lines().map(|(n, l)| (n, l.to_vec())).collect();
-            chunks.flat_map::<Vec<_>, _>(lines).collect::<Vec<_>>()
+            chunks.flat_map(|chunk| lines_of(&chunk)).collect::<Vec<_>>()
         };
         let mut reader = ChunkReader::new(text.as_bytes());
         reader.next().unwrap();

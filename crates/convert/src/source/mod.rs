@@ -1,28 +1,48 @@
-//! Where documents come from: files of JSON lines on this machine, at a remote or on the hub.
+//! Where documents come from: files on this machine, at a remote or on the hub.
 //!
-//! [`files_of_split`] names the files of one split in the order in which they are converted; a
-//! [`SourceFile`] opens itself for reading, uncompressed.
+//! [`files_of_split`], [`files_of_pile`], [`files_of`] and [`shards_of`] name the files of a source in the order in which
+//! they are converted. A [`SourceFile`] has parts that can be read at the same time, and a part gives chunks of documents:
+//!
+//! | kind of file | a document is | parts |
+//! |---|---|---|
+//! | JSON lines, plain, gzip or zstd | a line | one |
+//! | text, plain, gzip or zstd | the file | one |
+//! | Parquet | a row | its row groups |
+//! | indexed dataset (`.bin` and `.idx`) | a document of token ids | one |
+//! | shard of a streaming dataset | a sample of text or of token ids | one |
 
+pub(crate) mod chunk;
+mod dataset;
 mod files;
-pub(crate) mod lines;
+mod indexed;
+mod lines;
+mod parquet;
 mod remote;
+mod text;
 
 use std::fmt;
 use std::io::{BufReader, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use mds::ScratchFolder;
+use mds::format::ShardInfo;
 use mds::storage::Remote;
 
+use self::chunk::Chunk;
+use self::lines::ChunkReader;
 use crate::error::{Error, ErrorKind, Result};
 use crate::hub::{Hub, HubFile};
+use crate::manifest::Position;
 use crate::progress::{Counted, Meter};
+
+pub use chunk::{BadDocument, Unit};
 
 /// The dataset that is read when no source is named.
 pub const HUB_DATASET: &str = "allenai/c4";
 /// Its English part.
-const HUB_FOLDER: &str = "en";
+pub const HUB_FOLDER: &str = "en";
 
 /// A dataset that is written: what its folder is called, and how many samples it takes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +50,34 @@ pub struct Split {
     name: String,
     /// The first ones; `None` for all.
     pub most_samples: Option<u64>,
+    /// Where several tasks write it: which one this is, and of which split.
+    part: Option<(Task, String)>,
+}
+
+/// One of several programs that convert a split together, each to a folder of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Task {
+    /// Its number, from 0.
+    pub id: usize,
+    /// How many there are.
+    pub of: usize,
+}
+
+impl Task {
+    /// Its files: `files` is cut into `of` lists, none of which has more than its share of bytes plus one file. What the
+    /// tasks write is, one after the other, what one program would have made of all files, as long as no sample is made of
+    /// documents of two of them.
+    pub fn slice(self, files: Vec<SourceFile>) -> Vec<SourceFile> {
+        let total: u128 = files.iter().map(|file| u128::from(file.bytes())).sum();
+        let mut before = 0;
+        let mine = files.into_iter().filter(|file| {
+            // Where a file begins decides.
+            let task = (before * self.of as u128).checked_div(total).unwrap_or(0);
+            before += u128::from(file.bytes());
+            task.min(self.of as u128 - 1) == self.id as u128
+        });
+        mine.collect()
+    }
 }
 
 impl Split {
@@ -47,7 +95,19 @@ impl Split {
                 "give a plain name, such as train",
             ));
         }
-        Ok(Self { name, most_samples: None })
+        Ok(Self { name, most_samples: None, part: None })
+    }
+
+    /// What `task` writes of it, in the folder `00000` or so below the split's.
+    #[must_use]
+    pub fn of_task(&self, task: Task) -> Self {
+        let part = Some((task, self.name.clone()));
+        Self { name: format!("{:05}", task.id), most_samples: None, part }
+    }
+
+    /// The task that writes it, if it is part of a split.
+    pub fn task(&self) -> Option<Task> {
+        self.part.as_ref().map(|(task, _)| *task)
     }
 
     /// The name of the output folder.
@@ -58,19 +118,23 @@ impl Split {
 
 impl fmt::Display for Split {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some((_, whole)) = &self.part {
+            write!(f, "{whole}/")?;
+        }
         f.write_str(&self.name)
     }
 }
 
-impl From<C4Split> for Split {
-    fn from(split: C4Split) -> Self {
-        Self { name: split.as_str().to_owned(), most_samples: split.most_samples() }
+impl From<NamedSplit> for Split {
+    fn from(split: NamedSplit) -> Self {
+        let most_samples = split.most_samples();
+        Self { name: split.as_str().to_owned(), most_samples, part: None }
     }
 }
 
-/// A part of C4; the small ones are the first samples of another, as in llm-foundry.
+/// A part of C4 or of the Pile; the small ones are the first samples of another, as in llm-foundry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum C4Split {
+pub enum NamedSplit {
     /// `train`, in the hub's files `c4-train.*`.
     Train,
     /// The first 100,000 samples of `train`.
@@ -83,9 +147,11 @@ pub enum C4Split {
     ValXsmall,
     /// The first 100 samples of `val`.
     ValXxsmall,
+    /// `test`, of the Pile.
+    Test,
 }
 
-impl C4Split {
+impl NamedSplit {
     /// The name of the output folder.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -95,22 +161,24 @@ impl C4Split {
             Self::ValSmall => "val_small",
             Self::ValXsmall => "val_xsmall",
             Self::ValXxsmall => "val_xxsmall",
+            Self::Test => "test",
         }
     }
 
-    /// The split whose files it is made of: `train` or `val`.
+    /// The split whose files it is made of: `train`, `val` or `test`.
     #[must_use]
     pub fn whole(self) -> Self {
         match self {
             Self::Train | Self::TrainSmall => Self::Train,
             Self::Val | Self::ValSmall | Self::ValXsmall | Self::ValXxsmall => Self::Val,
+            Self::Test => Self::Test,
         }
     }
 
     /// How many of the samples it takes, if not all.
     pub fn most_samples(self) -> Option<u64> {
         match self {
-            Self::Train | Self::Val => None,
+            Self::Train | Self::Val | Self::Test => None,
             Self::TrainSmall => Some(100_000),
             Self::ValSmall => Some(10_000),
             Self::ValXsmall => Some(3_000),
@@ -122,6 +190,7 @@ impl C4Split {
     fn hub_prefix(self) -> &'static str {
         match self.whole() {
             Self::Train => "c4-train.",
+            Self::Test => "c4-test.",
             _ => "c4-validation.",
         }
     }
@@ -133,13 +202,13 @@ impl C4Split {
     }
 }
 
-impl fmt::Display for C4Split {
+impl fmt::Display for NamedSplit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
 }
 
-/// How a file's bytes are compressed, by its name.
+/// How a file's bytes are compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Packing {
     Plain,
@@ -151,11 +220,26 @@ impl Packing {
     /// `None` if it is not a name of a file of JSON lines.
     fn of(name: &str) -> Option<Self> {
         let json = |name: &str| name.ends_with(".json") || name.ends_with(".jsonl");
-        if json(name) {
-            Some(Self::Plain)
-        } else if name.strip_suffix(".gz").is_some_and(json) {
-            Some(Self::Gzip)
+        if name.ends_with(".txt.zst") {
+            None
         } else if name.ends_with(".zst") {
+            Some(Self::Zstd)
+        } else {
+            Self::with_ending(name, json)
+        }
+    }
+
+    /// `None` if it is not a name of a text file.
+    fn of_text(name: &str) -> Option<Self> {
+        Self::with_ending(name, |name| name.ends_with(".txt"))
+    }
+
+    fn with_ending(name: &str, fits: impl Fn(&str) -> bool) -> Option<Self> {
+        if fits(name) {
+            Some(Self::Plain)
+        } else if name.strip_suffix(".gz").is_some_and(&fits) {
+            Some(Self::Gzip)
+        } else if name.strip_suffix(".zst").is_some_and(fits) {
             Some(Self::Zstd)
         } else {
             None
@@ -163,13 +247,70 @@ impl Packing {
     }
 }
 
-/// One file of JSON lines.
+/// What the files of a source hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Format {
+    /// JSON objects, one a line.
+    JsonLines,
+    /// Text; each file is a document.
+    Text,
+    /// Rows.
+    Parquet {
+        /// The name of the column with the text.
+        column: String,
+    },
+    /// Documents of token ids in the format of GPT-NeoX and Megatron.
+    Indexed,
+}
+
+impl Format {
+    /// `None` if it is not a name of such a file.
+    fn kind_of(&self, name: &str) -> Option<Kind> {
+        match self {
+            Self::JsonLines => Packing::of(name).map(Kind::Lines),
+            Self::Text => Packing::of_text(name).map(Kind::Text),
+            Self::Parquet { column } => {
+                name.ends_with(".parquet").then(|| Kind::Parquet(column.clone()))
+            }
+            Self::Indexed => name.ends_with(".bin").then_some(Kind::Indexed),
+        }
+    }
+
+    /// How the names of such files end, for messages.
+    fn endings(&self) -> &'static str {
+        match self {
+            Self::JsonLines => ".json, .jsonl, .json.gz, .jsonl.gz or .zst",
+            Self::Text => ".txt, .txt.gz or .txt.zst",
+            Self::Parquet { .. } => ".parquet",
+            Self::Indexed => ".bin",
+        }
+    }
+
+    /// Whether the folders in a folder belong to the source.
+    fn is_deep(&self) -> bool {
+        *self == Self::Text
+    }
+}
+
+/// One file of a source.
 #[derive(Debug, Clone)]
 pub struct SourceFile {
     name: String,
     bytes: u64,
-    packing: Packing,
+    kind: Kind,
     place: Place,
+}
+
+/// How a file is read.
+#[derive(Debug, Clone)]
+enum Kind {
+    Lines(Packing),
+    Text(Packing),
+    /// With the name of the column.
+    Parquet(String),
+    Indexed,
+    /// With the name of the column.
+    Shard(Arc<ShardInfo>, String),
 }
 
 #[derive(Debug, Clone)]
@@ -178,6 +319,8 @@ enum Place {
     /// A folder, and the path of the object in it.
     Remote(Remote, String),
     Hub(Hub, HubFile),
+    /// The folder of a shard, which has names of its own.
+    Folder(Remote),
 }
 
 /// The files of `split` in `source`, in name order; in `allenai/c4` on the hub if it is `None`.
@@ -194,34 +337,60 @@ enum Place {
 /// [`ErrorKind::Hub`] if the hub or the remote fails.
 pub fn files_of_split(
     source: Option<&str>,
-    split: C4Split,
+    split: NamedSplit,
     alone: bool,
 ) -> Result<Vec<SourceFile>> {
     match source {
         Some(source) => files::of_split(source, split, alone),
-        None => on_hub(&Hub::from_env()?, split),
+        None => files_on_hub(split, HUB_FOLDER),
     }
 }
 
-/// The files of JSON lines in `source`, in name order: a file, a folder or a glob pattern, or the address of one.
+/// The files of the Pile's `split` in `source`, in name order: those in its folder of this name, or called by it
+/// (`val.jsonl.zst`); else all files of the source if the split is `alone`.
+///
+/// # Errors
+/// As [`files_of_split`].
+pub fn files_of_pile(source: &str, split: NamedSplit, alone: bool) -> Result<Vec<SourceFile>> {
+    files::of_pile(source, split, alone)
+}
+
+/// The files of one format in `source`, in name order: a file, a folder or a glob pattern, or the address of one.
 ///
 /// # Errors
 /// [`ErrorKind::NotFound`] if there is none, [`ErrorKind::Hub`] if the remote fails.
-pub fn files_of(source: &str) -> Result<Vec<SourceFile>> {
-    files::candidates(source)
+pub fn files_of(source: &str, format: &Format) -> Result<Vec<SourceFile>> {
+    files::candidates(source, format)
 }
 
-fn on_hub(hub: &Hub, split: C4Split) -> Result<Vec<SourceFile>> {
+/// The shards of the streaming dataset in the folder `source`, a path or an address, of which `column` is read: `text` or
+/// else `tokens` if it is `None`.
+///
+/// # Errors
+/// [`ErrorKind::NotFound`] if there is no dataset, [`ErrorKind::InvalidArgument`] if it has no such column,
+/// [`ErrorKind::Hub`] if its index cannot be read.
+pub fn shards_of(source: &str, column: Option<&str>) -> Result<Vec<SourceFile>> {
+    dataset::shards(source, column)
+}
+
+/// The files of `split` in the folder `subset` of `allenai/c4` on the hub, in name order.
+///
+/// # Errors
+/// As [`files_of_split`].
+pub fn files_on_hub(split: NamedSplit, subset: &str) -> Result<Vec<SourceFile>> {
+    let hub = Hub::from_env()?;
     let mut files = Vec::new();
-    for folder in [HUB_FOLDER, ""] {
+    // Mirrors of the English part alone have its files at the top.
+    let folders = if subset == HUB_FOLDER { &[HUB_FOLDER, ""][..] } else { &[subset] };
+    for &folder in folders {
         let listed = hub.dataset_files(HUB_DATASET, folder)?.unwrap_or_default();
         files.extend(listed.into_iter().filter_map(|file| {
             let name = file.path.rsplit('/').next().unwrap_or_default();
             let packing = Packing::of(name)?;
-            (C4Split::of_hub_name(name) == Some(split.whole())).then(|| SourceFile {
+            (NamedSplit::of_hub_name(name) == Some(split.whole())).then(|| SourceFile {
                 name: file.path.clone(),
                 bytes: file.bytes,
-                packing,
+                kind: Kind::Lines(packing),
                 place: Place::Hub(hub.clone(), file),
             })
         }));
@@ -233,9 +402,14 @@ fn on_hub(hub: &Hub, split: C4Split) -> Result<Vec<SourceFile>> {
         return Err(Error::new(
             ErrorKind::NotFound,
             format!(
-                "{} holds no {}*.json.gz, with or without {HUB_FOLDER}/",
+                "{} holds no {}*.json.gz, {}",
                 hub.address(&format!("datasets/{HUB_DATASET}")),
-                split.hub_prefix()
+                split.hub_prefix(),
+                if folders.len() > 1 {
+                    format!("with or without {subset}/")
+                } else {
+                    format!("in {subset}/")
+                }
             ),
             "check HF_ENDPOINT, or read local files with --source",
         ));
@@ -255,8 +429,8 @@ impl SourceFile {
     }
 
     /// What its name says of the split that it belongs to.
-    fn split(&self) -> Option<C4Split> {
-        C4Split::of_hub_name(self.last_name())
+    fn split(&self) -> Option<NamedSplit> {
+        NamedSplit::of_hub_name(self.last_name())
     }
 
     /// Its size as stored, in bytes.
@@ -272,29 +446,152 @@ impl SourceFile {
         u64::try_from(since.as_nanos()).ok()
     }
 
-    /// Opens it for reading, uncompressed; `count` and `meter` count its stored bytes.
+    /// Whether a document of it is a list of token ids, and not text.
+    pub fn holds_ids(&self) -> bool {
+        match &self.kind {
+            Kind::Lines(_) | Kind::Text(_) | Kind::Parquet(_) => false,
+            Kind::Indexed => true,
+            Kind::Shard(shard, column) => dataset::holds_ids(shard, column),
+        }
+    }
+
+    /// Whether it is one document, so that there may be very many of its kind.
+    pub(crate) fn is_document(&self) -> bool {
+        matches!(self.kind, Kind::Text(_))
+    }
+
+    /// The parts from `from` on, in order. They can be read at the same time.
+    pub(crate) fn parts(&self, from: Position) -> Result<Vec<Part>> {
+        let name: Arc<str> = self.name().into();
+        match &self.kind {
+            Kind::Lines(packing) => {
+                let (file, packing) = (self.clone(), *packing);
+                Ok(vec![Part::new(name, move |meter| file.lines(packing, from, meter))])
+            }
+            // Its only document lies before.
+            Kind::Text(_) if from.units > 0 => Ok(Vec::new()),
+            Kind::Text(packing) => {
+                let (file, packing) = (self.clone(), *packing);
+                Ok(vec![Part::new(name, move |meter| {
+                    let (reader, failed) = file.reader(packing, meter)?;
+                    let chunk = text::chunk(reader).map_err(failed);
+                    let end = Position { units: 1, ..from };
+                    Ok(Box::new(std::iter::once(chunk.map(|chunk| (chunk, end)))) as Chunks)
+                })])
+            }
+            Kind::Parquet(column) => {
+                let (path, held) = self.fetched(&[""])?;
+                parquet::parts(&parquet::ParquetFile { name, path, held }, column, from)
+            }
+            Kind::Indexed => {
+                let (path, held) = self.fetched(&["", ".idx"])?;
+                Ok(vec![indexed::part(name, path.with_extension(""), held, from)])
+            }
+            Kind::Shard(shard, column) => match &self.place {
+                Place::Folder(folder) => {
+                    let (folder, shard) = (folder.clone(), Arc::clone(shard));
+                    Ok(vec![dataset::part(name, folder, shard, column.clone(), from)])
+                }
+                _ => Err(Error::internal("a shard is in no folder")),
+            },
+        }
+    }
+
+    fn lines(&self, packing: Packing, from: Position, meter: &Arc<Meter>) -> Result<Chunks> {
+        let (reader, failed) = self.reader(packing, meter)?;
+        let mut reader = ChunkReader::new(reader);
+        reader.skip(from.offset, from.units).map_err(&failed)?;
+        Ok(Box::new(std::iter::from_fn(move || {
+            let chunk = reader.next().map_err(&failed).transpose()?;
+            let (offset, units) = reader.place();
+            Some(chunk.map(|chunk| (chunk, Position { file: from.file, offset, units })))
+        })))
+    }
+
+    /// Opens it for reading, uncompressed; its stored bytes are counted by `meter`. What failed reads mean is said by the
+    /// function.
     #[expect(
         clippy::disallowed_types,
         reason = "sources declare no size; they are read as a stream, a line at a time"
     )]
-    pub(crate) fn open(&self, meter: &Arc<Meter>, count: &Arc<AtomicU64>) -> Result<Box<dyn Read>> {
+    fn reader(
+        &self,
+        packing: Packing,
+        meter: &Arc<Meter>,
+    ) -> Result<(Box<dyn Read>, impl Fn(std::io::Error) -> Error + use<>)> {
         let stored: Box<dyn Read> = match &self.place {
             Place::Local(path) => {
                 Box::new(std::fs::File::open(path).map_err(|e| Error::io(e, "open", path))?)
             }
             Place::Remote(folder, path) => Box::new(folder.reader(path, self.bytes)),
             Place::Hub(hub, file) => Box::new(hub.open_dataset_file(HUB_DATASET, file)?),
+            Place::Folder(_) => return Err(Error::internal("a shard is read as a stream")),
         };
-        let counted = Counted { inner: stored, meter: Arc::clone(meter), count: Arc::clone(count) };
+        let count: Arc<AtomicU64> = Arc::default();
+        let counted =
+            Counted { inner: stored, meter: Arc::clone(meter), count: Arc::clone(&count) };
+        let name = self.name.clone();
+        let failed = move |e| Error::from_read(e, &name, count.load(Ordering::Relaxed));
         let buffered = BufReader::with_capacity(128 << 10, counted);
-        Ok(match self.packing {
+        let reader: Box<dyn Read> = match packing {
             Packing::Plain => Box::new(buffered),
             Packing::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(buffered)),
-            Packing::Zstd => Box::new(
-                zstd::stream::read::Decoder::with_buffer(buffered)
-                    .map_err(|e| Error::from_read(e, &self.name, 0))?,
-            ),
-        })
+            Packing::Zstd => {
+                Box::new(zstd::stream::read::Decoder::with_buffer(buffered).map_err(&failed)?)
+            }
+        };
+        Ok((reader, failed))
+    }
+
+    /// The path of the file on this machine, to which a remote one is copied with its siblings: those whose names end
+    /// otherwise. The copies go when the folder is dropped.
+    fn fetched(&self, endings: &[&str]) -> Result<(PathBuf, Option<Arc<ScratchFolder>>)> {
+        let (folder, object) = match &self.place {
+            Place::Local(path) => return Ok((path.clone(), None)),
+            Place::Remote(folder, object) => (folder, object),
+            _ => return Err(Error::internal("a file of the hub is read from the middle")),
+        };
+        let copies = ScratchFolder::create("convert-fetched-")
+            .map_err(|e| Error::io(e, "create a folder in", &std::env::temp_dir()))?;
+        let last = Path::new(object).file_name().unwrap_or_default();
+        let path = copies.path().join(last);
+        for ending in endings {
+            let (object, path) = match ending.strip_prefix('.') {
+                None => (object.clone(), path.clone()),
+                Some(extension) => {
+                    let object = Path::new(object).with_extension(extension);
+                    (object.to_string_lossy().into_owned(), path.with_extension(extension))
+                }
+            };
+            folder.get_file(&object, &path).map_err(Error::of_remote)?;
+        }
+        Ok((path, Some(Arc::new(copies))))
+    }
+}
+
+/// The chunks of a part, and where each ends.
+pub(crate) type Chunks = Box<dyn Iterator<Item = Result<(Chunk, Position)>>>;
+
+/// What a thread reads.
+pub(crate) struct Part {
+    /// The name of its file.
+    pub(crate) name: Arc<str>,
+    open: Box<Open>,
+}
+
+type Open = dyn FnOnce(&Arc<Meter>) -> Result<Chunks> + Send;
+
+impl Part {
+    fn new(
+        name: Arc<str>,
+        open: impl FnOnce(&Arc<Meter>) -> Result<Chunks> + Send + 'static,
+    ) -> Self {
+        Self { name, open: Box::new(open) }
+    }
+
+    /// Its chunks; `meter` counts stored bytes.
+    pub(crate) fn chunks(self, meter: &Arc<Meter>) -> Result<Chunks> {
+        (self.open)(meter)
     }
 }
 
@@ -317,9 +614,9 @@ mod tests {
         ] {
             assert_eq!(Packing::of(name), packing, "{name}");
         }
-        let of = C4Split::of_hub_name;
-        assert_eq!(of("c4-train.00000-of-01024.json.gz"), Some(C4Split::Train));
-        assert_eq!(of("c4-validation.00000-of-00008.json.gz"), Some(C4Split::Val));
+        let of = NamedSplit::of_hub_name;
+        assert_eq!(of("c4-train.00000-of-01024.json.gz"), Some(NamedSplit::Train));
+        assert_eq!(of("c4-validation.00000-of-00008.json.gz"), Some(NamedSplit::Val));
         assert_eq!(of("c4-train.00000-of-01024.json.gz.lock"), None);
         assert_eq!(of("train.json"), None);
     }

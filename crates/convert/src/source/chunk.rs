@@ -1,0 +1,223 @@
+//! What sources are cut into for the threads: some documents at a time, as they are stored.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// What a source counts, so that a message can say which one is at fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unit {
+    /// Of a file of lines.
+    Line,
+    /// Of a table.
+    Row,
+    /// Of a streaming dataset.
+    Sample,
+    /// Of an indexed dataset.
+    Document,
+    /// A file that is one document.
+    File,
+}
+
+impl Unit {
+    /// What it is called.
+    pub fn noun(self) -> &'static str {
+        match self {
+            Self::Line => "line",
+            Self::Row => "row",
+            Self::Sample => "sample",
+            Self::Document => "document",
+            Self::File => "file",
+        }
+    }
+}
+
+/// A document that cannot be read, and where it stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BadDocument {
+    /// The file's name.
+    pub file: String,
+    /// What is counted.
+    pub unit: Unit,
+    /// Its number in the uncompressed file: from 1 of lines, else from 0.
+    pub number: u64,
+    /// What is wrong with it.
+    pub problem: String,
+}
+
+impl fmt::Display for BadDocument {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { file, unit, number, problem } = self;
+        match unit {
+            Unit::File => write!(f, "{file}: {problem}"),
+            unit => write!(f, "{file}, {} {number}: {problem}", unit.noun()),
+        }
+    }
+}
+
+/// One document as a source stores it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Raw<'a> {
+    /// A JSON object.
+    Json(&'a [u8]),
+    /// Text, perhaps not in UTF-8.
+    Bytes(&'a [u8]),
+    /// Text.
+    Text(&'a str),
+    /// Token ids.
+    Ids(&'a [u32]),
+    /// Nothing, where there should be text.
+    Null,
+}
+
+/// Documents of one file that follow one another.
+#[derive(Debug)]
+pub(crate) struct Chunk {
+    /// Units of the file before these.
+    before: u64,
+    documents: Documents,
+}
+
+#[derive(Debug)]
+enum Documents {
+    /// Whole lines.
+    Lines(Vec<u8>),
+    /// All of a file.
+    File(Vec<u8>),
+    Texts(Unit, Texts),
+    Ids(Unit, Joined<u32>),
+}
+
+/// Texts back to back, some of which may be missing.
+#[derive(Debug, Default)]
+pub(crate) struct Texts {
+    text: String,
+    /// Where each ends; `None` for one that is missing.
+    ends: Vec<Option<usize>>,
+}
+
+impl Texts {
+    pub(crate) fn push(&mut self, text: Option<&str>) {
+        self.text.push_str(text.unwrap_or_default());
+        self.ends.push(text.map(|_| self.text.len()));
+    }
+
+    fn iter(&self) -> impl Iterator<Item = Option<&str>> {
+        let mut start = 0;
+        self.ends.iter().map(move |&end| {
+            let text = end.map(|end| &self.text[start..end]);
+            start = end.unwrap_or(start);
+            text
+        })
+    }
+}
+
+/// Lists back to back.
+#[derive(Debug, Default)]
+pub(crate) struct Joined<T> {
+    items: Vec<T>,
+    /// Where each ends.
+    ends: Vec<usize>,
+}
+
+impl<T> Joined<T> {
+    pub(crate) fn push(&mut self, items: impl IntoIterator<Item = T>) {
+        self.items.extend(items);
+        self.ends.push(self.items.len());
+    }
+
+    /// How many items all lists have.
+    pub(crate) fn items(&self) -> usize {
+        self.items.len()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &[T]> {
+        let starts = std::iter::once(0).chain(self.ends.iter().copied());
+        starts.zip(&self.ends).map(|(start, &end)| &self.items[start..end])
+    }
+}
+
+impl Chunk {
+    /// Whole lines after the first `before` ones of their file.
+    pub(crate) fn lines(before: u64, bytes: Vec<u8>) -> Self {
+        Self { before, documents: Documents::Lines(bytes) }
+    }
+
+    /// A file that is one document.
+    pub(crate) fn file(bytes: Vec<u8>) -> Self {
+        Self { before: 0, documents: Documents::File(bytes) }
+    }
+
+    /// Texts after the first `before` units.
+    pub(crate) fn texts(unit: Unit, before: u64, texts: Texts) -> Self {
+        Self { before, documents: Documents::Texts(unit, texts) }
+    }
+
+    /// Lists of ids after the first `before` units.
+    pub(crate) fn ids(unit: Unit, before: u64, ids: Joined<u32>) -> Self {
+        Self { before, documents: Documents::Ids(unit, ids) }
+    }
+
+    /// What is counted.
+    pub(crate) fn unit(&self) -> Unit {
+        match self.documents {
+            Documents::Lines(_) => Unit::Line,
+            Documents::File(_) => Unit::File,
+            Documents::Texts(unit, _) | Documents::Ids(unit, _) => unit,
+        }
+    }
+
+    /// The documents with their numbers; lines that are blank are left out.
+    pub(crate) fn documents(&self) -> Box<dyn Iterator<Item = (u64, Raw<'_>)> + '_> {
+        let before = self.before;
+        match &self.documents {
+            Documents::Lines(bytes) => {
+                let numbered = (before + 1..).zip(bytes.split(|&b| b == b'\n'));
+                let trimmed = numbered.map(|(n, line)| (n, line.trim_ascii()));
+                Box::new(trimmed.filter(|(_, l)| !l.is_empty()).map(|(n, l)| (n, Raw::Json(l))))
+            }
+            Documents::File(bytes) => Box::new(std::iter::once((before, Raw::Bytes(bytes)))),
+            Documents::Texts(_, texts) => {
+                Box::new((before..).zip(texts.iter().map(|text| text.map_or(Raw::Null, Raw::Text))))
+            }
+            Documents::Ids(_, ids) => Box::new((before..).zip(ids.iter().map(Raw::Ids))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn documents_have_the_numbers_of_their_file() {
+        let of = |chunk: &Chunk| chunk.documents().map(|(n, _)| n).collect::<Vec<_>>();
+        assert_eq!(of(&Chunk::lines(4, b"a\n\n b\nc".to_vec())), [5, 7, 8]);
+        let mut texts = Texts::default();
+        [Some("a"), None, Some(""), Some("bc")].into_iter().for_each(|text| texts.push(text));
+        let chunk = Chunk::texts(Unit::Row, 10, texts);
+        let expected =
+            [(10, Raw::Text("a")), (11, Raw::Null), (12, Raw::Text("")), (13, Raw::Text("bc"))];
+        assert_eq!(chunk.documents().collect::<Vec<_>>(), expected);
+        let mut ids = Joined::default();
+        [&[1, 2][..], &[], &[3]].into_iter().for_each(|list| ids.push(list.iter().copied()));
+        assert_eq!(ids.items(), 3);
+        let chunk = Chunk::ids(Unit::Document, 0, ids);
+        let expected = [(0, Raw::Ids(&[1, 2])), (1, Raw::Ids(&[])), (2, Raw::Ids(&[3]))];
+        assert_eq!(chunk.documents().collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn a_bad_document_is_called_by_its_place() {
+        let bad = |unit| {
+            let (file, problem) = ("x".to_owned(), "empty".to_owned());
+            BadDocument { file, unit, number: 7, problem }.to_string()
+        };
+        assert_eq!(bad(Unit::Line), "x, line 7: empty");
+        assert_eq!(bad(Unit::Row), "x, row 7: empty");
+        assert_eq!(bad(Unit::Sample), "x, sample 7: empty");
+        assert_eq!(bad(Unit::Document), "x, document 7: empty");
+        assert_eq!(bad(Unit::File), "x: empty");
+    }
+}

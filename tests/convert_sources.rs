@@ -1,0 +1,473 @@
+//! `convert` with each of its sources, as a user runs it.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow_array::{ArrayRef, Int64Array, RecordBatch, StringArray};
+use convert::indexed::{Dtype, IndexedDataset, IndexedWriter};
+use convert::tokenizer::Tokenizer;
+use parquet::arrow::ArrowWriter;
+use parquet::file::properties::WriterProperties;
+use serde_json::{Value as Json, json};
+
+#[path = "support/faultd.rs"]
+mod faultd;
+#[path = "support/listing.rs"]
+mod listing;
+#[path = "support/shards.rs"]
+mod shards;
+#[path = "support/workshop.rs"]
+mod workshop;
+
+use faultd::Faultd;
+use workshop::{Workshop, entries, stderr, stdout};
+
+const EOS: &str = "<|endoftext|>";
+/// Of GPT-2.
+const EOS_ID: i64 = 50_256;
+
+fn zst(text: &str) -> Vec<u8> {
+    zstd::encode_all(text.as_bytes(), 3).unwrap()
+}
+
+fn gz(text: &str) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    encoder.write_all(text.as_bytes()).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn in_bucket(server: &Faultd, key: &str) -> String {
+    let end = server.url("");
+    let keys = "access_key_id=AKIATEST&secret_access_key=TopSecret&region=us-east-1";
+    format!("s3://bucket/{key}?endpoint={}&{keys}", end.trim_end_matches('/'))
+}
+
+fn statistics(folder: &Path) -> Json {
+    serde_json::from_slice(&fs::read(folder.join("statistics.json")).unwrap()).unwrap()
+}
+
+/// The ids of documents, joined with an end-of-text after each, and cut.
+fn joined(texts: &[&str], length: usize) -> Vec<Vec<i64>> {
+    let tokenizer = Tokenizer::load("gpt2").unwrap();
+    let ids = |text: &&str| {
+        let ids = tokenizer.encode(text).unwrap().into_iter().map(i64::from);
+        ids.chain([EOS_ID]).collect::<Vec<_>>()
+    };
+    let all: Vec<i64> = texts.iter().flat_map(ids).collect();
+    all.chunks_exact(length).map(<[i64]>::to_vec).collect()
+}
+
+const TOKENS: [&str; 6] = ["--concat_tokens", "4", "--tokenizer", "gpt2", "--eos_text", EOS];
+
+fn pile_line(text: &str, subset: &str) -> String {
+    json!({ "text": text, "meta": { "pile_set_name": subset } }).to_string() + "\n"
+}
+
+fn write_pile(shop: &Workshop) {
+    let train = [
+        pile_line("one two three", "Pile-CC") + &pile_line("four", "Wikipedia (en)"),
+        pile_line("five six", "Pile-CC") + &pile_line("seven", "Enron Emails"),
+    ];
+    shop.write("pile/train/00.jsonl.zst", zst(&train[0]));
+    shop.write("pile/train/01.jsonl.zst", zst(&train[1]));
+    shop.write("pile/val.jsonl.zst", zst(&pile_line("eight", "Pile-CC")));
+    shop.write("pile/test.jsonl.zst", zst(&pile_line("nine", "Wikipedia (en)")));
+}
+
+#[test]
+fn the_pile_keeps_its_subsets_and_counts_them() {
+    let shop = Workshop::new();
+    write_pile(&shop);
+    shop.converted(&["pile", "--path", "pile", "--out_root", "out"]);
+    let samples = |split: &str| shards::read_strings(&shop.path(&format!("out/{split}")));
+    // In the order of the columns' names: pile_set_name, text.
+    let train = [
+        ["Pile-CC", "one two three"],
+        ["Wikipedia (en)", "four"],
+        ["Pile-CC", "five six"],
+        ["Enron Emails", "seven"],
+    ];
+    assert_eq!(samples("train"), train);
+    assert_eq!(samples("val"), [["Pile-CC", "eight"]]);
+    assert_eq!(samples("test"), [["Wikipedia (en)", "nine"]]);
+
+    let made_of = statistics(&shop.path("out/train"));
+    assert_eq!(made_of["subsets"]["Pile-CC"], json!({"documents": 2, "bytes": 21, "tokens": 0}));
+    assert_eq!(made_of["subsets"]["Enron Emails"]["documents"], 1);
+    assert_eq!(made_of["files"]["pile/train/01.jsonl.zst"]["documents"], 2);
+    assert_eq!((&made_of["samples"], &made_of["bytes"]), (&json!(4), &json!(30)));
+    let page = fs::read_to_string(shop.path("out/train/statistics.html")).unwrap();
+    assert!(page.contains("<h2>Subsets</h2>") && page.contains("Wikipedia (en)"), "{page}");
+}
+
+#[test]
+fn subsets_are_taken_or_left_out_by_name() {
+    let shop = Workshop::new();
+    write_pile(&shop);
+    let convert = |out: &str, filter: &[&str]| {
+        let common = ["pile", "--path", "pile", "--splits", "train", "--out_root", out];
+        shop.converted(&[&common[..], &TOKENS, filter].concat());
+        shards::read_ids(&shop.path(out).join("train"))
+    };
+    let only = convert("only", &["--subsets", "Pile-CC,Enron Emails"]);
+    assert_eq!(only, joined(&["one two three", "five six", "seven"], 4));
+    let except = convert("except", &["--exclude_subsets", "Pile-CC"]);
+    assert_eq!(except, joined(&["four", "seven"], 4));
+    let made_of = statistics(&shop.path("except/train"));
+    assert_eq!(made_of["left_out"], json!({"Pile-CC": 2}));
+    assert_eq!((&made_of["documents"], &made_of["tokens"]), (&json!(2), &json!(2)));
+
+    shop.write("bad/val.jsonl", "{\"text\": \"a\"}\n");
+    let bad = ["pile", "--path", "bad", "--splits", "val", "--out_root", "x"];
+    assert_eq!(
+        shop.refused(&bad),
+        "bad/val.jsonl, line 1: the key \"meta.pile_set_name\" is missing; correct the line, or leave \
+         such lines out with --on_bad_line skip"
+    );
+    assert_eq!(
+        shop.refused(&["pile", "--path", "pile/train", "--out_root", "x"]),
+        "pile/train has neither a folder train/ nor a file train.*; name one split, such as --splits \
+         train, and convert each from its own files"
+    );
+}
+
+#[test]
+fn a_folder_of_text_files_is_converted_once() {
+    let shop = Workshop::new();
+    shop.write("books/b.txt", "second book");
+    shop.write("books/a/z.txt", "first book\nof two lines\n");
+    shop.write("books/c.txt.gz", gz("third"));
+    shop.write("books/notes.md", "not text");
+    let common = ["text", "--input_folder", "books", "--output_folder", "out/mine"];
+    let tokens = ["--concat_tokens", "4", "--tokenizer", "gpt2", "--use_tokenizer_eos"];
+    let args = [&common[..], &tokens].concat();
+    shop.converted(&args);
+    let texts = ["first book\nof two lines\n", "second book", "third"];
+    assert_eq!(shards::read_ids(&shop.path("out/mine")), joined(&texts, 4));
+    assert!(shop.path("out/mine/shard.00000.mds.zstd").exists(), "zstd, as in llm-foundry");
+    let index = fs::metadata(shop.path("out/mine/index.json")).unwrap().modified().unwrap();
+
+    let complete = format!(
+        "mine: {} is complete, of the same input and settings\n",
+        shop.path("out/mine").canonicalize().unwrap().display()
+    );
+    assert_eq!(stdout(&shop.converted(&args)), complete);
+    let again = fs::metadata(shop.path("out/mine/index.json")).unwrap().modified().unwrap();
+    assert_eq!(index, again);
+    shop.write("books/d.txt", "fourth");
+    let error = shop.refused(&args);
+    assert!(
+        error.ends_with(
+            "/out/mine exists already; remove it, or choose another --out_root or other --splits"
+        ),
+        "{error}"
+    );
+    shop.converted(&[&args[..], &["--reprocess"]].concat());
+    let texts = [texts[0], texts[1], texts[2], "fourth"];
+    assert_eq!(shards::read_ids(&shop.path("out/mine")), joined(&texts, 4));
+    assert_eq!(entries(&shop.path("out")), ["mine"]);
+
+    let plain = ["text", "--input_folder", "books", "--output_folder", "plain"];
+    shop.converted(&[&plain[..], &["--compression", "none", "--trust_remote_code"]].concat());
+    assert_eq!(shards::read_strings(&shop.path("plain")), texts.map(|text| [text]));
+}
+
+#[test]
+fn a_text_that_is_none_is_named_or_skipped() {
+    let shop = Workshop::new();
+    shop.write("books/a.txt", "good");
+    shop.write("books/b.txt", b"caf\xe9 au lait");
+    let args = ["text", "--input_folder", "books", "--output_folder", "out"];
+    assert_eq!(
+        shop.refused(&args),
+        "books/b.txt: not UTF-8 text after byte 3; correct the file, or leave such files out with \
+         --on_bad_line skip"
+    );
+    let out = shop.converted(&[&args[..], &["--on_bad_line", "skip"]].concat());
+    let said = stderr(&out);
+    assert!(
+        said.ends_with(
+            "out: 1 unreadable document skipped:\n  books/b.txt: not UTF-8 text after byte 3\n"
+        ),
+        "{said}"
+    );
+    assert_eq!(shards::read_strings(&shop.path("out")), [["good"]]);
+    assert_eq!(statistics(&shop.path("out"))["skipped"], 1);
+}
+
+/// Rows of two columns, some without text, in row groups of 100.
+fn write_parquet(path: &Path, column: &str, rows: std::ops::Range<usize>, nulls: bool) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let text = |row: usize| (!nulls || !row.is_multiple_of(150)).then(|| row_text(row));
+    let texts: StringArray = rows.clone().map(text).collect();
+    let numbers: Int64Array = rows.map(|row| Some(row as i64)).collect();
+    let columns: [(&str, ArrayRef); 2] = [("n", Arc::new(numbers)), (column, Arc::new(texts))];
+    let batch =
+        RecordBatch::try_from_iter_with_nullable(columns.map(|(n, c)| (n, c, true))).unwrap();
+    let properties = WriterProperties::builder().set_max_row_group_row_count(Some(100)).build();
+    let file = File::create(path).unwrap();
+    let mut writer = ArrowWriter::try_new(file, batch.schema(), Some(properties)).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+}
+
+fn row_text(row: usize) -> String {
+    format!("row {row} ").repeat(row % 90)
+}
+
+#[test]
+fn rows_of_parquet_keep_their_order() {
+    let shop = Workshop::new();
+    write_parquet(&shop.path("in/a.parquet"), "content", 0..1_050, false);
+    write_parquet(&shop.path("in/b.parquet"), "content", 1_050..1_300, false);
+    let expected: Vec<Vec<String>> = (0..1_300).map(|row| vec![row_text(row)]).collect();
+    for threads in ["1", "4"] {
+        let common = ["parquet", "--path", "in", "--column", "content", "--num_workers", threads];
+        let out = shop.converted(&[&common[..], &["--out_root", threads]].concat());
+        assert!(shards::read_strings(&shop.path(threads).join("train")) == expected);
+        assert!(stderr(&out).starts_with("train: reading 2 files, "), "{}", stderr(&out));
+    }
+    let made_of = statistics(&shop.path("4/train"));
+    assert_eq!(made_of["files"]["in/b.parquet"]["documents"], 250);
+
+    // The same from a bucket, to which Parquet is written as one object.
+    for name in ["a", "b"] {
+        let bytes = fs::read(shop.path(&format!("in/{name}.parquet"))).unwrap();
+        shop.write(&format!("served/bucket/in/{name}.parquet"), bytes);
+    }
+    let server = Faultd::start(&shop.path("served"));
+    let source = in_bucket(&server, "in");
+    shop.converted(&["parquet", "--path", &source, "--column", "content", "--out_root", "there"]);
+    assert!(shards::read_strings(&shop.path("there/train")) == expected);
+}
+
+#[test]
+fn parquet_that_cannot_be_read_is_named() {
+    let shop = Workshop::new();
+    write_parquet(&shop.path("a.parquet"), "content", 0..10, false);
+    let refused = |path: &str, flags: &[&str]| {
+        shop.refused(&[&["parquet", "--path", path, "--out_root", "x"], flags].concat())
+    };
+    assert_eq!(
+        refused("a.parquet", &[]),
+        "a.parquet has no column \"text\", but n, content; name the column with the text with --column"
+    );
+    assert_eq!(
+        refused("a.parquet", &["--column", "n"]),
+        "the column \"n\" of a.parquet holds Int64, not text; name the column with the text with --column"
+    );
+    write_parquet(&shop.path("nulls.parquet"), "text", 0..400, true);
+    assert_eq!(
+        refused("nulls.parquet", &[]),
+        "nulls.parquet, row 0: the text is missing (null); correct the row, or leave such rows out \
+         with --on_bad_line skip"
+    );
+    let skip = ["parquet", "--path", "nulls.parquet", "--out_root", "out", "--on_bad_line", "skip"];
+    let said = stderr(&shop.converted(&skip));
+    assert!(said.contains("train: 3 unreadable documents skipped:\n"), "{said}");
+    assert!(said.ends_with("\n  nulls.parquet, row 300: the text is missing (null)\n"), "{said}");
+
+    let whole = fs::read(shop.path("a.parquet")).unwrap();
+    shop.write("cut.parquet", &whole[..whole.len() / 2]);
+    let error = refused("cut.parquet", &["--column", "content"]);
+    assert!(error.starts_with("cut.parquet: cannot be read as Parquet: "), "{error}");
+    assert!(
+        error.ends_with("; the file is damaged or cut short: fetch or write it again"),
+        "{error}"
+    );
+    shop.write("notes.txt", "x");
+    assert_eq!(
+        refused("notes.txt", &[]),
+        "notes.txt is not a kind of file that can be read; give it a name that ends in .parquet"
+    );
+}
+
+fn write_indexed(shop: &Workshop, name: &str, documents: &[&[u16]]) {
+    let mut writer = IndexedWriter::create(shop.path(name), Dtype::U16).unwrap();
+    documents.iter().for_each(|document| writer.write_document(document).unwrap());
+    writer.finish().unwrap();
+}
+
+#[test]
+fn indexed_datasets_go_both_ways() {
+    let shop = Workshop::new();
+    let documents: [&[u16]; 3] = [&[1, 2, 3], &[4], &[5, 6, 7, 8, 9]];
+    write_indexed(&shop, "in_text_document", &documents);
+    let common = ["indexed", "--path", "in_text_document", "--out_root"];
+    shop.converted(&[&common[..], &["each"]].concat());
+    assert_eq!(
+        shards::read_ids(&shop.path("each/train")),
+        [vec![1, 2, 3], vec![4], vec![5, 6, 7, 8, 9]]
+    );
+    shop.converted(&[&common[..], &["cut", "--concat_tokens", "4"]].concat());
+    assert_eq!(shards::read_ids(&shop.path("cut/train")), [[1, 2, 3, 4], [5, 6, 7, 8]]);
+    assert_eq!(statistics(&shop.path("cut/train"))["dropped_tokens"], 1);
+    let marked = ["marked", "--concat_tokens", "4", "--tokenizer", "gpt2", "--eos_text", EOS];
+    shop.converted(&[&common[..], &marked].concat());
+    let ids = shards::read_ids(&shop.path("marked/train"));
+    assert_eq!(ids, [[1, 2, 3, EOS_ID], [4, EOS_ID, 5, 6], [7, 8, 9, EOS_ID]]);
+
+    let out = shop.converted(&[
+        "to_indexed",
+        "--path",
+        "each/train",
+        "--output_prefix",
+        "back",
+        "--uint16",
+    ]);
+    assert!(stdout(&out).starts_with("3 documents, 9 tokens, in "), "{}", stdout(&out));
+    for ending in ["bin", "idx"] {
+        let read = |name: &str| fs::read(shop.path(&format!("{name}.{ending}"))).unwrap();
+        assert!(read("back") == read("in_text_document"), "{ending}");
+    }
+
+    assert_eq!(
+        shop.refused(&[&common[..], &["x", "--concat_tokens", "4", "--eos_text", EOS]].concat()),
+        "--eos_text needs a tokenizer, which makes tokens of it; add --tokenizer, the one that the \
+         source was made with"
+    );
+    write_indexed(&shop, "empty", &[&[1], &[]]);
+    assert_eq!(
+        shop.refused(&["indexed", "--path", "empty", "--out_root", "x"]),
+        "empty.bin, document 1: it has no tokens; correct the document, or leave such documents out \
+         with --on_bad_line skip"
+    );
+}
+
+#[test]
+fn streaming_datasets_are_sources_too() {
+    let shop = Workshop::new();
+    let texts = ["first document", "second", "", "and the third one"];
+    let lines: String =
+        texts.iter().map(|text| json!({ "text": text }).to_string() + "\n").collect();
+    shop.write("a.jsonl", lines);
+    shop.converted(&["json", "--path", "a.jsonl", "--out_root", "text"]);
+    let tokens = ["--concat_tokens", "3", "--tokenizer", "gpt2", "--eos_text", EOS];
+    let of_text = ["mds", "--path", "text/train", "--out_root", "tokens"];
+    shop.converted(&[&of_text[..], &tokens].concat());
+    assert_eq!(shards::read_ids(&shop.path("tokens/train")), joined(&texts, 3));
+    // Cut anew, from tokens that need no tokenizer.
+    shop.converted(&["mds", "--path", "tokens/train", "--out_root", "cut", "--concat_tokens", "2"]);
+    let all: Vec<i64> = joined(&texts, 3).concat();
+    let pairs: Vec<&[i64]> = all.chunks_exact(2).collect();
+    assert_eq!(shards::read_ids(&shop.path("cut/train")), pairs);
+    // The same, stored at first as 64-bit numbers in a column of bytes, and from a bucket.
+    let bytes = ["--token_encoding", "bytes", "--out_root", "bytes"];
+    shop.converted(&[&["mds", "--path", "text/train"], &tokens[..], &bytes].concat());
+    for name in entries(&shop.path("bytes/train")) {
+        let file = fs::read(shop.path(&format!("bytes/train/{name}"))).unwrap();
+        shop.write(&format!("served/bucket/old/{name}"), file);
+    }
+    let server = Faultd::start(&shop.path("served"));
+    let old = in_bucket(&server, "old");
+    shop.converted(&["mds", "--path", &old, "--out_root", "new", "--concat_tokens", "2"]);
+    assert_eq!(shards::read_ids(&shop.path("new/train")), pairs);
+
+    let to_indexed = ["to_indexed", "--path", "text/train", "--output_prefix", "neox"];
+    shop.converted(&[&to_indexed[..], &["--tokenizer", "gpt2", "--append_eod"]].concat());
+    let indexed = IndexedDataset::open(shop.path("neox")).unwrap();
+    // GPT-NeoX leaves out what is empty.
+    assert_eq!((indexed.num_documents(), indexed.dtype()), (3, Dtype::U16));
+    let ids: Vec<i64> = indexed.documents().flat_map(|document| document.to_vec()).collect();
+    assert_eq!(ids, joined(&["first document", "second", "and the third one"], 1).concat());
+
+    assert_eq!(
+        shop.refused(&["mds", "--path", "text/train", "--column", "body", "--out_root", "x"]),
+        "text/train has no column \"body\", but text; name the column with the text or the tokens \
+         with --column"
+    );
+    let error = shop.refused(&["mds", "--path", "text", "--out_root", "x"]);
+    assert_eq!(
+        error,
+        "there is no dataset: text has no index.json; give the folder of one split, such as ./c4/val"
+    );
+}
+
+#[test]
+fn ids_are_stored_as_they_are_asked_for() {
+    let shop = Workshop::new();
+    let texts = ["one two three four", "five", "six seven"];
+    let lines: String =
+        texts.iter().map(|text| json!({ "text": text }).to_string() + "\n").collect();
+    shop.write("a.jsonl", lines);
+    let convert = |out: &str, flags: &[&str]| {
+        let common = ["json", "--path", "a.jsonl", "--out_root", out, "--compression", "none"];
+        shop.converted(&[&common[..], &TOKENS, flags].concat());
+        let index = fs::read(shop.path(out).join("train/index.json")).unwrap();
+        let index: Json = serde_json::from_slice(&index).unwrap();
+        (index["shards"][0]["column_encodings"].clone(), shop.path(out).join("train"))
+    };
+    let (encodings, folder) = convert("uint16", &["--token_encoding", "uint16"]);
+    assert_eq!(encodings, json!(["ndarray:uint16"]));
+    assert_eq!(shards::read_ids(&folder), joined(&texts, 4));
+    let (encodings, folder) = convert("sequences", &["--sequence_id"]);
+    assert_eq!(encodings, json!(["ndarray:int32", "ndarray:int32"]));
+    let dataset = mds::StreamingDataset::open(vec![mds::Stream::local(folder)], Default::default());
+    let sample = dataset.unwrap().sample(1).unwrap();
+    let ids = |column: &str| match sample.value(column).unwrap() {
+        mds::format::Value::NdArray(array) => array.to_vec_i64().unwrap(),
+        other => panic!("{other:?}"),
+    };
+    // The first sample is four tokens of the first document.
+    assert_eq!(ids("tokens"), joined(&texts, 4)[1]);
+    assert_eq!(ids("sequence_id"), [0, 1, 1, 2]);
+
+    let refused = |flags: &[&str]| {
+        shop.refused(&[&["json", "--path", "a.jsonl", "--out_root", "x"], flags].concat())
+    };
+    assert_eq!(
+        refused(&["--token_encoding", "uint16"]),
+        "--token_encoding has no effect on text samples; add --concat_tokens N, or leave \
+         --token_encoding out"
+    );
+    let kwargs = |json: &str| refused(&[&TOKENS[..], &["--tokenizer_kwargs", json]].concat());
+    assert_eq!(
+        kwargs("{\"add_bos_token\": true}"),
+        "--tokenizer_kwargs has \"add_bos_token\", which this program does not know; save the tokenizer \
+         with that setting and give its tokenizer.json; model_max_length, use_fast, trust_remote_code, \
+         legacy are taken"
+    );
+    assert_eq!(
+        kwargs("[]"),
+        "--tokenizer_kwargs [] is not a JSON object; write it as '{\"model_max_length\": 2048}'"
+    );
+    let taken = ["--tokenizer_kwargs", "{\"model_max_length\": 2048}", "--out_root", "kwargs"];
+    shop.converted(&[&["json", "--path", "a.jsonl"], &TOKENS[..], &taken].concat());
+}
+
+#[test]
+fn time_and_memory_are_told() {
+    let shop = Workshop::new();
+    shop.write("a.jsonl", "{\"text\": \"some words\"}\n".repeat(100));
+    let args = ["json", "--path", "a.jsonl", "--out_root", "out", "--profile"];
+    let out = stdout(&shop.converted(&[&args[..], &TOKENS].concat()));
+    let stages =
+        ["read and decompress", "parse", "tokenise", "encode", "compress", "hash", "write"];
+    for (line, stage) in out.lines().skip(1).zip(stages) {
+        assert!(
+            line.starts_with(&format!("train: {stage:<20} ")) && line.ends_with(" %"),
+            "{line}"
+        );
+    }
+    assert!(out.lines().last().unwrap().starts_with("peak memory "), "{out}");
+}
+
+#[test]
+fn other_datasets_of_the_hub_are_refused_by_name() {
+    let shop = Workshop::new();
+    let refused = |dataset: &str| shop.refused(&["hf", "--dataset", dataset, "--out_root", "x"]);
+    assert_eq!(
+        refused("the_pile"),
+        "--dataset the_pile: the Pile is no longer on the hub; read a copy of your own with convert \
+         pile --path"
+    );
+    assert_eq!(
+        refused("roneneldan/TinyStories"),
+        "--dataset roneneldan/TinyStories is not known; allenai/c4 is; fetch the files of another one, \
+         and read them with convert json or convert parquet"
+    );
+}

@@ -1,0 +1,121 @@
+//! Several tasks that convert a split together, and their parts joined.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+use std::fs;
+
+#[path = "support/shards.rs"]
+mod shards;
+#[path = "support/workshop.rs"]
+mod workshop;
+
+use workshop::{Workshop, entries, stderr, stdout};
+
+/// Files of very different sizes.
+fn write_files(shop: &Workshop) {
+    for (file, documents) in [40, 3, 500, 1, 90, 90, 7].into_iter().enumerate() {
+        let line = |n: usize| format!("{{\"text\":\"document {n} of file {file}\"}}\n");
+        shop.write(&format!("in/{file}.jsonl"), (0..documents).map(line).collect::<String>());
+    }
+}
+
+fn task<'a>(id: &'a str, of: &'a str) -> Vec<&'a str> {
+    let common = ["json", "--path", "in", "--out_root", "parts", "--size_limit", "4kb"];
+    [&common[..], &["--num_tasks", of, "--task_id", id]].concat()
+}
+
+fn merge(root: &std::path::Path) {
+    let root = root.to_str().unwrap();
+    mds::merge_index(root, mds::storage::RemoteOptions::default()).unwrap();
+}
+
+#[test]
+fn the_parts_of_all_tasks_are_the_whole() {
+    let shop = Workshop::new();
+    write_files(&shop);
+    shop.converted(&["json", "--path", "in", "--out_root", "whole", "--size_limit", "4kb"]);
+    let whole = shards::read_strings(&shop.path("whole/train"));
+    assert_eq!(whole.len(), 731);
+    // In another order than that of the parts.
+    for id in ["2", "0", "3", "1"] {
+        let said = stderr(&shop.converted(&task(id, "4")));
+        assert!(
+            said.starts_with(&format!(
+                "convert json: task {id} of 4 (--num_tasks and --task_id)\n"
+            )),
+            "{said}"
+        );
+    }
+    // Most of the bytes are in one file, so one task has none.
+    assert_eq!(entries(&shop.path("parts/train")), ["00000", "00002", "00003"]);
+    merge(&shop.path("parts/train"));
+    assert!(shards::read_strings(&shop.path("parts/train")) == whole);
+
+    // A task that is run again finds its part complete, unless they were joined.
+    assert_eq!(
+        shop.refused(&task("0", "4")),
+        "parts/train exists already; remove it, or choose another --out_root or other --splits"
+    );
+    fs::remove_file(shop.path("parts/train/index.json")).unwrap();
+    let again = stdout(&shop.converted(&task("0", "4")));
+    assert_eq!(
+        again,
+        "train/00000: parts/train/00000 is complete, of the same input and settings\n"
+    );
+    // Another number of tasks would mix parts of two kinds.
+    assert_eq!(
+        shop.refused(&task("0", "2")),
+        "parts/train/00000 exists already; remove it, or choose another --out_root or other --splits"
+    );
+}
+
+#[test]
+fn a_launcher_says_which_task_it_is() {
+    let shop = Workshop::new();
+    write_files(&shop);
+    let args = ["json", "--path", "in", "--out_root", "parts"];
+    for id in ["0", "1"] {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_convert"));
+        command.current_dir(shop.path(".")).args(args);
+        command.env("OMPI_COMM_WORLD_RANK", id).env("OMPI_COMM_WORLD_SIZE", "2");
+        let out = command.output().unwrap();
+        let said = stderr(&out);
+        let task = format!("task {id} of 2 (OMPI_COMM_WORLD_RANK and OMPI_COMM_WORLD_SIZE)\n");
+        assert!(out.status.success() && said.contains(&task), "{said}");
+    }
+    assert_eq!(entries(&shop.path("parts/train")), ["00000", "00001"]);
+}
+
+#[test]
+fn a_task_without_files_is_no_failure() {
+    let shop = Workshop::new();
+    shop.write("in/a.jsonl", "{\"text\":\"one\"}\n");
+    let out = shop.converted(&task("1", "2"));
+    assert!(
+        stderr(&out).ends_with("convert json: train: 1 file, none of them for task 1 of 2\n"),
+        "{}",
+        stderr(&out)
+    );
+    shop.converted(&task("0", "2"));
+    merge(&shop.path("parts/train"));
+    assert_eq!(shards::read_strings(&shop.path("parts/train")), [["one"]]);
+
+    let small = [
+        "c4",
+        "--source",
+        "in",
+        "--splits",
+        "val_small",
+        "--out_root",
+        "x",
+        "--num_tasks",
+        "2",
+        "--task_id",
+        "0",
+    ];
+    assert_eq!(
+        shop.refused(&small),
+        "val_small is the first samples of a split, which several tasks cannot make; convert it with \
+         one program, without --num_tasks"
+    );
+}
