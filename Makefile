@@ -3,7 +3,7 @@
 #   make quickstart   build, convert real text, inspect it, train a small GPT on it, generate
 #   make test         every test that needs no server and no network
 #   make soak         the tests of faults and kills, ten times as long and more: about a quarter of an hour
-#   make test-servers the tests against real S3, GCS, Azure and MLflow servers on 127.0.0.1, which it installs
+#   make test-servers the tests against real S3, GCS, Azure, MLflow and Slurm servers on 127.0.0.1, which it installs
 #   make check        format, lints, documentation, licences
 #   make bench        micro-benchmarks (criterion)
 #   make bench-peers  measure this library, the reference and litdata side by side, into benches/runs/
@@ -37,12 +37,14 @@ test-servers:
 	  tests/servers/run $(CARGO) nextest run $(PROFILE) -p mds --test remotes --no-fail-fast --run-ignored all \
 	    $(if $(HAS_NPM),,-E 'not test(/^azure::/)') && \
 	  tests/servers/run $(CARGO) nextest run $(PROFILE) --workspace --test train_remotes --run-ignored only && \
-	  tests/servers/mlflow $(CARGO) nextest run $(PROFILE) --workspace --test train_trackers --run-ignored only; \
+	  tests/servers/mlflow $(CARGO) nextest run $(PROFILE) --workspace --test train_trackers --run-ignored only && \
+	  tests/servers/slurm $(CARGO) nextest run $(PROFILE) -p convert --test convert_slurm --run-ignored only; \
 	else \
 	  tests/servers/run $(CARGO) test $(PROFILE) -p mds --test remotes --no-fail-fast -- --include-ignored \
 	    $(if $(HAS_NPM),,--skip azure::) && \
 	  tests/servers/run $(CARGO) test $(PROFILE) --workspace --test train_remotes -- --ignored && \
-	  tests/servers/mlflow $(CARGO) test $(PROFILE) --workspace --test train_trackers -- --ignored; \
+	  tests/servers/mlflow $(CARGO) test $(PROFILE) --workspace --test train_trackers -- --ignored && \
+	  tests/servers/slurm $(CARGO) test $(PROFILE) -p convert --test convert_slurm -- --ignored; \
 	fi
 
 # MDS_SOAK=2 make soak is shorter. Where there is no nextest, one program after the other.

@@ -425,8 +425,10 @@ pub(super) struct OutputArgs {
     /// Convert one of N parts of each split, which other tasks convert the rest of
     /// [default: that of a Slurm job array, of srun or of mpirun, if there is one]
     ///
-    /// Task I writes its files to OUT_ROOT/SPLIT/0000I. When all are done, join them:
+    /// Task I takes a run of files and writes OUT_ROOT/SPLIT/0000I. When all are done, join them:
     /// mds-inspect merge OUT_ROOT/SPLIT
+    /// The result is that of one program, except that no sample of --concat_tokens has documents of two
+    /// tasks.
     #[arg(long, alias = "num-tasks", value_name = "N", verbatim_doc_comment)]
     pub(super) num_tasks: Option<usize>,
 

@@ -110,7 +110,7 @@ impl Conversion {
     /// [`ErrorKind::AlreadyExists`] if the split is there, [`ErrorKind::Corrupt`] with the name of a bad
     /// line or file, [`ErrorKind::Empty`] if the source holds no document,
     /// [`ErrorKind::Interrupted`] if `cancel` is set, and failures of disk, hub and writer. After
-    /// any of them the complete shards are kept [aside](OutRoot::unfinished), and the same conversion goes on from
+    /// any of them the complete shards are kept aside, and the same conversion goes on from
     /// there; [`ErrorKind::InvalidArgument`], with the difference, if it is not the same.
     pub fn run(self, meter: &Arc<Meter>, cancel: &Arc<AtomicBool>) -> Result<Summary> {
         if self.earlier != Earlier::Replace {
