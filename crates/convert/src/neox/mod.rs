@@ -1,7 +1,8 @@
-//! GPT-NeoX's data tools: files of text to indexed datasets.
+//! GPT-NeoX's data tools: files of text to indexed datasets, and known corpora by name.
 //!
 //! `preprocess-data` makes of the texts of files what [`indexed`](crate::indexed) reads; it takes the
-//! flags of GPT-NeoX's `preprocess_data.py` and writes the same bytes.
+//! flags of GPT-NeoX's `preprocess_data.py` and writes the same bytes. `prepare-data` fetches a corpus
+//! first, as `prepare_data.py` does.
 //!
 //! # Layout
 //! * [`documents`] finds the documents of a file, whatever kind of archive it is.
@@ -9,10 +10,13 @@
 //! * [`tokenizers`] makes ids of them, by the names that `--tokenizer-type` has.
 //! * `ordered` runs this on many threads, in order and in bounded memory.
 //! * [`preprocess`] puts it together, and is the program `preprocess-data`.
+//! * [`corpora`] is the registry of corpora, [`fetch`] brings their files, and [`prepare`] is the program
+//!   `prepare-data`.
 //!
 //! # What differs from GPT-NeoX
 //! Each key of `--jsonl-keys` gets its own text, a text without a token is left out even where each is to
-//! end with a token, a line that cannot be read is an error. Datasets appear complete or not at all.
+//! end with a token, a line that cannot be read is an error, and a file that is half there is fetched
+//! again. Datasets appear complete or not at all.
 //!
 //! # Example
 //! ```
@@ -46,8 +50,11 @@
 //! # }
 //! ```
 
+pub mod corpora;
 pub mod documents;
+pub mod fetch;
 mod ordered;
+pub mod prepare;
 pub mod preprocess;
 mod texts;
 pub mod tokenizers;
