@@ -1,4 +1,4 @@
-//! A scratch folder and `convert-c4` in it, as a user runs it.
+//! A scratch folder and a program in it, as a user runs it: `convert-c4`, unless it is said otherwise.
 
 #![allow(dead_code, reason = "each test file uses its own part")]
 
@@ -9,11 +9,18 @@ use std::process::{Command, Output, Stdio};
 /// A folder to work in, and commands that never leave this machine.
 pub(crate) struct Workshop {
     folder: tempfile::TempDir,
+    /// What is run where no program is named.
+    main: &'static str,
 }
 
 impl Workshop {
     pub(crate) fn new() -> Self {
-        Self { folder: tempfile::tempdir().unwrap() }
+        Self::of(env!("CARGO_BIN_EXE_convert-c4"))
+    }
+
+    /// A folder for the program at this path.
+    pub(crate) fn of(main: &'static str) -> Self {
+        Self { folder: tempfile::tempdir().unwrap(), main }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -28,7 +35,7 @@ impl Workshop {
     }
 
     pub(crate) fn command(&self, args: &[&str]) -> Command {
-        self.program(env!("CARGO_BIN_EXE_convert-c4"), args)
+        self.program(self.main, args)
     }
 
     /// The program `convert`: a source and its flags.
@@ -85,7 +92,8 @@ impl Workshop {
         let output = self.run(args);
         assert_eq!(output.status.code(), Some(1), "{args:?}: {}", stderr(&output));
         let errors = stderr(&output);
-        let message = errors.lines().find_map(|l| l.strip_prefix("convert-c4: error: "));
+        let begin = format!("{}: error: ", Path::new(self.main).file_name().unwrap().display());
+        let message = errors.lines().find_map(|line| line.strip_prefix(&begin));
         message.unwrap_or_else(|| panic!("no error line: {errors}")).to_owned()
     }
 

@@ -65,7 +65,10 @@ impl Error {
             }
             _ => (ErrorKind::Io, "check the disk and try again"),
         };
-        Self::new(kind, format!("cannot {action} {}: {source}", path.display()), remedy)
+        // The name of a temporary file says nothing: nobody chose it.
+        let cause = source.to_string();
+        let cause = cause.split(" at path ").next().unwrap_or_default();
+        Self::new(kind, format!("cannot {action} {}: {cause}", path.display()), remedy)
             .with_source(source)
     }
 
@@ -175,6 +178,18 @@ mod tests {
             "cannot open /data/x.jsonl: No such file or directory (os error 2); check the path"
         );
         assert_eq!(error.kind(), ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn names_of_temporary_files_are_left_out() {
+        let error = tempfile::tempdir_in("/nowhere").unwrap_err();
+        assert!(error.to_string().contains(" at path \"/nowhere/"), "{error}");
+        let error = Error::io(error, "write", Path::new("a.bin"));
+        assert_eq!(error.kind(), ErrorKind::NotFound);
+        assert_eq!(
+            error.to_string(),
+            "cannot write a.bin: No such file or directory (os error 2); check the path"
+        );
     }
 
     #[test]

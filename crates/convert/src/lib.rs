@@ -14,6 +14,7 @@
 //! * [`statistics`] is what a dataset was made of.
 //! * [`out_root`] is where splits go: a folder or a remote.
 //! * [`indexed`] is the format of GPT-NeoX and Megatron, with its index of training samples.
+//! * [`neox`] is GPT-NeoX's data tools: the programs `preprocess-data` and `prepare-data`.
 //! * [`progress`] counts.
 //! * [`cli`] is the command line around all this: the programs `convert` and `convert-c4`.
 //!
@@ -53,6 +54,7 @@ pub mod error;
 pub mod hub;
 pub mod indexed;
 mod manifest;
+pub mod neox;
 pub mod out_root;
 mod pipeline;
 pub mod progress;

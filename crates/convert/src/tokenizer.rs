@@ -113,7 +113,12 @@ impl Tokenizer {
         Self::from_json(&text(&name)?, config.as_deref(), &shown, &shown)
     }
 
-    fn from_json(json: &str, config: Option<&str>, name: &str, origin: &str) -> Result<Self> {
+    pub(crate) fn from_json(
+        json: &str,
+        config: Option<&str>,
+        name: &str,
+        origin: &str,
+    ) -> Result<Self> {
         let corrupt = |problem: String| {
             Error::new(
                 ErrorKind::Corrupt,

@@ -13,6 +13,8 @@ mod to_indexed;
 use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use clap::Parser;
@@ -63,7 +65,7 @@ pub fn convert_c4() -> ExitCode {
 }
 
 /// Says what is wrong with the command line, without the keys that an address in it may carry.
-fn refuse(error: &clap::Error) -> ! {
+pub(crate) fn refuse(error: &clap::Error) -> ! {
     let text = error.render().to_string();
     let given = std::env::args_os().skip(1).map(|given| given.to_string_lossy().into_owned());
     let shown = mds::storage::redacted_about(&text, given);
@@ -94,6 +96,15 @@ fn start_log(level: &str) {
 fn run_source(program: &'static str, plan: impl FnOnce(&'static str) -> Result<Plan>) -> ExitCode {
     start_log(QUIET);
     exit_code(program, |stop, program| convert_all(plan(program)?, stop))
+}
+
+/// A program of its own: `work` ends in order when the flag is set.
+pub(crate) fn run_program(
+    program: &'static str,
+    work: impl FnOnce(&Arc<AtomicBool>) -> Result<()>,
+) -> ExitCode {
+    start_log(QUIET);
+    exit_code(program, |stop, _| stop.while_converting(work))
 }
 
 fn exit_code(

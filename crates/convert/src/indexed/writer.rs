@@ -93,7 +93,13 @@ impl IndexedWriter {
     ///
     /// # Errors
     /// Failures of the disk; then there is no index, and so no dataset.
-    pub fn finish(mut self) -> Result<()> {
+    pub fn finish(self) -> Result<()> {
+        self.seal()?.publish()
+    }
+
+    /// The first half of [`finish`](Self::finish): whoever writes several datasets names them when all
+    /// are complete.
+    pub(crate) fn seal(mut self) -> Result<SealedDataset> {
         if self.boundaries.last() != Some(&(self.sizes.len() as u64)) {
             self.end_document();
         }
@@ -103,8 +109,7 @@ impl IndexedWriter {
         format::write_index(self.dtype, &self.sizes, &self.boundaries, &mut idx)
             .map_err(|e| Error::io(e, "write", &idx_path))?;
         let idx = seal(idx, &idx_path)?;
-        bin.publish().map_err(|e| Error::io(e, "write", &bin_path))?;
-        idx.publish().map_err(|e| Error::io(e, "write", &idx_path))
+        Ok(SealedDataset { bin: (bin, bin_path), idx: (idx, idx_path) })
     }
 
     /// Adds all sequences and documents of another dataset.
@@ -149,6 +154,23 @@ impl IndexedWriter {
 
     fn cannot_write(&self, error: std::io::Error) -> Error {
         Error::io(error, "write", &bin_path(&self.prefix))
+    }
+}
+
+/// A complete dataset whose files still have temporary names. They are removed when this is dropped.
+#[derive(Debug)]
+pub(crate) struct SealedDataset {
+    bin: (Sealed, PathBuf),
+    idx: (Sealed, PathBuf),
+}
+
+impl SealedDataset {
+    /// Gives both files their names, the index last.
+    pub(crate) fn publish(self) -> Result<()> {
+        for (file, path) in [self.bin, self.idx] {
+            file.publish().map_err(|e| Error::io(e, "write", &path))?;
+        }
+        Ok(())
     }
 }
 

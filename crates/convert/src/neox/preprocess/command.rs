@@ -1,0 +1,293 @@
+//! The program `preprocess-data`: its flags, and what it says while it runs.
+
+use std::io::{IsTerminal, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+
+use clap::{Parser, ValueEnum};
+
+use super::super::documents::{Cut, input_files};
+use super::super::tokenizers::{TokenizerFiles, TokenizerType};
+use super::{Preprocess, Progress, Written};
+use crate::cli;
+use crate::error::{Error, Result};
+
+const EXAMPLES: &str = "\
+Examples:
+  JSON lines with the key text to GPT-2's ids: mine_text_document.bin and .idx
+    preprocess-data --input corpus.jsonl --tokenizer-type HFGPT2Tokenizer \\
+        --append-eod --output-prefix data/mine --workers 8
+
+  A folder of archives with the tokenizer of GPT-NeoX-20B, two keys: mine_title_document.* too
+    preprocess-data --input crawl/ --tokenizer-type HFTokenizer --vocab-file 20B_tokenizer.json \\
+        --append-eod --jsonl-keys text title --output-prefix data/mine --workers 8
+
+  Answers alone are to be learned: -100 up to the tokens of a delimiter, in mine_label_document.*
+    preprocess-data --input chat.jsonl.zst --tokenizer-type HFGPT2Tokenizer --append-eod \\
+        --mask-before-token 33706,25 --output-prefix data/mine
+
+  A dump of Wikipedia, which is one document otherwise
+    preprocess-data --input enwik8.zip --split-documents articles --append-eod \\
+        --tokenizer-type GPT2BPETokenizer --vocab-file vocab.json --merge-file merges.txt \\
+        --output-prefix data/enwik8
+
+Documents keep their order, whatever the number of workers. A document that cannot be read ends the
+program with its file and line; after that, Ctrl-C or a full disk there is no dataset.";
+
+/// Texts to indexed datasets of tokens, as GPT-NeoX and Megatron read them.
+#[derive(Parser, Debug)]
+#[command(name = "preprocess-data", version, after_help = EXAMPLES, max_term_width = 100)]
+struct Args {
+    /// Files or folders, with commas between them
+    ///
+    /// By their names: .jsonl (plain, .zst or .gz), .jsonl.zst.tar, .json.gz, .json.zst;
+    /// .txt (one document); .zip, .tar.gz, .tar.xz (one for each member); .gz (one for each
+    /// line); .dat.zst. Of a folder those that have such names.
+    #[arg(long, value_name = "PATHS", verbatim_doc_comment)]
+    input: String,
+
+    /// Keys of JSON lines; each gives a dataset. Files of plain text have the key text alone
+    #[arg(long, value_name = "KEY", num_args = 1.., default_values = ["text"])]
+    jsonl_keys: Vec<String>,
+
+    /// How many documents there are, for the lines that say how far it is
+    #[arg(long, value_name = "N")]
+    num_docs: Option<u64>,
+
+    #[command(flatten)]
+    tokenizer: TokenizerArgs,
+
+    /// End each document with the tokenizer's end-of-text token
+    #[arg(long)]
+    append_eod: bool,
+
+    /// Not supported: clean the text beforehand
+    #[arg(long)]
+    ftfy: bool,
+
+    /// Write labels too: -100 up to the first occurrence of these token ids, and with it
+    #[arg(long, value_name = "IDS")]
+    mask_before_token: Option<String>,
+
+    /// What becomes of texts that are one document by their kind of file (.txt, .zip, .tar.*)
+    #[arg(long, value_name = "HOW", default_value = "whole")]
+    split_documents: Cut,
+
+    /// Path without _KEY_document.bin and .idx; its folder exists
+    #[arg(long, value_name = "PREFIX")]
+    output_prefix: PathBuf,
+
+    /// The format, of which there is one
+    #[arg(long, value_name = "IMPL", default_value = "mmap")]
+    dataset_impl: DatasetImpl,
+
+    /// Threads that run the tokenizer
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    workers: usize,
+
+    /// Say how far it is every N documents, but not more than once a second
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    log_interval: u64,
+}
+
+#[derive(clap::Args, Debug)]
+struct TokenizerArgs {
+    /// What makes ids of texts
+    #[arg(long, value_name = "TYPE")]
+    tokenizer_type: TokenizerType,
+
+    /// tokenizer.json of HFTokenizer, vocab.json of GPT2BPETokenizer, or the name of a tiktoken encoding
+    #[arg(long, alias = "vocab", value_name = "FILE|NAME")]
+    vocab_file: Option<String>,
+
+    /// merges.txt of GPT2BPETokenizer
+    #[arg(long, value_name = "FILE")]
+    merge_file: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum DatasetImpl {
+    /// Files that are mapped into memory
+    Mmap,
+    /// Not supported
+    Lazy,
+    /// Not supported
+    Cached,
+}
+
+/// The program `preprocess-data`.
+pub fn main() -> ExitCode {
+    let args = Args::try_parse().unwrap_or_else(|error| cli::refuse(&error));
+    cli::run_program("preprocess-data", |cancel| {
+        let log = Log { num_docs: args.num_docs, every: args.log_interval };
+        run_and_report(checked(args)?, log, cancel).map(drop)
+    })
+}
+
+fn checked(args: Args) -> Result<Preprocess> {
+    if args.ftfy {
+        return Err(Error::invalid(
+            "--ftfy is not supported: there is no library here that repairs text as ftfy does",
+            "run ftfy on the documents beforehand, and leave the flag out",
+        ));
+    }
+    if args.dataset_impl != DatasetImpl::Mmap {
+        return Err(Error::invalid(
+            "--dataset-impl lazy and cached write a format that GPT-NeoX itself cannot read any more",
+            "use mmap",
+        ));
+    }
+    let TokenizerArgs { tokenizer_type, vocab_file: vocab, merge_file: merges } = args.tokenizer;
+    Ok(Preprocess {
+        inputs: input_files(&args.input)?,
+        keys: args.jsonl_keys,
+        tokenizer: tokenizer_type.load(&TokenizerFiles { vocab, merges })?,
+        append_eod: args.append_eod,
+        mask_before: args.mask_before_token.as_deref().map(ids).transpose()?.unwrap_or_default(),
+        cut: args.split_documents,
+        output_prefix: args.output_prefix,
+        workers: args.workers,
+    })
+}
+
+fn ids(list: &str) -> Result<Vec<u32>> {
+    let id = |part: &str| {
+        part.trim().parse().map_err(|_| {
+            Error::invalid(
+                format!("--mask-before-token {list:?}: {part:?} is not a token id"),
+                "write ids with commas between them, such as 33706,25",
+            )
+        })
+    };
+    list.split(',').map(id).collect()
+}
+
+/// When to say how far it is.
+pub(in crate::neox) struct Log {
+    pub(in crate::neox) num_docs: Option<u64>,
+    pub(in crate::neox) every: u64,
+}
+
+/// Runs `job`; says on standard error how far it is, and on standard output what was written.
+pub(in crate::neox) fn run_and_report(
+    job: Preprocess,
+    log: Log,
+    cancel: &Arc<AtomicBool>,
+) -> Result<Vec<Written>> {
+    println!("Vocab size: {}", job.tokenizer.vocab_size());
+    println!("Output prefix: {}", job.output_prefix.display());
+    let mut lines = Lines::new(log);
+    let result = job.run(&mut |progress| lines.show(progress), cancel);
+    lines.finish(result.is_ok());
+    let written = result?;
+    for set in &written {
+        let (documents, tokens) = (set.documents, set.tokens);
+        println!("{}: {documents} documents, {tokens} tokens, {}", set.prefix.display(), set.dtype);
+        if set.left_out > 0 {
+            let plural = if set.left_out == 1 { "text" } else { "texts" };
+            println!(
+                "{}: {} {plural} without a token left out",
+                set.prefix.display(),
+                set.left_out
+            );
+        }
+    }
+    Ok(written)
+}
+
+const LEAST_BETWEEN_LINES: Duration = Duration::from_secs(1);
+
+/// Lines that say how far it is; on a terminal one that changes.
+struct Lines {
+    log: Log,
+    is_terminal: bool,
+    started: Instant,
+    shown: Option<Instant>,
+    last: Progress,
+}
+
+impl Lines {
+    fn new(log: Log) -> Self {
+        let (started, last) = (Instant::now(), Progress::default());
+        Self { log, is_terminal: std::io::stderr().is_terminal(), started, shown: None, last }
+    }
+
+    fn show(&mut self, progress: Progress) {
+        self.last = progress;
+        let is_due = progress.documents.is_multiple_of(self.log.every.max(1))
+            && self.shown.is_none_or(|shown| shown.elapsed() >= LEAST_BETWEEN_LINES);
+        if is_due {
+            self.shown = Some(Instant::now());
+            self.print();
+        }
+    }
+
+    /// The last line says all of it; a failure has its own.
+    fn finish(&self, is_done: bool) {
+        if is_done {
+            self.print();
+        }
+        if self.is_terminal && (is_done || self.shown.is_some()) {
+            eprintln!();
+        }
+    }
+
+    fn print(&self) {
+        let line = line(self.last, self.log.num_docs, self.started.elapsed());
+        if self.is_terminal {
+            eprint!("\r{line}\x1b[K");
+            let _ = std::io::stderr().flush();
+        } else {
+            eprintln!("{line}");
+        }
+    }
+}
+
+fn line(progress: Progress, num_docs: Option<u64>, took: Duration) -> String {
+    let seconds = took.as_secs_f64().max(1e-9);
+    let of = num_docs.map(|all| format!("/{all}")).unwrap_or_default();
+    format!(
+        "Processed {}{of} documents ({:.2} docs/s, {:.2} MB/s).",
+        progress.documents,
+        progress.documents as f64 / seconds,
+        progress.bytes as f64 / seconds / 1024.0 / 1024.0
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn flags_are_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn lines_have_the_words_of_gpt_neox() {
+        let progress = Progress { documents: 300, bytes: 3 << 20 };
+        let two_seconds = Duration::from_secs(2);
+        assert_eq!(
+            line(progress, None, two_seconds),
+            "Processed 300 documents (150.00 docs/s, 1.50 MB/s)."
+        );
+        assert_eq!(
+            line(progress, Some(1000), two_seconds),
+            "Processed 300/1000 documents (150.00 docs/s, 1.50 MB/s)."
+        );
+    }
+
+    #[test]
+    fn ids_are_read_from_a_list() {
+        assert_eq!(ids("0,1, 1270").unwrap(), [0, 1, 1270]);
+        assert_eq!(
+            ids("0,x").unwrap_err().to_string(),
+            "--mask-before-token \"0,x\": \"x\" is not a token id; write ids with commas between them, \
+             such as 33706,25"
+        );
+    }
+}
