@@ -11,38 +11,13 @@ use std::process::{Child, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+#[path = "support/long_source.rs"]
+mod long_source;
 #[path = "support/workshop.rs"]
 mod workshop;
 
+use long_source::{SHARDS, args, tokenizer, write_source};
 use workshop::{Workshop, entries, stderr};
-
-/// Shards that are small against the source, so that a run can be caught between many of them.
-const SHARDS: [&str; 6] = ["--splits", "val", "--size_limit", "300kb", "--hashes", "xxh64"];
-
-fn tokenizer() -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../data/tokenizers/quickstart");
-    path.to_str().unwrap().to_owned()
-}
-
-/// Two files, plain and gzip, of 12,000 documents each, no two the same: 13 MB of text, 40 MB of tokens.
-fn write_source(shop: &Workshop) {
-    let document = |n: usize| {
-        let text = format!("{n} times {} is {}. ", n + 1, n * (n + 1)).repeat(20 + n % 17);
-        format!("{{\"text\":{text:?},\"timestamp\":\"t\",\"url\":\"u\"}}\n")
-    };
-    let file = |numbers: std::ops::Range<usize>| numbers.map(document).collect::<String>();
-    shop.write("source/a.jsonl", file(0..12_000));
-    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    packed.write_all(file(12_000..24_000).as_bytes()).unwrap();
-    shop.write("source/b.jsonl.gz", packed.finish().unwrap());
-}
-
-fn args<'a>(out: &'a str, tokenizer: &'a str) -> Vec<&'a str> {
-    let tokens =
-        ["--concat_tokens", "100", "--tokenizer", tokenizer, "--eos_text", "<|endoftext|>"];
-    let places = ["--source", "source", "--out_root", out];
-    [&places[..], &SHARDS, &tokens].concat()
-}
 
 fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     entries(folder)

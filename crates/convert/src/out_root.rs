@@ -149,12 +149,18 @@ impl OutRoot {
     pub fn statistics(&self, split: &Split) -> Result<Option<Statistics>> {
         let text = match (self, self.remote(split)?) {
             (Self::Folder(folder), _) => {
-                let path = folder.join(split.as_str()).join(statistics::JSON_NAME);
-                read_file(&path)?
+                let split = folder.join(split.as_str());
+                let is_complete = split.join(Index::FILE_NAME).exists();
+                is_complete.then(|| read_file(&split.join(statistics::JSON_NAME))).transpose()?
             }
-            (Self::Remote(_), Some(remote)) => read_object(&remote, statistics::JSON_NAME)?,
+            // The index comes after the statistics.
+            (Self::Remote(_), Some(remote)) => match remote.known_size(Index::FILE_NAME)? {
+                Some(_) => Some(read_object(&remote, statistics::JSON_NAME)?),
+                None => None,
+            },
             (Self::Remote(_), None) => None,
-        };
+        }
+        .flatten();
         // One of another version says nothing.
         Ok(text.and_then(|text| serde_json::from_slice(&text).ok()))
     }

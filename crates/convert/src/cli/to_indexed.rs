@@ -18,9 +18,6 @@ use crate::source::chunk::{Joined, Raw};
 use crate::source::{BadDocument, SourceFile, shards_of};
 use crate::tokenizer::Tokenizer;
 
-/// The greatest number of ids that GPT-NeoX stores as uint16.
-const UINT16_IDS: usize = 65_500;
-
 pub(super) fn run(args: &ToIndexedArgs, stop: &StopSignal) -> Result<()> {
     let files = shards_of(&args.path, args.column.as_deref())?;
     let tokenizer = args.tokenizer.as_deref().map(Tokenizer::load).transpose()?;
@@ -40,8 +37,11 @@ pub(super) fn run(args: &ToIndexedArgs, stop: &StopSignal) -> Result<()> {
         })?),
         _ => None,
     };
-    let is_small = tokenizer.as_ref().is_some_and(|t| t.vocab_size() < UINT16_IDS);
-    let dtype = if args.uint16 || is_small { Dtype::U16 } else { Dtype::I32 };
+    let dtype = match &tokenizer {
+        _ if args.uint16 => Dtype::U16,
+        Some(tokenizer) => Dtype::for_vocab_size(tokenizer.vocab_size() as u64),
+        None => Dtype::I32,
+    };
     let mut writer = IndexedWriter::create(&args.output_prefix, dtype)?;
     let threads = args.num_workers.filter(|&n| n > 0);
     let threads = threads.or_else(|| thread::available_parallelism().ok().map(usize::from));

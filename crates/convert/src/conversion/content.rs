@@ -106,6 +106,12 @@ impl TokenOptions {
         let mut warnings = Vec::new();
         for (flag, text) in [("--bos_text", &self.bos_text), ("--eos_text", &self.eos_text)] {
             let ids = tokenizer.encode_bare(text)?;
+            if ids.is_empty() && !text.is_empty() {
+                return Err(Error::invalid(
+                    format!("tokenizer {} makes no token of {flag} {text:?}", tokenizer.name()),
+                    "give a text that it knows, such as its end-of-text token",
+                ));
+            }
             if ids.len() > 1 {
                 warnings
                     .push(format!("{flag} {text:?} is not one token but {}: {ids:?}", ids.len()));

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use arrow_array::StringArray;
+use memchr::memchr_iter;
 use serde::{Deserialize, Serialize};
 
 /// What a source counts, so that a message can say which one is at fault.
@@ -58,7 +60,7 @@ impl fmt::Display for BadDocument {
 
 /// One document as a source stores it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Raw<'a> {
+pub enum Raw<'a> {
     /// A JSON object.
     Json(&'a [u8]),
     /// Text, perhaps not in UTF-8.
@@ -85,32 +87,11 @@ enum Documents {
     Lines(Vec<u8>),
     /// All of a file.
     File(Vec<u8>),
-    Texts(Unit, Texts),
+    /// Of a table.
+    Rows(StringArray),
+    /// Of a streaming dataset.
+    Texts(Joined<u8>),
     Ids(Unit, Joined<u32>),
-}
-
-/// Texts back to back, some of which may be missing.
-#[derive(Debug, Default)]
-pub(crate) struct Texts {
-    text: String,
-    /// Where each ends; `None` for one that is missing.
-    ends: Vec<Option<usize>>,
-}
-
-impl Texts {
-    pub(crate) fn push(&mut self, text: Option<&str>) {
-        self.text.push_str(text.unwrap_or_default());
-        self.ends.push(text.map(|_| self.text.len()));
-    }
-
-    fn iter(&self) -> impl Iterator<Item = Option<&str>> {
-        let mut start = 0;
-        self.ends.iter().map(move |&end| {
-            let text = end.map(|end| &self.text[start..end]);
-            start = end.unwrap_or(start);
-            text
-        })
-    }
 }
 
 /// Lists back to back.
@@ -149,9 +130,14 @@ impl Chunk {
         Self { before: 0, documents: Documents::File(bytes) }
     }
 
-    /// Texts after the first `before` units.
-    pub(crate) fn texts(unit: Unit, before: u64, texts: Texts) -> Self {
-        Self { before, documents: Documents::Texts(unit, texts) }
+    /// Texts after the first `before` rows of a table.
+    pub(crate) fn rows(before: u64, texts: StringArray) -> Self {
+        Self { before, documents: Documents::Rows(texts) }
+    }
+
+    /// Texts after the first `before` samples of a shard.
+    pub(crate) fn samples(before: u64, texts: Joined<u8>) -> Self {
+        Self { before, documents: Documents::Texts(texts) }
     }
 
     /// Lists of ids after the first `before` units.
@@ -164,7 +150,9 @@ impl Chunk {
         match self.documents {
             Documents::Lines(_) => Unit::Line,
             Documents::File(_) => Unit::File,
-            Documents::Texts(unit, _) | Documents::Ids(unit, _) => unit,
+            Documents::Rows(_) => Unit::Row,
+            Documents::Texts(_) => Unit::Sample,
+            Documents::Ids(unit, _) => unit,
         }
     }
 
@@ -173,17 +161,29 @@ impl Chunk {
         let before = self.before;
         match &self.documents {
             Documents::Lines(bytes) => {
-                let numbered = (before + 1..).zip(bytes.split(|&b| b == b'\n'));
+                let numbered = (before + 1..).zip(lines(bytes));
                 let trimmed = numbered.map(|(n, line)| (n, line.trim_ascii()));
                 Box::new(trimmed.filter(|(_, l)| !l.is_empty()).map(|(n, l)| (n, Raw::Json(l))))
             }
             Documents::File(bytes) => Box::new(std::iter::once((before, Raw::Bytes(bytes)))),
-            Documents::Texts(_, texts) => {
-                Box::new((before..).zip(texts.iter().map(|text| text.map_or(Raw::Null, Raw::Text))))
+            Documents::Rows(texts) => {
+                let text = |text: Option<_>| text.map_or(Raw::Null, Raw::Text);
+                Box::new((before..).zip(texts.iter().map(text)))
             }
+            Documents::Texts(texts) => Box::new((before..).zip(texts.iter().map(Raw::Bytes))),
             Documents::Ids(_, ids) => Box::new((before..).zip(ids.iter().map(Raw::Ids))),
         }
     }
+}
+
+/// What lies between line ends.
+fn lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let ends = memchr_iter(b'\n', bytes).chain([bytes.len()]);
+    ends.scan(0, |start, end| {
+        let line = &bytes[*start..end];
+        *start = end + 1;
+        Some(line)
+    })
 }
 
 #[cfg(test)]
@@ -194,9 +194,8 @@ mod tests {
     fn documents_have_the_numbers_of_their_file() {
         let of = |chunk: &Chunk| chunk.documents().map(|(n, _)| n).collect::<Vec<_>>();
         assert_eq!(of(&Chunk::lines(4, b"a\n\n b\nc".to_vec())), [5, 7, 8]);
-        let mut texts = Texts::default();
-        [Some("a"), None, Some(""), Some("bc")].into_iter().for_each(|text| texts.push(text));
-        let chunk = Chunk::texts(Unit::Row, 10, texts);
+        let texts = StringArray::from(vec![Some("a"), None, Some(""), Some("bc")]);
+        let chunk = Chunk::rows(10, texts);
         let expected =
             [(10, Raw::Text("a")), (11, Raw::Null), (12, Raw::Text("")), (13, Raw::Text("bc"))];
         assert_eq!(chunk.documents().collect::<Vec<_>>(), expected);

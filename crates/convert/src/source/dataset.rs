@@ -6,7 +6,7 @@ use mds::format::{DType, Encoding, Index, NdArray, ShardInfo, Value};
 use mds::storage::Remote;
 use mds::{Shard, ShardOptions};
 
-use super::chunk::{Chunk, Joined, Texts, Unit};
+use super::chunk::{Chunk, Joined, Unit};
 use super::{Chunks, Kind, Part, Place, SourceFile, remote};
 use crate::error::{Error, ErrorKind, Result};
 use crate::manifest::Position;
@@ -146,16 +146,19 @@ impl Iterator for ShardReader {
 
 impl ShardReader {
     fn texts(&mut self) -> mds::Result<Option<Chunk>> {
-        let (before, mut texts, mut bytes) = (self.place.units, Texts::default(), 0);
-        while (self.place.units as usize) < self.shard.len() && bytes < CHUNK_BYTES {
+        let (before, mut texts) = (self.place.units, Joined::default());
+        // An empty text counts as well.
+        let is_short =
+            |texts: &Joined<u8>, count: u64| texts.items() + (count as usize) < CHUNK_BYTES;
+        while (self.place.units as usize) < self.shard.len()
+            && is_short(&texts, self.place.units - before)
+        {
             let sample = self.shard.sample(self.place.units as usize)?;
-            let text = sample.str(&self.column)?;
-            bytes += text.len() + 1;
-            texts.push(Some(text));
+            texts.push(sample.bytes(&self.column)?.iter().copied());
             self.place.units += 1;
         }
         let more = self.place.units > before;
-        Ok(more.then(|| Chunk::texts(Unit::Sample, before, texts)))
+        Ok(more.then(|| Chunk::samples(before, texts)))
     }
 
     fn ids(&mut self) -> mds::Result<Option<Chunk>> {

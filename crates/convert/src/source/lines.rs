@@ -2,6 +2,8 @@
 
 use std::io::{self, Read};
 
+use memchr::{memchr_iter, memrchr};
+
 use super::chunk::Chunk;
 
 /// Enough lines to be worth handing to another thread.
@@ -46,12 +48,12 @@ impl<R: Read> ChunkReader<R> {
         let mut bytes = std::mem::take(&mut self.rest);
         loop {
             let old = bytes.len();
-            let read = (&mut self.reader).take(CHUNK_BYTES as u64).read_to_end(&mut bytes)?;
+            let read = fill(&mut self.reader, &mut bytes, CHUNK_BYTES)?;
             if read < CHUNK_BYTES {
                 // The end of the file ends the last line too.
                 return Ok((!bytes.is_empty()).then(|| self.chunk(bytes)));
             }
-            if let Some(last) = bytes[old..].iter().rposition(|&b| b == b'\n') {
+            if let Some(last) = memrchr(b'\n', &bytes[old..]) {
                 self.rest = bytes.split_off(old + last + 1);
                 return Ok(Some(self.chunk(bytes)));
             }
@@ -64,10 +66,27 @@ impl<R: Read> ChunkReader<R> {
 
     fn chunk(&mut self, bytes: Vec<u8>) -> Chunk {
         let lines_before = self.lines;
-        self.lines += bytes.iter().filter(|&&b| b == b'\n').count() as u64;
+        self.lines += memchr_iter(b'\n', &bytes).count() as u64;
         self.offset += bytes.len() as u64;
         Chunk::lines(lines_before, bytes)
     }
+}
+
+/// Appends up to `count` bytes of `reader`, fewer only at its end, and returns how many.
+fn fill(reader: &mut impl Read, bytes: &mut Vec<u8>, count: usize) -> io::Result<usize> {
+    let start = bytes.len();
+    bytes.resize(start + count, 0);
+    let mut end = start;
+    while end < bytes.len() {
+        match reader.read(&mut bytes[end..]) {
+            Ok(0) => break,
+            Ok(read) => end += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    bytes.truncate(end);
+    Ok(end - start)
 }
 
 #[cfg(test)]

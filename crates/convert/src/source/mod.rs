@@ -37,7 +37,7 @@ use crate::hub::{Hub, HubFile};
 use crate::manifest::Position;
 use crate::progress::{Counted, Meter};
 
-pub use chunk::{BadDocument, Unit};
+pub use chunk::{BadDocument, Raw, Unit};
 
 /// The dataset that is read when no source is named.
 pub const HUB_DATASET: &str = "allenai/c4";
@@ -458,6 +458,20 @@ impl SourceFile {
     /// Whether it is one document, so that there may be very many of its kind.
     pub(crate) fn is_document(&self) -> bool {
         matches!(self.kind, Kind::Text(_))
+    }
+
+    /// Reads all documents on this thread, in order, with their numbers: of lines from 1, else from 0.
+    ///
+    /// # Errors
+    /// As the file, the remote or the hub fails, and if what is read breaks the rules of its format.
+    pub fn for_each(&self, mut each: impl FnMut(u64, Raw<'_>)) -> Result<()> {
+        let meter = Arc::default();
+        for part in self.parts(Position::default())? {
+            for chunk in part.chunks(&meter)? {
+                chunk?.0.documents().for_each(|(number, raw)| each(number, raw));
+            }
+        }
+        Ok(())
     }
 
     /// The parts from `from` on, in order. They can be read at the same time.

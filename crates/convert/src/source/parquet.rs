@@ -4,8 +4,9 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use arrow_array::RecordBatch;
 use arrow_array::cast::AsArray;
+use arrow_array::{RecordBatch, StringArray};
+use arrow_schema::DataType;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader,
@@ -13,7 +14,7 @@ use parquet::arrow::arrow_reader::{
 };
 use parquet::errors::ParquetError;
 
-use super::chunk::{Chunk, Texts, Unit};
+use super::chunk::Chunk;
 use super::{Chunks, Part};
 use crate::error::{Error, ErrorKind, Result};
 use crate::manifest::Position;
@@ -75,7 +76,7 @@ fn position_of(metadata: &ArrowReaderMetadata, column: &str, name: &str) -> Resu
         ));
     };
     let found = fields[position].data_type();
-    if *found != arrow_schema::DataType::Utf8 {
+    if *found != DataType::Utf8 {
         return Err(Error::invalid(
             format!("the column {column:?} of {name} holds {found}, not text"),
             "name the column with the text with --column",
@@ -116,7 +117,7 @@ impl RowGroup {
             let read = |done: u64| (u128::from(bytes) * u128::from(done) / u128::from(rows)) as u64;
             meter.pass_over(read(done + batch.num_rows() as u64) - read(done));
             done += batch.num_rows() as u64;
-            Ok((Chunk::texts(Unit::Row, before, texts(&batch, &name)?), place))
+            Ok((Chunk::rows(before, texts(&batch, &name)?), place))
         })))
     }
 
@@ -135,14 +136,11 @@ impl RowGroup {
     }
 }
 
-fn texts(batch: &RecordBatch, name: &str) -> Result<Texts> {
+fn texts(batch: &RecordBatch, name: &str) -> Result<StringArray> {
     let column = batch.columns().first().and_then(|column| column.as_string_opt::<i32>());
-    let column = column.ok_or_else(|| {
-        Error::internal(&format!("the text of {name} was read as something else"))
-    })?;
-    let mut texts = Texts::default();
-    column.iter().for_each(|text| texts.push(text));
-    Ok(texts)
+    column
+        .cloned()
+        .ok_or_else(|| Error::internal(&format!("the text of {name} was read as something else")))
 }
 
 fn open(path: &Path) -> Result<File> {

@@ -141,13 +141,13 @@ impl Pool {
         Ok(in_order.map(|(_, (_, entry))| entry.clone()).collect())
     }
 
-    /// Waits for all shards and returns their entries in order.
+    /// Waits for all shards and returns their entries in order, up to the first that failed before.
     pub(super) fn finish(&mut self) -> Result<Vec<ShardInfo>> {
         while self.in_work > 0 {
             self.collect_one()?;
         }
         self.close();
-        Ok(std::mem::take(&mut self.entries).into_values().collect())
+        self.done()
     }
 
     /// Ends the threads: each finishes what it has begun, or leaves it if `stop` is up.
