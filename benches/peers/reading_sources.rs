@@ -104,6 +104,10 @@ fn read(path: &str, format: &Format) -> usize {
     bytes
 }
 
+#[allow(
+    clippy::disallowed_types,
+    reason = "a file that this program has written, read as a stream"
+)]
 fn decompress(path: &str) -> usize {
     let file = BufReader::with_capacity(128 << 10, File::open(path).unwrap());
     let mut decoder = zstd::stream::read::Decoder::with_buffer(file).unwrap();
