@@ -197,6 +197,24 @@ fn a_text_that_is_none_is_named_or_skipped() {
     );
     assert_eq!(shards::read_strings(&shop.path("out")), [["good"]]);
     assert_eq!(statistics(&shop.path("out"))["skipped"], 1);
+
+    shop.write("many.jsonl", "{\"text\": \"good\"}\n".to_owned() + &"{\"text\": 1}\n".repeat(30));
+    let args = ["json", "--path", "many.jsonl", "--out_root", "many", "--on_bad_line", "skip"];
+    let said = stderr(&shop.converted(&args));
+    assert!(
+        said.ends_with("\n  ... (30 of them are listed in many/train/statistics.json)\n"),
+        "{said}"
+    );
+    assert_eq!(said.matches("  many.jsonl, line ").count(), 10);
+    let made_of = statistics(&shop.path("many/train"));
+    let listed = made_of["skipped_documents"].as_array().unwrap();
+    assert_eq!(
+        (listed.len(), listed[29].as_str().unwrap()),
+        (
+            30,
+            "many.jsonl, line 31: not a JSON object with text keys: invalid type: integer `1`, expected a string at column 10"
+        )
+    );
 }
 
 /// Rows of two columns, some without text, in row groups of 100.

@@ -106,6 +106,8 @@ pub struct Statistics {
     pub bytes_per_token: Option<f64>,
     /// Documents that could not be read and were skipped.
     pub skipped: u64,
+    /// The first of them, and what was wrong with each.
+    pub skipped_documents: Vec<String>,
     /// Tokens at the end that filled no sample.
     pub dropped_tokens: u64,
     /// Each file with what it holds; empty where each file is a document.
@@ -131,6 +133,7 @@ impl Statistics {
             total: tally.total,
             bytes_per_token: Some(ratio).filter(|_| is_tokenised && tally.total.bytes > 0),
             skipped: 0,
+            skipped_documents: Vec::new(),
             dropped_tokens: 0,
             files: files.map(|(name, &counts)| (name.to_owned(), counts)).collect(),
             subsets: tally.subsets,
@@ -184,6 +187,13 @@ impl Statistics {
             writeln!(page, "</table>")?;
         }
         write_table(page, "Files", &self.files, self.total)?;
+        if !self.skipped_documents.is_empty() {
+            write!(page, "<h2>Skipped documents</h2>\n<ul>")?;
+            for document in &self.skipped_documents {
+                write!(page, "<li>{}</li>", escaped(document))?;
+            }
+            writeln!(page, "</ul>")?;
+        }
         write!(page, "<h2>Settings</h2>\n<table>")?;
         for (flag, value) in self.manifest.settings() {
             write!(page, "<tr><th>{}</th><td>{}</td></tr>", escaped(flag), escaped(value))?;

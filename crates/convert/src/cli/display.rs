@@ -11,6 +11,7 @@ use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressDrawTarget, Progres
 use crate::conversion::{Conversion, Summary};
 use crate::progress::{Meter, Stage};
 use crate::source::Split;
+use crate::statistics::JSON_NAME;
 
 /// Shows how far a conversion is, from a thread of its own: a bar on a terminal, else a line now
 /// and then, so that a log stays readable.
@@ -19,6 +20,9 @@ pub(super) struct Display {
     done: Arc<AtomicBool>,
     thread: JoinHandle<()>,
 }
+
+/// How many documents that were skipped are shown.
+const QUOTED: usize = 10;
 
 const REDRAW: Duration = Duration::from_millis(100);
 const PLAIN_LINE_EVERY: Duration = Duration::from_secs(5);
@@ -108,11 +112,12 @@ pub(super) fn report(split: &Split, files: usize, took: Duration, summary: &Summ
     };
     if summary.skipped > 0 {
         eprintln!("{split}: {} skipped:", plural(summary.skipped, "unreadable document"));
-        for bad in &summary.bad {
+        for bad in summary.bad.iter().take(QUOTED) {
             eprintln!("  {bad}");
         }
-        if summary.skipped > summary.bad.len() as u64 {
-            eprintln!("  ...");
+        if summary.skipped > QUOTED as u64 {
+            let listed = HumanCount(summary.bad.len() as u64);
+            eprintln!("  ... ({listed} of them are listed in {}/{JSON_NAME})", summary.address);
         }
     }
     println!(

@@ -24,8 +24,8 @@ use crate::statistics::{Statistics, Tally};
 
 pub use content::{Content, SubsetFilter, TokenEncoding, TokenOptions};
 
-/// How many unreadable documents a [`Summary`] quotes.
-const QUOTED: usize = 10;
+/// How many unreadable documents a [`Summary`] lists at most; a source in which everything is wrong must not fill the memory.
+pub const LISTED: usize = 1_000;
 
 /// One split to convert.
 #[derive(Debug, Clone)]
@@ -99,7 +99,7 @@ pub struct Summary {
     pub dropped_tokens: usize,
     /// Documents left out because they could not be read.
     pub skipped: u64,
-    /// The first of them.
+    /// The first [`LISTED`] of them.
     pub bad: Vec<BadDocument>,
 }
 
@@ -272,7 +272,7 @@ impl Conversion {
                 file = end.file;
             }
             skipped += parsed.bad.len() as u64;
-            bad.extend(parsed.bad.iter().take(QUOTED - bad.len()).cloned());
+            bad.extend(parsed.bad.iter().take(LISTED - bad.len()).cloned());
             meter.time(Stage::Encode, || output.write(&parsed, &mut tally))?;
             meter.set_documents(tally.total.documents);
             meter.set_samples(output.samples());
@@ -323,6 +323,7 @@ impl Written {
         let mut statistics = Statistics::new(manifest, tally, journal.files());
         statistics.samples = summary.samples;
         statistics.skipped = summary.skipped;
+        statistics.skipped_documents = summary.bad.iter().map(ToString::to_string).collect();
         statistics.dropped_tokens = summary.dropped_tokens as u64;
         (summary, statistics)
     }
