@@ -250,7 +250,7 @@ fn destinations_can_be_turned_off() {
     run(&mut logger, &mut Timestamp::default(), 3);
     logger.finish().unwrap();
     let names: Vec<_> = event_files(dir.path());
-    assert_eq!(names, [dir.path().join("metrics.jsonl")]);
+    assert_eq!(names, [".lock", "metrics.jsonl"].map(|name| dir.path().join(name)));
 }
 
 #[test]

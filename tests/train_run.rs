@@ -163,7 +163,7 @@ fn steps_of_the_quickstart_do_not_wait_for_data() {
 #[test]
 fn ctrl_c_saves_and_exits_and_the_next_run_continues() {
     let (folder, recipe) = workshop();
-    let long = ["max_duration=100000ba", "eval_interval=0ba", "save_interval=0ba"];
+    let long = ["max_duration=100000ba", "eval_interval=0ba", "save_interval=1dur"];
     let text = interrupted(&mut train(&recipe, &long), folder.path(), 3, "INT");
     assert!(text.contains("stopping after this step"), "{text}");
     let stopped_at = records(folder.path()).len();
@@ -205,7 +205,7 @@ fn ctrl_c_breaks_an_evaluation_off_and_the_next_run_does_it() {
 #[test]
 fn two_runs_do_not_share_a_save_folder() {
     let (folder, recipe) = workshop();
-    let mut first = train(&recipe, &["max_duration=100000ba", "save_interval=0ba"])
+    let mut first = train(&recipe, &["max_duration=100000ba", "save_interval=1dur"])
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
@@ -222,6 +222,33 @@ fn two_runs_do_not_share_a_save_folder() {
             folder.path().display()
         )
     );
+}
+
+/// Also where it is the save folder, which has a lock of its own.
+#[test]
+fn two_runs_do_not_share_a_run_folder() {
+    let (folder, recipe) = workshop();
+    let both = format!("save_folder={}/run", folder.path().display());
+    let endless = ["max_duration=100000ba", "eval_interval=0ba", "save_interval=1000ba", &both];
+    let mut first = train(&recipe, &endless).stderr(Stdio::null()).spawn().unwrap();
+    wait_for_records(folder.path(), 1);
+    let alone = ["max_duration=3ba", "save_folder=null", "autoresume=false"];
+    let message = failure(&mut train(&recipe, &alone));
+    assert_eq!(
+        message,
+        format!(
+            "error: run_folder `{}/run` is in use by another run; wait for its end, or use another run_folder",
+            folder.path().display()
+        )
+    );
+    wait_for_records(folder.path(), records(folder.path()).len() + 1);
+    first.kill().unwrap();
+    first.wait().unwrap();
+    let batches: Vec<_> = records(folder.path()).iter().map(|it| it["batch"].as_u64()).collect();
+    assert_eq!(batches, (1..=batches.len() as u64).map(Some).collect::<Vec<_>>());
+
+    // One that died is in nobody's way.
+    succeed(&mut train(&recipe, &alone));
 }
 
 #[test]
@@ -511,7 +538,7 @@ fn a_diverging_run_stops_with_the_reason() {
     let (_folder, recipe) = workshop();
     let message = failure(&mut train(
         &recipe,
-        &["optimizer.lr=1e30", "grad_clip_norm=1.0e30", "save_interval=0ba"],
+        &["optimizer.lr=1e30", "grad_clip_norm=1.0e30", "save_interval=1dur"],
     ));
     assert!(message.starts_with("error: batch "), "{message}");
     assert!(message.contains("Lower optimizer.lr or lengthen scheduler.t_warmup"), "{message}");

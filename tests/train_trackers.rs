@@ -31,7 +31,7 @@ fn get(authority: &str, path: &str) -> Option<String> {
 
 #[test]
 fn prometheus_fetches_the_newest_values() {
-    let (_folder, recipe) = workshop();
+    let (folder, recipe) = workshop();
     let address = format!("127.0.0.1:{}", port());
     let endpoint = format!("loggers.prometheus.address={address}");
     let endless =
@@ -59,7 +59,8 @@ fn prometheus_fetches_the_newest_values() {
     );
 
     // Another run cannot have the same address.
-    let taken = failure(train(&recipe, &endless).arg(&endpoint));
+    let elsewhere = format!("run_folder={}/other", folder.path().display());
+    let taken = failure(train(&recipe, &endless).args([&endpoint, &elsewhere]));
     let expected = format!(
         "error: `loggers.prometheus.address` is {address}, which cannot be listened at: Address already in use (os error \
          98); give another, for example 127.0.0.1:9400"

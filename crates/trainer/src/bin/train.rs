@@ -52,7 +52,8 @@ A save_folder in a bucket: each checkpoint is written below the user's cache fol
 uploaded, and removed there. If it does not arrive after all attempts (download_retry, at least 5),
 the run ends with an error that says where it is kept; with autoresume=true the next run on this
 machine uploads it and goes on from it. One that is not gone on from is kept as NAME-unsent. A run_folder
-in a bucket is uploaded with each checkpoint and at the end, also after an error. Of two runs with one
+in a bucket is uploaded with each checkpoint and at the end, also after an error. While a run lives,
+another on this machine may not have its save_folder or run_folder. Of two runs on two machines with one
 save_folder or run_folder in a bucket the one that began later goes on, and the other uploads nothing
 more and ends.
 

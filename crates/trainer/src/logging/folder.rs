@@ -1,6 +1,7 @@
-//! A run's folder. One at a remote is written on this machine and uploaded now and then, as long as no other run has
-//! [begun there](Mark).
+//! A run's folder, locked as long as the run lives. One at a remote is written on this machine and uploaded now and then, as
+//! long as no other run has [begun there](Mark).
 
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -17,6 +18,8 @@ pub(super) const METRICS: &str = "metrics.jsonl";
 pub(super) const EVENTS: &str = "tensorboard";
 /// The picture.
 pub(super) const CURVE: &str = "loss_curve.svg";
+/// What a run locks. Not the folder itself, which may be the save folder, too, and that is locked for itself.
+const LOCK: &str = ".lock";
 
 /// Where a run's metrics go.
 #[derive(Debug)]
@@ -25,25 +28,33 @@ pub(super) struct RunFolder {
     remote: Option<(Remote, Mark)>,
     /// What of a run lies at the remote; locked as long as an upload goes on.
     there: Mutex<Vec<String>>,
+    /// Given back by the system when the run ends, whatever it dies of.
+    _lock: File,
 }
 
 impl RunFolder {
     /// The run folder of `config`, which is made if need be. What lies at a remote is fetched, so that a run can be
     /// continued on another machine.
+    ///
+    /// # Errors
+    /// When it cannot be written, or another run on this machine writes to it.
     pub(super) fn open(config: &Config) -> Result<Self> {
         let remote = Remote::open(&config.run_folder, config.remote_options())?;
         if let Some(folder) = remote.folder() {
             std::fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
-            return Ok(Self { path: folder.to_owned(), remote: None, there: Mutex::default() });
+            let _lock = lock(folder, &folder.display())?;
+            let path = folder.to_owned();
+            return Ok(Self { path, remote: None, there: Mutex::default(), _lock });
         }
         let path = UserCache::open()?.outgoing(&remote)?;
+        let _lock = lock(&path, &remote.address())?;
         let mark = mark_of_run(config)?;
         mark.put(&remote).map_err(|error| {
             Error::Config(format!("run_folder `{}` cannot be written: {error}", remote.address()))
         })?;
         let there: Vec<String> = remote.objects()?.into_iter().filter(is_of_run).collect();
         fetch(&remote, &there, &path)?;
-        Ok(Self { path, remote: Some((remote, mark)), there: Mutex::new(there) })
+        Ok(Self { path, remote: Some((remote, mark)), there: Mutex::new(there), _lock })
     }
 
     /// Where the files are on this machine.
@@ -90,6 +101,18 @@ impl RunFolder {
         *there = files;
         Ok(())
     }
+}
+
+/// Locks the run folder at `path`, which messages call `shown`: two runs would write over each other's metrics.
+fn lock(path: &Path, shown: &dyn std::fmt::Display) -> Result<File> {
+    let path = path.join(LOCK);
+    let lock = File::create(&path).map_err(Error::io("create", &path))?;
+    if let Err(TryLockError::WouldBlock) = lock.try_lock() {
+        return Err(Error::Config(format!(
+            "run_folder `{shown}` is in use by another run; wait for its end, or use another run_folder"
+        )));
+    }
+    Ok(lock)
 }
 
 /// Makes the folder at `path` like the remote, where these files lie, unless what is here has only been added to since it

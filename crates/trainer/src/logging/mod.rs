@@ -7,6 +7,7 @@
 //! | `metrics.jsonl` | one JSON object per step and per evaluation, see `jsonl.rs` |
 //! | `tensorboard/` | event files, one per process, see `tensorboard.rs` |
 //! | `loss_curve.svg` | training and evaluation loss over tokens, and the speed, drawn anew now and then |
+//! | `.lock` | empty, and locked as long as the run lives |
 //!
 //! One at a remote is written on this machine first, and uploaded with each checkpoint and at the end,
 //! also after an error, see `folder.rs`.
