@@ -80,19 +80,24 @@ fn the_first_three_losses_are_of_the_unchanged_model_and_the_fourth_is_not() {
     assert!(off[3] > 1e-3, "{off:?}");
 }
 
-/// Documents of one token leave nothing to predict. Of three batches of six the second is made of those.
-#[test]
-fn a_batch_without_a_target_is_noted_and_has_no_loss() {
-    let (folder, recipe) = workshop();
+/// A dataset `short` of documents, beside those of the recipe, of which some have one token: these leave nothing to predict.
+fn short_documents(folder: &Path, is_short: impl Fn(u64) -> bool) {
     let schema = mds::format::Schema::new([("text", mds::format::Encoding::Str)]).unwrap();
-    let dataset = folder.path().join("c4/short");
+    let dataset = folder.join("c4/short");
     let options = mds::WriterOptions::default();
     let mut writer = mds::Writer::create(&*dataset, schema, options).unwrap();
     for sample in 0..18 {
-        let text = if (6..12).contains(&sample) { "a" } else { "The king was here" };
+        let text = if is_short(sample) { "a" } else { "The king was here" };
         writer.write(&[text.into()]).unwrap();
     }
     writer.finish().unwrap();
+}
+
+/// Of three batches of six the second is made of documents of one token.
+#[test]
+fn a_batch_without_a_target_is_noted_and_has_no_loss() {
+    let (folder, recipe) = workshop();
+    short_documents(folder.path(), |sample| (6..12).contains(&sample));
     let overrides = [
         "train_loader.dataset={split: short, shuffle: false, group_method: truncate}",
         "max_duration=3ba",
@@ -186,6 +191,47 @@ fn a_replayed_step_has_the_rows_the_loss_and_the_norm_of_the_run() {
     assert!(
         rows.iter().zip(&again).all(|(a, b)| a["tokens"] == b["tokens"] && a["loss"] != b["loss"])
     );
+}
+
+#[test]
+fn a_replayed_row_without_a_target_has_no_loss() {
+    let (folder, recipe) = workshop();
+    short_documents(folder.path(), |sample| sample == 1 || sample >= 6);
+    let short = "train_loader.dataset={split: short, shuffle: false, group_method: truncate}";
+    let overrides = [short, "max_duration=1ep", "save_folder=null", "autoresume=false"];
+    let replay = |batch: u64| {
+        let output = succeed(train(&recipe, &overrides).arg(format!("--replay_step={batch}")));
+        let printed = String::from_utf8(output.stdout).unwrap();
+        (replayed(folder.path(), batch), printed)
+    };
+    let none = ": no loss (no token to predict), gradient norm 0.0000, samples ";
+    let ((batch, rows), printed) = replay(1);
+    assert!(batch["loss/train/total"].is_f64(), "{batch}");
+    let has: Vec<bool> = rows.iter().map(|row| row["loss"].is_f64()).collect();
+    assert_eq!(has, [true, false, true, true, true, true], "{rows:?}");
+    assert_eq!(rows[1]["loss"], Value::Null);
+    assert!(printed.contains(&format!("\n  row 1{none}1\n")), "{printed}");
+    assert_eq!(printed.matches("no loss").count(), 1, "{printed}");
+    let ((batch, _), printed) = replay(2);
+    assert_eq!(batch["loss/train/total"], Value::Null);
+    assert!(printed.contains(&format!("\nbatch 2{none}6, 7, 8, 9, 10, 11\n")), "{printed}");
+}
+
+#[test]
+fn a_batch_past_the_end_of_the_run_is_not_replayed() {
+    let (folder, recipe) = workshop();
+    short_documents(folder.path(), |_| false);
+    let short = "train_loader={drop_last: true, dataset: {split: short, group_method: truncate}}";
+    for max in ["1ep", "18sp", "576tok", "3ba"] {
+        let mut command = train(&recipe, &[short, &format!("max_duration={max}")]);
+        assert_eq!(
+            failure(command.arg("--replay_step=4")),
+            format!(
+                "error: batch 4 is past the end of the run, which has 3 batches (max_duration is {max}); give one of \
+                 those, or raise max_duration"
+            )
+        );
+    }
 }
 
 #[test]

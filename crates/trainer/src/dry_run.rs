@@ -80,32 +80,21 @@ fn flops_per_token(config: &Config) -> f64 {
 
 fn batches(config: &Config, plan: &BatchPlan) -> String {
     let BatchPlan { device_batch, microbatch, grad_accum, .. } = plan;
-    let tokens = tokens_per_step(config);
+    let tokens = config.tokens_per_step();
     format!(
         "world size 1: device batch {device_batch} rows, microbatch {microbatch}, grad_accum {grad_accum}; \
          {tokens} tokens per step"
     )
 }
 
-fn tokens_per_step(config: &Config) -> u64 {
-    (config.global_train_batch_size as u64).saturating_mul(config.max_seq_len as u64)
-}
-
 fn run(config: &Config) -> String {
     let max = config.max_duration;
-    let rows = config.global_train_batch_size as u64;
-    let steps = match max.unit {
-        Unit::Batch => max.count(),
-        Unit::Sample => max.count().div_ceil(rows),
-        Unit::Token => max.count().div_ceil(tokens_per_step(config)),
-        // `dur` is refused with the recipe.
-        Unit::Epoch | Unit::Duration => {
-            return format!(
-                "{max}: how many steps that is depends on the data, which is not read here"
-            );
-        }
+    let Some(steps) = config.steps(None) else {
+        return format!(
+            "{max}: how many steps that is depends on the data, which is not read here"
+        );
     };
-    let tokens = steps.saturating_mul(tokens_per_step(config));
+    let tokens = steps.saturating_mul(config.tokens_per_step());
     let per_parameter = tokens as f64 / config.model.n_params() as f64;
     let flops = tokens as f64 * flops_per_token(config);
     format!(

@@ -15,6 +15,8 @@
 //! ```json
 //! {"row":0,"samples":[12],"loss":8.2,"l2_norm/grad/global":1.5,"tokens":[46,9],"text":" the"}
 //! ```
+//!
+//! Where there is no token to predict, the loss is null.
 
 use std::fmt::Write as _;
 
@@ -45,8 +47,8 @@ pub struct Replay {
     pub model: Option<(String, u64)>,
     /// The samples that it was taken from, by their numbers in the dataset.
     pub samples: Vec<u64>,
-    /// The loss that the run would log, in nats.
-    pub loss: f64,
+    /// The loss that the run would log, in nats; `None` where the batch has not one token to predict.
+    pub loss: Option<f64>,
     /// The global norm of its gradients, before any clipping.
     pub gradient_norm: f64,
     /// Its rows.
@@ -60,8 +62,8 @@ pub struct Replay {
 pub struct Row {
     /// The samples that it was taken from.
     pub samples: Vec<u64>,
-    /// Its mean loss in nats, without dropout.
-    pub loss: f64,
+    /// Its mean loss in nats, without dropout; `None` where it has no token to predict.
+    pub loss: Option<f64>,
     /// The norm of its gradients.
     pub gradient_norm: f64,
     /// Its token ids.
@@ -74,14 +76,21 @@ pub struct Row {
 /// was asked before that batch came.
 ///
 /// # Errors
-/// When the configuration, data, tokenizer, device or checkpoint does not allow the run, or the findings cannot be
-/// written.
+/// When the configuration, data, tokenizer, device or checkpoint does not allow the run, it has no such batch, or the
+/// findings cannot be written.
 pub fn replay(config: &Config, batch: u64, interrupt: &Interrupt) -> Result<Option<Replay>> {
     // What there is.
     let device = device::select(config.device)?;
     let tokenizer = Tokenizer::load(&config.tokenizer_name)?;
     let plan = config.batch_plan(1)?;
     let mut data = TrainData::open(config, &tokenizer, Replica::single())?;
+    if let Some(steps) = config.steps(data.batches_per_epoch()).filter(|&steps| batch > steps) {
+        return Err(Error::Config(format!(
+            "batch {batch} is past the end of the run, which has {steps} batches (max_duration is {}); give one of \
+             those, or raise max_duration",
+            config.max_duration
+        )));
+    }
 
     // The model of the checkpoint, and the data from there on.
     let mut model = Gpt::init(&config.model, config.seed, &device.clone().autodiff())
@@ -114,7 +123,7 @@ pub fn replay(config: &Config, batch: u64, interrupt: &Interrupt) -> Result<Opti
         batch,
         model: origin,
         samples: rows.sample_ids(),
-        loss: loss.total,
+        loss: (rows.labelled() > 0).then_some(loss.total),
         gradient_norm: norm,
         rows: each_row(&model, &rows, &tokenizer, config.activations())?,
         written_to: String::new(),
@@ -158,7 +167,7 @@ fn each_row(
         let ids: Vec<u32> = row.tokens.iter().filter_map(|id| u32::try_from(*id).ok()).collect();
         Ok(Row {
             samples: row.samples.concat(),
-            loss: f64::from(loss.into_scalar::<f32>()),
+            loss: (row.labelled() > 0).then(|| f64::from(loss.into_scalar::<f32>())),
             gradient_norm: gradients.global_norm(),
             text: tokenizer.decode(&ids)?,
             tokens: row.tokens,
@@ -176,18 +185,18 @@ impl Replay {
         };
         _ = write!(
             text,
-            "\nbatch {}: loss {:.4}, gradient norm {:.4}, samples {}",
+            "\nbatch {}: {}, gradient norm {:.4}, samples {}",
             self.batch,
-            self.loss,
+            shown(self.loss),
             self.gradient_norm,
             listed(&self.samples)
         );
         for (number, row) in self.rows.iter().enumerate() {
             let Row { samples, loss, gradient_norm, .. } = row;
-            let samples = listed(samples);
+            let (loss, samples) = (shown(*loss), listed(samples));
             _ = write!(
                 text,
-                "\n  row {number}: loss {loss:.4}, gradient norm {gradient_norm:.4}, samples {samples}"
+                "\n  row {number}: {loss}, gradient norm {gradient_norm:.4}, samples {samples}"
             );
         }
         _ = write!(text, "\nwritten to {}", self.written_to);
@@ -201,7 +210,7 @@ impl Replay {
             "batch": self.batch,
             "model": place,
             "model_batch": at,
-            "loss/train/total": number(self.loss),
+            "loss/train/total": self.loss.map(number),
             "l2_norm/grad/global": number(self.gradient_norm),
             "samples": self.samples,
         });
@@ -209,7 +218,7 @@ impl Replay {
             json!({
                 "row": index,
                 "samples": row.samples,
-                "loss": number(row.loss),
+                "loss": row.loss.map(number),
                 "l2_norm/grad/global": number(row.gradient_norm),
                 "tokens": row.tokens,
                 "text": row.text,
@@ -217,6 +226,14 @@ impl Replay {
         });
         std::iter::once(batch).chain(rows).map(|line| format!("{line}\n")).collect()
     }
+}
+
+/// A loss, or that there is none.
+fn shown(loss: Option<f64>) -> String {
+    loss.map_or_else(
+        || "no loss (no token to predict)".to_owned(),
+        |loss| format!("loss {loss:.4}"),
+    )
 }
 
 /// `12, 5, 88`

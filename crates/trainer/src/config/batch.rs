@@ -1,7 +1,8 @@
-//! How a global batch is split: over ranks, then into microbatches.
+//! How a global batch is split: over ranks, then into microbatches; and how many of them a run has.
 
 use super::{Config, Microbatch};
 use crate::error::{Error, Result};
+use crate::time::Unit;
 
 /// The share of one device in an optimizer step, and the passes it is done in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,5 +61,24 @@ impl Config {
         };
         let plan = BatchPlan { device_batch, microbatch: device_batch, grad_accum: 1, notice };
         Ok(plan.with_microbatch(microbatch))
+    }
+
+    /// Tokens of a full global batch.
+    pub fn tokens_per_step(&self) -> u64 {
+        (self.global_train_batch_size as u64).saturating_mul(self.max_seq_len as u64)
+    }
+
+    /// The batches that `max_duration` comes to; `batches_per_epoch` is that of the training data, where it has epochs.
+    /// `None` where it depends on data that is not known, or on how many rows the last batches of epochs have.
+    pub fn steps(&self, batches_per_epoch: Option<u64>) -> Option<u64> {
+        let count = self.max_duration.count();
+        let is_full = batches_per_epoch.is_none() || self.train_loader.drop_last;
+        match self.max_duration.unit {
+            Unit::Batch => Some(count),
+            Unit::Sample if is_full => Some(count.div_ceil(self.global_train_batch_size as u64)),
+            Unit::Token if is_full => Some(count.div_ceil(self.tokens_per_step())),
+            Unit::Epoch => Some(batches_per_epoch?.saturating_mul(count)),
+            Unit::Sample | Unit::Token | Unit::Duration => None,
+        }
     }
 }
