@@ -436,17 +436,25 @@ fn ready_tokens_are_read_in_every_integer_type() {
     }
 }
 
-/// A dataset of `tokens` samples of `len` ids from `first` on, and the first error it gives.
+/// A dataset of `tokens` samples of `len` ids, one of them from `first` on, and the first error it gives. They are arrays,
+/// or bytes where `overrides` say of what.
 fn token_error(
     len: usize,
     first: i32,
     overrides: &[&str],
 ) -> (PathBuf, trainer::Result<TokenBatch>) {
     let dir = tempfile::tempdir().unwrap();
-    let encoding = Encoding::NdArray { dtype: Some(DType::I32), shape: None };
+    let is_bytes = overrides.iter().any(|it| it.contains("token_encoding_type"));
+    let encoding = match is_bytes {
+        true => Encoding::Bytes,
+        false => Encoding::NdArray { dtype: Some(DType::I32), shape: None },
+    };
     let sample = |i: usize| {
         let ids: Vec<i32> = (0..len as i32).map(|k| if i == 2 { first + k } else { k }).collect();
-        vec![Value::NdArray(NdArray::from_i32(&ids)).into_owned()]
+        vec![match is_bytes {
+            true => Value::Bytes(bytes_of(&ids, i32::to_le_bytes).into()),
+            false => Value::NdArray(NdArray::from_i32(&ids)).into_owned(),
+        }]
     };
     write(&dir.path().join("train"), &[("tokens", encoding)], (0..8).map(sample));
     let overrides: Vec<_> =
@@ -472,13 +480,27 @@ fn samples_that_are_longer_are_cut_and_shorter_ones_refused() {
 
 #[test]
 fn a_token_id_outside_the_vocabulary_is_named() {
-    for (first, id) in [(4090, 4096), (-1, -1)] {
-        let (path, error) = token_error(16, first, &[]);
+    let bytes = ["train_loader.dataset.token_encoding_type=int32"];
+    for (first, overrides, id, remedy) in [
+        (
+            4090,
+            &[][..],
+            4096,
+            "raise model.vocab_size, or use the tokenizer that the dataset was made with",
+        ),
+        (-1, &[], -1, "convert the text again"),
+        (
+            -1,
+            &bytes,
+            -1,
+            "set token_encoding_type to the type that they were written with, or convert the text again",
+        ),
+    ] {
+        let (path, error) = token_error(16, first, overrides);
         assert_eq!(
             error.unwrap_err().to_string(),
             format!(
-                "dataset {}, sample 2: token id {id} is not in the model's vocabulary of 4096; \
-                 raise model.vocab_size, or use the tokenizer that the dataset was made with",
+                "dataset {}, sample 2: token id {id} is not in the model's vocabulary of 4096; {remedy}",
                 path.display()
             )
         );

@@ -424,11 +424,18 @@ impl Reading {
             _ => Err(self.refuse(
                 sample,
                 format!("token id {id} is not in the model's vocabulary of {}", self.vocab_size),
-                match self.asked_by {
-                    AskedBy::Recipe => {
+                match (&self.column, self.asked_by) {
+                    // No tokenizer has such an id.
+                    (Column::Bytes(_), _) if id < 0 => {
+                        "set token_encoding_type to the type that they were written with, or convert the text again"
+                    }
+                    _ if id < 0 => "convert the text again",
+                    (_, AskedBy::Recipe) => {
                         "raise model.vocab_size, or use the tokenizer that the dataset was made with"
                     }
-                    AskedBy::Flags => "give a dataset that was made with the model's tokenizer",
+                    (_, AskedBy::Flags) => {
+                        "give a dataset that was made with the model's tokenizer"
+                    }
                 },
             )),
         })
