@@ -96,11 +96,18 @@ impl CheckpointFolder {
     pub(super) fn save(&mut self, snapshot: Snapshot) -> Result<PathBuf> {
         let name = name(&snapshot.state.timestamp);
         let target = self.path.join(&name);
+        let saved = self.publish(snapshot, &name, &target).and_then(|()| self.discard(&target));
+        saved.map_err(|error| self.not_saved(&name, &error))?;
+        Ok(target)
+    }
+
+    /// Writes `snapshot` and gives it its `name`, which is then that of the newest.
+    fn publish(&self, snapshot: Snapshot, name: &str, target: &Path) -> Result<()> {
         let writing = self.path.join(format!("{WRITING}{name}"));
         if let Err(error) = write(snapshot, &writing) {
             // On a full disk the half-written folder would keep it full.
             let _ = remove(&writing);
-            return Err(self.not_saved(&error));
+            return Err(error);
         }
         if target.exists() {
             // The same position again: after a resume from an older checkpoint, or a run that replaces another.
@@ -108,13 +115,11 @@ impl CheckpointFolder {
             // dies then is made good by `restore_replaced`.
             let aside = self.path.join(format!("{REPLACED}{name}"));
             remove(&aside).map_err(Error::io("remove", &aside))?;
-            fs::rename(&target, &aside).map_err(Error::io("rename", &target))?;
+            fs::rename(target, &aside).map_err(Error::io("rename", target))?;
         }
-        fs::rename(&writing, &target).map_err(Error::io("rename", &writing))?;
+        fs::rename(&writing, target).map_err(Error::io("rename", &writing))?;
         sync_folder(&self.path)?;
-        self.name_latest(&name).map_err(|error| self.not_saved(&error))?;
-        self.discard(&target)?;
-        Ok(target)
+        self.name_latest(name)
     }
 
     /// Has `latest` say `name`. What a process that dies leaves of that is swept like the rest.
@@ -131,7 +136,17 @@ impl CheckpointFolder {
         sync_folder(&self.path)
     }
 
-    fn not_saved(&self, error: &Error) -> Error {
+    fn not_saved(&self, name: &str, error: &Error) -> Error {
+        // A file that was just written is gone before the folder that somebody removes.
+        let is_gone =
+            matches!(error, Error::Io { source, .. } if source.kind() == io::ErrorKind::NotFound);
+        if is_gone || matches!(self.is_there(), Ok(false)) {
+            return Error::Checkpoint(format!(
+                "the checkpoint {name}, or all of save_folder `{}`, was removed or moved while it was saved; the \
+                 checkpoints before it may be gone, too: put back what is missing and continue with autoresume=true",
+                self.path.display()
+            ));
+        }
         let remedy = match error {
             Error::Io { source, .. } if is_full(source.kind()) => {
                 format!("make room in `{}`", self.path.display())
@@ -290,4 +305,41 @@ fn remove(path: &Path) -> io::Result<()> {
 /// Makes the names in `folder` durable.
 fn sync_folder(folder: &Path) -> Result<()> {
     mds::durable::sync_directory(folder).map_err(Error::io("sync", folder))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::State;
+    use super::*;
+    use crate::config::Config;
+
+    #[test]
+    fn a_folder_that_goes_away_during_a_save_is_named() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("checkpoints");
+        let yaml = "{max_seq_len: 8, tokenizer_name: gpt2, data_remote: ./c4, train_loader: {name: text}, model: \
+                    {d_model: 8, n_heads: 1, n_layers: 1, vocab_size: 9}, optimizer: {lr: 0.1}, scheduler: {name: \
+                    constant_with_warmup, t_warmup: 0ba}, max_duration: 9ba, global_train_batch_size: 2}";
+        let config = Config::from_yaml_str(yaml, &[]).unwrap();
+        let snapshot = |batch| {
+            let at = Timestamp { batch, ..Timestamp::default() };
+            Snapshot { state: State::new(&config, at), model: Vec::new(), moments: Vec::new() }
+        };
+        let mut folder = CheckpointFolder::open(&path, None, false, None).unwrap();
+        folder.save(snapshot(1)).unwrap();
+        let moved = root.path().join("moved");
+        fs::rename(&path, &moved).unwrap();
+        assert_eq!(
+            folder.save(snapshot(2)).unwrap_err().to_string(),
+            format!(
+                "the checkpoint ep0-ba2, or all of save_folder `{}`, was removed or moved while it was saved; the \
+                 checkpoints before it may be gone, too: put back what is missing and continue with autoresume=true",
+                path.display()
+            )
+        );
+        fs::rename(&moved, &path).unwrap();
+        folder.save(snapshot(2)).unwrap();
+        let saved: Vec<Position> = list(&path).unwrap().into_iter().map(|(at, _)| at).collect();
+        assert_eq!(saved, [(1, 0), (2, 0)]);
+    }
 }
