@@ -157,12 +157,12 @@ fn a_run_can_be_resumed_at_every_step() {
             let checkpoint = format!("checkpoints/{}", saved_as(&whole, step));
             copy(&whole.join(&checkpoint), &from.join(&checkpoint));
             copy(&whole.join("run"), &from.join("run"));
-            let resumed = run(&name, STEPS, "0ba");
+            let resumed = run(&name, STEPS, "1dur");
             assert_same_end(&resumed, &whole, STEPS);
         }
         let mut stopped = PathBuf::new();
         for steps in 1..=STEPS {
-            stopped = run("stopped", steps, "0ba");
+            stopped = run("stopped", steps, "1dur");
         }
         assert_same_end(&stopped, &whole, STEPS);
     }

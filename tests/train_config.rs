@@ -470,6 +470,53 @@ fn wrong_types_and_values_name_the_key() {
             &["optimizer.name=decoupled_lionw"],
             "`optimizer.eps` is 0.00000001, but decoupled_lionw has no eps; remove the key",
         ),
+        (
+            &["optimizer.lr=nan"],
+            "`optimizer.lr` is \"nan\"; it must be a number of at least 0, for example 6.0e-4",
+        ),
+        (
+            &["optimizer.lr=1e40"],
+            "`optimizer.lr` is 1e+40, which fp32 cannot hold; it must be a number of at least 0, for example 6.0e-4",
+        ),
+        (
+            &["scheduler.alpha_f=.inf"],
+            "`scheduler.alpha_f` is \".inf\"; it must be a number of at least 0, for example 0.1",
+        ),
+        (
+            &["optimizer.betas=[0.9, .nan]"],
+            "`optimizer.betas` is \"[0.9, .nan]\"; it must be two numbers from 0 up to 1, for example [0.9, 0.95]",
+        ),
+        (
+            &["optimizer.weight_decay=-1"],
+            "`optimizer.weight_decay` is -1; it must be a number of at least 0, for example 0.00001",
+        ),
+        (
+            &["optimizer={name: adamw, lr: 0.1, weight_decay: -1}"],
+            "`optimizer.weight_decay` is -1; it must be a number of at least 0, for example 0.01",
+        ),
+        (
+            &["max_duration=1e300ba"],
+            "`max_duration`: `1e300ba` is more batches than can be counted; give at most 9007199254740992ba",
+        ),
+        (
+            &["max_duration=99999999999999999999"],
+            "`max_duration`: `1e+20ep` is more epochs than can be counted; give at most 9007199254740992ep",
+        ),
+        (
+            &["max_duration=9e15ba"],
+            "`max_duration` is 9000000000000000ba in batches of 256 rows, which is more tokens than can be counted; \
+             lower one of the two",
+        ),
+        (
+            &["save_interval=0ba"],
+            "`save_interval` is 0ba, which is never; give it a length in ba, sp, tok, ep or dur, for example 1000ba, or \
+             1dur for the end of the run only",
+        ),
+        (
+            &["console_log_interval=0"],
+            "`console_log_interval` is 0ep, which is never; give it a length in ba, sp, tok, ep or dur, for example \
+             10ba, or 1dur for the end of the run only",
+        ),
         (&["optimizer.lr=null"], "`optimizer.lr` is missing; set it, for example `lr: 6.0e-4`"),
         (
             &["max_duration=null"],
@@ -690,14 +737,33 @@ fn wrong_types_and_values_name_the_key() {
     }
 }
 
+/// As in the reference; the run is evaluated at its end all the same.
+#[test]
+fn an_eval_interval_of_zero_is_never() {
+    for zero in ["eval_interval=0", "eval_interval=0ba", "eval_interval=0dur"] {
+        assert_eq!(load(&[zero]).unwrap().eval_interval, Time::batches(0), "{zero}");
+    }
+}
+
+/// What `overrides` add to the notices.
+fn notices(overrides: &[&str]) -> Vec<String> {
+    let had = load(&[]).unwrap().notices;
+    let mut notices = load(overrides).unwrap().notices;
+    notices.retain(|notice| !had.contains(notice));
+    notices
+}
+
+#[test]
+fn a_kernel_that_is_gone_is_noted_once() {
+    let deprecated = "attn_impl triton is deprecated, as in llm-foundry: the fused attention is used, as with flash";
+    assert_eq!(notices(&["model.attn_impl=triton"]), [deprecated]);
+    let both = ["model.attn_impl=triton", "model.attn_config.attn_impl=triton"];
+    assert_eq!(notices(&both), [deprecated]);
+    assert_eq!(notices(&["model.attn_impl=torch"]), [""; 0]);
+}
+
 #[test]
 fn keys_about_what_is_not_asked_for_are_noted() {
-    let notices = |overrides: &[&str]| {
-        let had = load(&[]).unwrap().notices;
-        let mut notices = load(overrides).unwrap().notices;
-        notices.retain(|notice| !had.contains(notice));
-        notices
-    };
     assert_eq!(
         notices(&[
             "load_ignore_keys=[state/optimizers/*]",

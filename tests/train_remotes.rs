@@ -297,7 +297,7 @@ fn data_comes_before_the_run_is_ready_for_its_first_step() {
 fn a_run_that_ends_with_an_error_uploads_its_last_metrics() {
     let scene = Scene::new();
     let metrics = format!("run_folder={}", scene.bucket.address("metrics"));
-    let diverges = ["max_duration=20ba", "save_interval=0ba", "optimizer.lr=1e30", &metrics];
+    let diverges = ["max_duration=20ba", "save_interval=1dur", "optimizer.lr=1e30", &metrics];
     let fails = |machine: &str| {
         let output = scene.run(machine, &diverges).output().unwrap();
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -717,7 +717,7 @@ fn a_checkpoint_that_did_not_arrive_outlives_another_machines_run() {
 fn ctrl_c_saves_to_the_bucket_and_uploads_the_metrics() {
     let scene = Scene::new();
     let metrics = format!("run_folder={}", scene.bucket.address("run"));
-    let endless = ["max_duration=100000ba", "save_interval=0ba", "eval_interval=0ba", &metrics];
+    let endless = ["max_duration=100000ba", "save_interval=1dur", "eval_interval=0ba", &metrics];
     let mut run = scene.run("here", &endless);
     let child = run.stderr(Stdio::piped()).spawn().unwrap();
     wait_until("the first step", || {

@@ -24,6 +24,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::{Error, Result};
 
+/// The largest number up to which every whole one is a float of its own.
+pub(crate) const MOST: f64 = (1_u64 << f64::MANTISSA_DIGITS) as f64;
+
 /// What a duration counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Unit {
@@ -162,7 +165,15 @@ impl FromStr for Time {
         if !value.is_finite() || value < 0.0 {
             return Err(wrong());
         }
-        if unit != Unit::Duration && (value.fract() != 0.0 || value > 2f64.powi(53)) {
+        if unit != Unit::Duration && value > MOST {
+            return Err(Error::Config(format!(
+                "`{}` is more {} than can be counted; give at most {MOST}{}",
+                mds::redacted(text),
+                unit.plural(),
+                unit.suffix()
+            )));
+        }
+        if unit != Unit::Duration && value.fract() != 0.0 {
             return Err(Error::Config(format!(
                 "`{}` is not a whole number of {}; only dur takes a fraction",
                 mds::redacted(text),
@@ -262,6 +273,10 @@ mod tests {
         assert_eq!(
             "1.5ba".parse::<Time>().unwrap_err().to_string(),
             "`1.5ba` is not a whole number of batches; only dur takes a fraction"
+        );
+        assert_eq!(
+            "1e300tok".parse::<Time>().unwrap_err().to_string(),
+            "`1e300tok` is more tokens than can be counted; give at most 9007199254740992tok"
         );
     }
 

@@ -254,7 +254,8 @@ pub(super) fn read_optimizer(
     };
     let least = "a number of at least 0, for example 6.0e-4";
     let lr = required(optimizer, "lr", "lr: 6.0e-4", optimizer.number("lr", 0.0.., least)?)?;
-    let weight_decay = optimizer.number("weight_decay", 0.0.., least)?.unwrap_or(weight_decay);
+    let usual = format!("a number of at least 0, for example {weight_decay}");
+    let weight_decay = optimizer.number("weight_decay", 0.0.., &usual)?.unwrap_or(weight_decay);
     if weight_decay >= 1e-3 && name != OptimizerName::AdamW {
         notices.push(format!(
             "optimizer.weight_decay {weight_decay} takes that fraction of every weight per step, \

@@ -138,6 +138,7 @@ impl Config {
         self.check_folders()?;
         self.check_epochs()?;
         self.max_duration.resolve(self.max_duration)?;
+        self.check_countable()?;
         if self.autoresume && self.save_folder.is_none() {
             return Err(Error::Config(
                 "autoresume is true but there is no save_folder to resume from; set save_folder, \
@@ -146,6 +147,18 @@ impl Config {
             ));
         }
         Ok(())
+    }
+
+    /// Rows and tokens of the run are counted, too.
+    fn check_countable(&self) -> Result<()> {
+        let tokens = self.steps(None).map(|steps| steps.checked_mul(self.tokens_per_step()));
+        if tokens != Some(None) && self.tokens_per_step() < u64::MAX {
+            return Ok(());
+        }
+        Err(Error::Config(format!(
+            "`max_duration` is {} in batches of {} rows, which is more tokens than can be counted; lower one of the two",
+            self.max_duration, self.global_train_batch_size
+        )))
     }
 
     /// Says which keys are about something that the recipe does not ask for.
@@ -241,13 +254,19 @@ fn read_config(root: &Section<'_>, mut notices: Vec<String>) -> Result<Config> {
     let max_duration = required(root, "max_duration", "max_duration: 4800ba", max_duration)?;
     let interval = |key: &str, default: u64| -> Result<Time> {
         let interval = root.time(key)?.unwrap_or(Time::batches(default));
+        // As in the reference, where 0 has no evaluations but that at the end; of the others it makes nothing.
+        if interval.is_zero() && key == "eval_interval" {
+            return Ok(Time::batches(0));
+        }
+        if interval.is_zero() {
+            return Err(Error::Config(format!(
+                "`{key}` is {interval}, which is never; give it a length in ba, sp, tok, ep or dur, for example \
+                 {default}ba, or 1dur for the end of the run only"
+            )));
+        }
         let resolved = interval.resolve(max_duration)?;
         // A part of a short run that is less than one step is one step, not never.
-        Ok(if resolved.is_zero() && !interval.is_zero() {
-            Time { value: 1.0, ..resolved }
-        } else {
-            resolved
-        })
+        Ok(if resolved.is_zero() { Time { value: 1.0, ..resolved } } else { resolved })
     };
     let save_weights_only = root.flag("save_weights_only")?.unwrap_or(false);
     if save_weights_only {

@@ -30,6 +30,11 @@ pub(super) fn read_model(
         (model, "attn_impl", model.choice("attn_impl", &kernels)?),
         (&attention, "attn_impl", attention.choice("attn_impl", &kernels)?),
     )?;
+    if kernel == Some("triton") {
+        notices.push(
+            "attn_impl triton is deprecated, as in llm-foundry: the fused attention is used, as with flash".to_owned(),
+        );
+    }
     let dropout = one_of(
         (model, "attn_pdrop", probability(model, "attn_pdrop")?),
         (&attention, "attn_pdrop", probability(&attention, "attn_pdrop")?),

@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use super::yaml::join;
 use crate::error::{Error, Result};
-use crate::time::{Time, Unit};
+use crate::time::{MOST, Time, Unit};
 
 /// A section of the configuration and the path that leads to it.
 ///
@@ -133,14 +133,16 @@ impl<'a> Section<'a> {
         })
     }
 
-    /// A finite number in `range`, which `expected` puts into words.
+    /// A number in `range`, which `expected` puts into words, and in that of fp32.
     pub(super) fn number(
         &self,
         key: &str,
         range: impl std::ops::RangeBounds<f64>,
         expected: &str,
     ) -> Result<Option<f64>> {
-        self.typed(key, expected, |value| value.as_f64().filter(|n| range.contains(n)))
+        self.typed(key, expected, |value| {
+            value.as_f64().filter(|n| range.contains(n) && (*n as f32).is_finite())
+        })
     }
 
     /// A list of whole numbers, not empty; one number is a list of one.
@@ -200,11 +202,15 @@ impl<'a> Section<'a> {
     /// A duration; a bare whole number counts epochs.
     pub(super) fn time(&self, key: &str) -> Result<Option<Time>> {
         let expected = "a time such as 500ba, 1ep, 1000000tok or 0.1dur";
+        let parse = |text: &str| match text.parse() {
+            Ok(time) => Ok(Some(time)),
+            Err(error) => Err(Error::Config(format!("`{}`: {error}", self.path(key)))),
+        };
         match self.get(key) {
-            Some(Value::String(text)) => text
-                .parse()
-                .map(Some)
-                .map_err(|error: Error| Error::Config(format!("`{}`: {error}", self.path(key)))),
+            Some(Value::String(text)) => parse(text),
+            Some(Value::Number(number)) if number.as_f64().is_some_and(|n| n > MOST) => {
+                parse(&format!("{number}ep"))
+            }
             _ => self.typed(key, expected, |value| {
                 whole(value).map(|epochs| Time::new(epochs as f64, Unit::Epoch))
             }),
@@ -253,12 +259,14 @@ impl<'a> Section<'a> {
 
     fn wrong_type(&self, key: &str, value: &Value, expected: &str) -> Error {
         let shown = mds::redacted(&value.to_string());
-        Error::Config(format!("`{}` is {shown}; it must be {expected}", self.path(key)))
+        let is_infinite = value.as_f64().is_some_and(|n| !(n as f32).is_finite());
+        let beyond = if is_infinite { ", which fp32 cannot hold" } else { "" };
+        Error::Config(format!("`{}` is {shown}{beyond}; it must be {expected}", self.path(key)))
     }
 }
 
 /// A whole number, also where it is written as a float (`1e9`).
 fn whole(value: &Value) -> Option<u64> {
-    let float = || value.as_f64().filter(|n| n.fract() == 0.0 && (0.0..=2f64.powi(53)).contains(n));
+    let float = || value.as_f64().filter(|n| n.fract() == 0.0 && (0.0..=MOST).contains(n));
     value.as_u64().or_else(|| float().map(|n| n as u64))
 }

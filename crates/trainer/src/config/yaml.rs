@@ -88,8 +88,14 @@ fn parse_value(text: &str) -> std::result::Result<Value, String> {
     serde_saphyr::from_str_with_options(text, options).map(numbers_with_exponent).map_err(|error| {
         let reason = error.to_string();
         let line = reason.lines().next().unwrap_or_default();
-        // The parser's remedy is for who calls it, not for who writes YAML.
-        line.replace(", set DuplicateKeyPolicy in Options if acceptable", "").trim().to_owned()
+        // The parser's remedies are for who calls it, not for who writes YAML.
+        line.replace(", set DuplicateKeyPolicy in Options if acceptable", "")
+            .replace(
+                " rejected by the configured policy",
+                ", which no key takes (put a text in quotes),",
+            )
+            .trim()
+            .to_owned()
     })
 }
 
@@ -446,6 +452,12 @@ mod tests {
                 &["a.2=3"],
                 "the override `a.2` asks for element `2` of `a`, a list of 2; count from 0, or \
                  give the whole list: a=[...]",
+            ),
+            (
+                "lr: .nan",
+                &[],
+                "`test.yaml` is not valid YAML: non-finite float `.nan`, which no key takes (put a text in quotes), at \
+                 line 1, column 5; correct it and run again",
             ),
             ("", &[], "`test.yaml` is empty; start from one of the files in yamls/"),
             (

@@ -142,7 +142,9 @@ fn bar_position(max_duration: Time, at: &Timestamp) -> u64 {
 
 fn total_in_bar(max_duration: Time, batches_per_epoch: Option<u64>) -> Option<u64> {
     match max_duration.unit {
-        Unit::Epoch => batches_per_epoch.map(|batches| batches * max_duration.count()),
+        Unit::Epoch => {
+            batches_per_epoch.map(|batches| batches.saturating_mul(max_duration.count()))
+        }
         _ => Some(max_duration.count()),
     }
 }
