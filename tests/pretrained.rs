@@ -94,6 +94,19 @@ fn mistakes_are_one_sentence() {
         assert_eq!(output.status.code(), Some(2), "{}", said(&output));
     }
 
+    for (name, flag, example) in
+        [("generate", "--top_k", 50), ("evaluate", "--batch_size", 8), ("evaluate", "--batches", 8)]
+    {
+        let output = program(name).args([&*model, flag, "0"]).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+        assert_eq!(
+            said(&output).lines().next().unwrap(),
+            format!(
+                "error: invalid value '0' for '{flag} <N>': it must be a whole number of at least 1, for example {example}"
+            )
+        );
+    }
+
     // What an older version has let pass.
     let checkpoint = format!("{model}/ep0-ba2");
     let state = Path::new(&checkpoint).join("state.json");

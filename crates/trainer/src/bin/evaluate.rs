@@ -5,6 +5,7 @@ use std::io::IsTerminal;
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
@@ -53,13 +54,13 @@ struct Args {
     #[arg(long)]
     split: Option<String>,
     /// Rows that are computed together [default: as in the run, else 4]
-    #[arg(long, alias = "batch-size", value_name = "N")]
+    #[arg(long, alias = "batch-size", value_name = "N", value_parser = at_least_one::<NonZeroUsize>)]
     batch_size: Option<NonZeroUsize>,
     /// Tokens per row [default: as the model was trained]
     #[arg(long, alias = "max-seq-len", value_name = "N")]
     max_seq_len: Option<usize>,
     /// Stop after so many batches [default: as in the run on its own split, else all]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = at_least_one::<NonZeroU64>)]
     batches: Option<NonZeroU64>,
     /// A tokenizer in place of the model's own: gpt2, a tokenizer.json or its folder, or a hub name
     #[arg(long)]
@@ -68,7 +69,7 @@ struct Args {
     #[arg(long, alias = "icl-tasks", value_name = "FILE")]
     icl_tasks: Option<PathBuf>,
     /// Ask only the first so many questions of each task
-    #[arg(long, alias = "icl-limit", value_name = "N", requires = "icl_tasks")]
+    #[arg(long, alias = "icl-limit", value_name = "N", value_parser = at_least_one::<NonZeroUsize>, requires = "icl_tasks")]
     icl_limit: Option<NonZeroUsize>,
     /// Write each question's scores, or what the model wrote, there, as JSON lines
     #[arg(long, alias = "icl-answers", value_name = "FILE", requires = "icl_tasks")]
@@ -76,6 +77,11 @@ struct Args {
     /// auto, cpu or cuda
     #[arg(long, default_value = "auto")]
     device: DeviceChoice,
+}
+
+/// A number that its type keeps from being 0.
+fn at_least_one<N: FromStr>(text: &str) -> Result<N, String> {
+    text.parse().map_err(|_| "it must be a whole number of at least 1, for example 8".to_owned())
 }
 
 fn main() -> ExitCode {

@@ -40,8 +40,8 @@ struct Args {
     /// Divides the scores: below 1 likelier, above 1 bolder; 0 always takes the likeliest token
     #[arg(long, default_value_t = 1.0, value_parser = at_least_zero, allow_negative_numbers = true)]
     temperature: f64,
-    /// Draw among the likeliest N tokens only
-    #[arg(long, alias = "top-k", value_name = "N")]
+    /// Draw among the likeliest N tokens only [default: among all]
+    #[arg(long, alias = "top-k", value_name = "N", value_parser = at_least_one)]
     top_k: Option<NonZeroUsize>,
     /// Draw among the fewest tokens whose probabilities sum to P
     #[arg(long, alias = "top-p", value_name = "P", value_parser = probability)]
@@ -58,6 +58,10 @@ struct Args {
     /// auto, cpu or cuda
     #[arg(long, default_value = "auto")]
     device: DeviceChoice,
+}
+
+fn at_least_one(text: &str) -> Result<NonZeroUsize, String> {
+    text.parse().map_err(|_| "it must be a whole number of at least 1, for example 50".to_owned())
 }
 
 fn number(text: &str, is_good: impl Fn(f64) -> bool, must: &str) -> Result<f64, String> {
