@@ -122,6 +122,16 @@ fn mistakes_are_one_sentence() {
         )
     );
 
+    for kind in ["llama", "mpt"] {
+        let config = serde_json::json!({ "model_type": kind }).to_string();
+        std::fs::write(folder.path().join("config.json"), config).unwrap();
+        let unread = format!(
+            "error: the model `{nothing}` is of the family {kind}, which is written by export-hf, but not read again; give \
+             the checkpoint that it was exported from\n"
+        );
+        assert_eq!(fails("generate", &[&nothing, "--prompt", "x"]), unread);
+        assert_eq!(fails("evaluate", &[&nothing]), unread);
+    }
     std::fs::write(folder.path().join("config.json"), r#"{"model_type": "t5"}"#).unwrap();
     assert_eq!(
         fails("generate", &[&nothing, "--prompt", "x"]),

@@ -17,7 +17,8 @@ Then, in Python:
     AutoTokenizer.from_pretrained('gpt-125m-hf')
 
 A model becomes a GPT-2 (learned positions), an MPT (ALiBi) or a Llama (rotary positions), whichever computes the
-same; one that none of them computes is refused, with the key that they do not know.
+same; one that none of them computes is refused, with the key that they do not know. Of these, `generate` and
+`evaluate` read a GPT-2; for the others give them the checkpoint.
 
 Exit codes: 0 done; 1 an error, in one sentence; 2 wrong usage.";
 

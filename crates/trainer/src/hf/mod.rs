@@ -81,6 +81,12 @@ pub fn export(checkpoint: &str, out: &str, tokenizer: Option<&str>) -> Result<()
 pub fn import(place: &Place) -> Result<(ModelConfig, Vec<NamedTensor>)> {
     let config = place.file(CONFIG)?;
     let config: Value = serde_json::from_slice(&config).map_err(|e| unusable(place, CONFIG, &e))?;
+    if let Some(kind @ ("llama" | "mpt")) = config["model_type"].as_str() {
+        return Err(Error::Checkpoint(format!(
+            "the model `{place}` is of the family {kind}, which is written by export-hf, but not read again; give the \
+             checkpoint that it was exported from"
+        )));
+    }
     let config = family::gpt2_from_json(&config).map_err(|e| unusable(place, CONFIG, &e))?;
     check_weights(place)?;
     let tensors = crate::checkpoint::decode_tensors(&place.file(WEIGHTS)?);
