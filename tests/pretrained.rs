@@ -63,6 +63,34 @@ fn a_checkpoint_generates_and_is_evaluated() {
     assert!((loss - logged.as_f64().unwrap()).abs() < 1e-4, "{loss} is not {logged}");
 }
 
+/// ALiBi and rotations go on past what the model has seen; learned positions end there.
+#[test]
+fn models_that_learn_no_positions_are_evaluated_on_longer_rows() {
+    for positions in ["alibi", "rope"] {
+        let folder = tempfile::tempdir().unwrap();
+        let attention = format!("model.attn_config={{{positions}: true}}");
+        let model = trained(folder.path(), &[&attention]);
+        let evaluated = |length: &str| {
+            let output = program("evaluate").args([&*model, "--max_seq_len", length]).output();
+            let output = output.unwrap();
+            assert!(output.status.success(), "{}", said(&output));
+            let lines = String::from_utf8(output.stdout.clone()).unwrap();
+            let loss: f64 =
+                lines.lines().next().unwrap().rsplit_once(": ").unwrap().1.parse().unwrap();
+            (loss, said(&output).matches("note: ").count(), said(&output))
+        };
+        let (short, notes, _) = evaluated("32");
+        assert_eq!(notes, 0);
+        let (long, _, text) = evaluated("80");
+        let note = "note: rows of 80 tokens are longer than the 32 that the model was trained on\n";
+        assert!(text.contains(note), "{text}");
+        assert!((long - short).abs() < 0.5 && long != short, "{positions}: {long}, {short}");
+        let output = program("evaluate").args([&*model, "--max_seq_len", "1"]).output().unwrap();
+        let error = "error: --max_seq_len is 1; rows of this model have at least 2 tokens\n";
+        assert!(said(&output).ends_with(error), "{}", said(&output));
+    }
+}
+
 #[test]
 fn mistakes_are_one_sentence() {
     let folder = tempfile::tempdir().unwrap();

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
-use trainer::config::{Config, DeviceChoice, IclTask, LoaderConfig};
+use trainer::config::{Config, DeviceChoice, IclTask, LoaderConfig, ModelConfig};
 use trainer::data::{AskedBy, EvalData};
 use trainer::device;
 use trainer::eval::evaluate;
@@ -56,7 +56,7 @@ struct Args {
     /// Rows that are computed together [default: as in the run, else 4]
     #[arg(long, alias = "batch-size", value_name = "N", value_parser = at_least_one::<NonZeroUsize>)]
     batch_size: Option<NonZeroUsize>,
-    /// Tokens per row [default: as the model was trained]
+    /// Tokens per row [default: as the model was trained]; more where it learns no positions
     #[arg(long, alias = "max-seq-len", value_name = "N")]
     max_seq_len: Option<usize>,
     /// Stop after so many batches [default: as in the run on its own split, else all]
@@ -102,6 +102,7 @@ fn run(args: &Args) -> trainer::Result<ExitCode> {
     let found = Pretrained::load(&args.model, args.tokenizer.as_deref(), &device)?;
     let n_params = found.model.config().n_params();
     eprintln!("{}: {n_params} parameters on {}", found.place, device::name(&device));
+    longer_rows(args, found.model.config()).iter().for_each(|note| eprintln!("note: {note}"));
     let mut whole = true;
     if tasks.is_none() || args.data.is_some() {
         whole = print_loss(args, &found, &interrupt)?;
@@ -122,7 +123,7 @@ fn rows(args: &Args, found: &Pretrained) -> usize {
 fn print_loss(args: &Args, found: &Pretrained, interrupt: &Interrupt) -> trainer::Result<bool> {
     let model = found.model.config();
     let own_split = found.recipe.as_ref().filter(|_| args.data.is_none());
-    for loader in loaders(args, found.recipe.as_ref(), model.max_seq_len)? {
+    for loader in loaders(args, found.recipe.as_ref(), model)? {
         let own = own_split
             .and_then(|recipe| recipe.eval_subset_num_batches.or(loader.eval_subset_num_batches));
         let limit = args.batches.map(NonZeroU64::get).or(own);
@@ -225,12 +226,12 @@ impl Shown {
 fn loaders(
     args: &Args,
     recipe: Option<&Config>,
-    model_len: usize,
+    model: &ModelConfig,
 ) -> trainer::Result<Vec<LoaderConfig>> {
     let own = recipe.map_or(&[][..], |recipe| &recipe.eval_loaders);
     let mut loaders = match &args.data {
         Some(data) => {
-            let trained = recipe.map_or(model_len, |recipe| recipe.max_seq_len);
+            let trained = recipe.map_or(model.max_seq_len, |recipe| recipe.max_seq_len);
             vec![LoaderConfig::for_evaluation(data, args.split.as_deref(), trained)?]
         }
         None => own.to_vec(),
@@ -252,12 +253,28 @@ fn loaders(
             loader.dataset.token_encoding_type = own.dataset.token_encoding_type;
         }
         let length = args.max_seq_len.unwrap_or(loader.dataset.max_seq_len);
-        if length < 2 || length > model_len {
-            return Err(trainer::Error::Config(format!(
-                "--max_seq_len is {length}; rows of this model have from 2 to {model_len} tokens"
-            )));
-        }
+        check_length(length, model)?;
         loader.dataset.max_seq_len = length;
     }
     Ok(loaders)
+}
+
+/// What is to be said of rows that the model was not trained on, but has positions for.
+fn longer_rows(args: &Args, model: &ModelConfig) -> Option<String> {
+    let (trained, learned) = (model.max_seq_len, model.learned_pos_emb);
+    let length = args.max_seq_len.filter(|&length| length > trained && !learned)?;
+    Some(format!(
+        "rows of {length} tokens are longer than the {trained} that the model was trained on"
+    ))
+}
+
+/// Refuses rows of `length` tokens where `model` has no positions for them.
+fn check_length(length: usize, model: &ModelConfig) -> trainer::Result<()> {
+    let trained = model.max_seq_len;
+    let has = match model.learned_pos_emb {
+        true if length < 2 || length > trained => format!("from 2 to {trained} tokens"),
+        false if length < 2 => "at least 2 tokens".to_owned(),
+        _ => return Ok(()),
+    };
+    Err(trainer::Error::Config(format!("--max_seq_len is {length}; rows of this model have {has}")))
 }
