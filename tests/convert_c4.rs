@@ -218,8 +218,17 @@ fn a_remote_gets_the_shards_of_a_folder_and_the_index_last() {
     assert_eq!(
         stderr(&again).lines().last().unwrap(),
         format!(
-            "convert-c4: error: {}/val exists already; remove it, or choose another --out_root or \
-             other --splits",
+            "convert-c4: error: {}/val exists already, made with no --compression, not --compression \
+             zstd; delete it first, or write to another place",
+            store.url
+        )
+    );
+    let reprocess: Vec<&str> =
+        other[..other.len() - 2].iter().copied().chain(["--reprocess"]).collect();
+    assert_eq!(
+        shop.fail(&reprocess),
+        format!(
+            "--reprocess cannot replace {}/val at a remote; delete it first, or write to another place",
             store.url
         )
     );
@@ -419,7 +428,7 @@ fn an_existing_split_is_refused_before_any_work() {
     let source = source.to_str().unwrap();
     assert_eq!(
         shop.fail(&["--source", source, "--out_root", "c4", "--splits", "train", "val"]),
-        "c4/val exists already; remove it, or choose another --out_root or other --splits"
+        "c4/val exists already; remove it, or write to another place"
     );
     assert_eq!(entries(&shop.path("c4")), ["val"]);
     assert_eq!(entries(&shop.path("c4/val")), ["precious"]);
@@ -512,7 +521,7 @@ fn a_source_without_documents_is_an_error() {
     shop.write("short.jsonl", line("too short", 0));
     assert_eq!(
         shop.fail(&["--source", "empty.jsonl", "--out_root", "out", "--splits", "val"]),
-        "split val: the source holds no documents; check that --source names files with text"
+        "split val: the source holds no documents; check that it is the right source"
     );
     assert_eq!(
         shop.fail(&[
@@ -526,7 +535,7 @@ fn a_source_without_documents_is_an_error() {
             "skip"
         ]),
         "split val: the source holds no documents (2 unreadable documents were skipped); check that \
-         --source names files with text"
+         it is the right source"
     );
     assert_eq!(
         shop.fail(&[

@@ -87,7 +87,7 @@ fn after_a_full_disk_the_same_conversion_goes_on() {
                     run(&out_root).unwrap();
                 }
                 // It had its name already when the folder above could not be synced.
-                State::Complete => assert_eq!(call, Call::Sync, "{nth}"),
+                State::Complete(_) => assert_eq!(call, Call::Sync, "{nth}"),
             }
             assert!(files(&out_root.join("val")) == whole, "{call:?} {nth}");
             fs::remove_dir_all(&out_root).unwrap();

@@ -319,7 +319,7 @@ fn a_hub_that_stays_down_is_given_up_and_nothing_is_left() {
         format!(
             "{}/datasets/allenai/c4/resolve/main/en/c4-validation.00000-of-00001.json.gz: it \
              answers 503 Service Unavailable at byte 0 (gave up after 5 attempts); check \
-             HF_ENDPOINT and the network, or read a local --source",
+             HF_ENDPOINT and the network, or use files of this machine",
             world.endpoint()
         )
     );
@@ -361,7 +361,7 @@ fn redirects_are_bounded_checked_and_never_carry_the_token() {
     let world = World::new(Fault::None, "en/");
     let hub = Hub::new(&world.endpoint(), Some(TOKEN), QUICK).unwrap();
     let refused = |path: &str| hub.read_small(path).unwrap_err().to_string();
-    let remedy = "check HF_ENDPOINT and the network, or read a local --source";
+    let remedy = "check HF_ENDPOINT and the network, or use files of this machine";
     let endpoint = world.endpoint();
     assert_eq!(refused("loop"), format!("{endpoint}/loop: more than 10 redirects; {remedy}"));
     assert_eq!(

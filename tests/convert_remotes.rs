@@ -165,9 +165,7 @@ fn what_cannot_be_read_is_named_without_keys() {
     let web = server.url("web/c4");
     assert_eq!(
         fail(&web),
-        format!(
-            "--source {web} cannot be listed; give the address of one file, which ends in {kinds}"
-        )
+        format!("{web} cannot be listed; give the address of one file, which ends in {kinds}")
     );
     assert_eq!(
         fail("dbfs:/x?secret=TopSecret"),

@@ -129,7 +129,7 @@ fn an_array_whose_tasks_are_killed_makes_what_one_machine_makes() {
     );
     assert_eq!(entries(&shop.path("out/train")), ["00000", "00001", "00002", "00003"]);
 
-    mds::merge_index(shop.path("out/train").to_str().unwrap(), Default::default()).unwrap();
+    shop.converted(&["merge", "out/train"]);
     shop.converted(&["json", "--path", "in", "--out_root", "whole"]);
     let whole = shards::read_strings(&shop.path("whole/train"));
     assert_eq!(whole.len(), 320_000);

@@ -128,6 +128,21 @@ fn subsets_are_taken_or_left_out_by_name() {
         "bad/val.jsonl, line 1: the key \"meta.pile_set_name\" is missing; correct the line, or leave \
          such lines out with --on_bad_line skip"
     );
+    // Of another split there is no file to be taken for it.
+    fs::remove_file(shop.path("pile/test.jsonl.zst")).unwrap();
+    assert_eq!(
+        shop.refused(&["pile", "--path", "pile", "--splits", "test", "--out_root", "x"]),
+        "pile has neither a folder test/ nor a file test.*; name one split, such as --splits test, and \
+         convert each from its own files"
+    );
+    let wiki = ["pile", "--path", "pile", "--splits", "val", "--out_root", "wiki", "--subsets"];
+    assert_eq!(
+        shop.refused(&[&wiki[..], &["Wikipedia"]].concat()),
+        "split val: no document is of a subset that is wanted: there are Pile-CC; correct --subsets or \
+         --exclude_subsets"
+    );
+    let said = stderr(&shop.converted(&[&wiki[..], &["Pile-CC,Wikipedia"]].concat()));
+    assert!(said.ends_with("val: note: no document is of the subset \"Wikipedia\"\n"), "{said}");
     assert_eq!(
         shop.refused(&["pile", "--path", "pile/train", "--out_root", "x"]),
         "pile/train has neither a folder train/ nor a file train.*; name one split, such as --splits \
@@ -162,7 +177,8 @@ fn a_folder_of_text_files_is_converted_once() {
     let error = shop.refused(&args);
     assert!(
         error.ends_with(
-            "/out/mine exists already; remove it, or choose another --out_root or other --splits"
+            "/out/mine exists already, made with 3 files, not 4; make it again with --reprocess, or \
+             write to another place"
         ),
         "{error}"
     );
@@ -174,6 +190,35 @@ fn a_folder_of_text_files_is_converted_once() {
     let plain = ["text", "--input_folder", "books", "--output_folder", "plain"];
     shop.converted(&[&plain[..], &["--compression", "none", "--trust_remote_code"]].concat());
     assert_eq!(shards::read_strings(&shop.path("plain")), texts.map(|text| [text]));
+}
+
+/// A folder's own files are all taken, whatever some of them are called.
+#[test]
+fn names_of_the_hub_mean_nothing_to_other_sources() {
+    let shop = Workshop::new();
+    let line = |text: &str| json!({ "text": text }).to_string() + "\n";
+    shop.write("in/c4-train.0.json", line("one"));
+    shop.write("in/en/c4-validation.0.json", line("below"));
+    shop.write("in/mine.jsonl", "\u{feff}".to_owned() + &line("two"));
+    shop.converted(&["json", "--path", "in", "--out_root", "out"]);
+    assert_eq!(shards::read_strings(&shop.path("out/train")), [["one"], ["two"]]);
+}
+
+#[test]
+fn an_interrupted_reprocessing_leaves_the_old_dataset() {
+    let shop = Workshop::new();
+    shop.write("a.jsonl", json!({ "text": "old" }).to_string());
+    let args = ["json", "--path", "a.jsonl", "--out_root", "out", "--reprocess"];
+    shop.converted(&args);
+    shop.write("a.jsonl", "no JSON");
+    assert!(shop.refused(&args).starts_with("a.jsonl, line 1: not a JSON object; "));
+    assert_eq!(shards::read_strings(&shop.path("out/train")), [["old"]]);
+    assert_eq!(entries(&shop.path("out")), ["train"]);
+    // A run that was killed between two names.
+    fs::create_dir_all(shop.path("out/.train.part")).unwrap();
+    fs::rename(shop.path("out/train"), shop.path("out/.train.part/replaced")).unwrap();
+    shop.refused(&args);
+    assert_eq!(shards::read_strings(&shop.path("out/train")), [["old"]]);
 }
 
 #[test]

@@ -13,7 +13,7 @@ use workshop::{Workshop, entries, stderr, stdout};
 
 /// Files of very different sizes.
 fn write_files(shop: &Workshop) {
-    for (file, documents) in [40, 3, 500, 1, 90, 90, 7].into_iter().enumerate() {
+    for (file, documents) in [40, 3, 500, 90, 90, 7].into_iter().enumerate() {
         let line = |n: usize| format!("{{\"text\":\"document {n} of file {file}\"}}\n");
         shop.write(&format!("in/{file}.jsonl"), (0..documents).map(line).collect::<String>());
     }
@@ -24,18 +24,13 @@ fn task<'a>(id: &'a str, of: &'a str) -> Vec<&'a str> {
     [&common[..], &["--num_tasks", of, "--task_id", id]].concat()
 }
 
-fn merge(root: &std::path::Path) {
-    let root = root.to_str().unwrap();
-    mds::merge_index(root, mds::storage::RemoteOptions::default()).unwrap();
-}
-
 #[test]
 fn the_parts_of_all_tasks_are_the_whole() {
     let shop = Workshop::new();
     write_files(&shop);
     shop.converted(&["json", "--path", "in", "--out_root", "whole", "--size_limit", "4kb"]);
     let whole = shards::read_strings(&shop.path("whole/train"));
-    assert_eq!(whole.len(), 731);
+    assert_eq!(whole.len(), 730);
     // In another order than that of the parts.
     for id in ["2", "0", "3", "1"] {
         let said = stderr(&shop.converted(&task(id, "4")));
@@ -47,14 +42,25 @@ fn the_parts_of_all_tasks_are_the_whole() {
         );
     }
     // Most of the bytes are in one file, so one task has none.
-    assert_eq!(entries(&shop.path("parts/train")), ["00000", "00002", "00003"]);
-    merge(&shop.path("parts/train"));
+    assert_eq!(entries(&shop.path("parts/train")), ["00000", "00001", "00003"]);
+    let out = stdout(&shop.converted(&["merge", "parts/train"]));
+    assert!(out.starts_with("3 parts, "), "{out}");
+    assert!(out.ends_with(" shards, 730 samples -> parts/train\n"), "{out}");
     assert!(shards::read_strings(&shop.path("parts/train")) == whole);
+    let statistics = |folder: &str| -> serde_json::Value {
+        let text = fs::read(shop.path(folder).join("train/statistics.json")).unwrap();
+        serde_json::from_slice(&text).unwrap()
+    };
+    let (joined, alone) = (statistics("parts"), statistics("whole"));
+    for key in ["samples", "documents", "bytes", "files", "lengths", "skipped"] {
+        assert_eq!(joined[key], alone[key], "{key}");
+    }
 
     // A task that is run again finds its part complete, unless they were joined.
     assert_eq!(
         shop.refused(&task("0", "4")),
-        "parts/train exists already; remove it, or choose another --out_root or other --splits"
+        "the parts in parts/train were joined already; remove parts/train/index.json, and join them \
+         again when all tasks are done"
     );
     fs::remove_file(shop.path("parts/train/index.json")).unwrap();
     let again = stdout(&shop.converted(&task("0", "4")));
@@ -65,8 +71,34 @@ fn the_parts_of_all_tasks_are_the_whole() {
     // Another number of tasks would mix parts of two kinds.
     assert_eq!(
         shop.refused(&task("0", "2")),
-        "parts/train/00000 exists already; remove it, or choose another --out_root or other --splits"
+        "parts/train/00000 exists already, made with tasks with files 0,1,3, not tasks with files 0,1; \
+         make it again with --reprocess, or write to another place"
     );
+}
+
+#[test]
+fn parts_that_are_not_all_there_are_not_joined() {
+    let shop = Workshop::new();
+    write_files(&shop);
+    shop.converted(&task("0", "4"));
+    assert_eq!(
+        shop.refused(&["merge", "parts/train"]),
+        "not all parts of parts/train are complete: tasks 1, 3 are missing; run them, and join the \
+         parts then"
+    );
+    shop.converted(&task("1", "4"));
+    let other = [&task("3", "4")[..], &["--hashes", "sha1"]].concat();
+    shop.converted(&other);
+    assert_eq!(
+        shop.refused(&["merge", "parts/train"]),
+        "the first task was made with no --hashes, not --hashes sha1 as task 3; convert both with the \
+         same flags"
+    );
+    assert_eq!(
+        shop.refused(&["merge", "in"]),
+        "in has no complete part that a task has written; give the folder of a split, OUT_ROOT/SPLIT"
+    );
+    assert!(!shop.path("parts/train/index.json").exists());
 }
 
 #[test]
@@ -90,14 +122,14 @@ fn a_launcher_says_which_task_it_is() {
 fn a_task_without_files_is_no_failure() {
     let shop = Workshop::new();
     shop.write("in/a.jsonl", "{\"text\":\"one\"}\n");
-    let out = shop.converted(&task("1", "2"));
+    let out = shop.converted(&task("0", "2"));
     assert!(
-        stderr(&out).ends_with("convert json: train: 1 file, none of them for task 1 of 2\n"),
+        stderr(&out).ends_with("convert json: train: 1 file, none of them for task 0 of 2\n"),
         "{}",
         stderr(&out)
     );
-    shop.converted(&task("0", "2"));
-    merge(&shop.path("parts/train"));
+    shop.converted(&task("1", "2"));
+    shop.converted(&["merge", "parts/train"]);
     assert_eq!(shards::read_strings(&shop.path("parts/train")), [["one"]]);
 
     let small = [
@@ -116,6 +148,6 @@ fn a_task_without_files_is_no_failure() {
     assert_eq!(
         shop.refused(&small),
         "val_small is the first samples of a split, which several tasks cannot make; convert it with \
-         one program, without --num_tasks"
+         one program: --num_tasks 1"
     );
 }

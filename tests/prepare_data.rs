@@ -125,6 +125,12 @@ fn a_corpus_is_fetched_once_and_made_once() {
     let last = documents(&shop, "data/tiny/tiny_text_document").pop().unwrap();
     assert_eq!(last, bytes("of another kind"));
     assert!(server.requests_for("a.jsonl.zst") > 0);
+    // Until it is done, and where it fails, what was there stays.
+    let before = documents(&shop, "data/tiny/tiny_text_document");
+    shop.write("served/web/tiny/b.txt", b"\xff no text");
+    shop.fail(&tiny(&["-f", "-t", "CharLevelTokenizer"]));
+    assert_eq!(documents(&shop, "data/tiny/tiny_text_document"), before);
+    assert!(shop.path("data/tiny/tiny_text_document.made.json").exists());
 }
 
 #[test]

@@ -26,6 +26,12 @@ use crate::statistics::{Counts, Tally};
 pub(crate) const MANIFEST: &str = "manifest.json";
 pub(crate) const PROGRESS: &str = "progress.json";
 
+/// Settings that say which task of how many.
+pub(crate) const TASK_ID: &str = "--task_id";
+pub(crate) const NUM_TASKS: &str = "--num_tasks";
+/// Which of them have something to write.
+pub(crate) const TASKS_WITH_FILES: &str = "tasks with files";
+
 /// Of these files.
 const VERSION: u32 = 2;
 
@@ -121,8 +127,32 @@ impl Manifest {
         }
     }
 
+    /// Adds what another task was asked for, to that of the first.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`] if that was another conversion.
+    pub(crate) fn add(&mut self, other: Self) -> Result<()> {
+        let task = other.settings.get(TASK_ID).cloned().unwrap_or_default();
+        let settings = |manifest: &Self| {
+            let mut settings = manifest.settings.clone();
+            settings.remove(TASK_ID);
+            settings
+        };
+        let alone =
+            |manifest: &Self| Self { settings: settings(manifest), files: Vec::new(), ..*manifest };
+        if let Some(difference) = alone(&other).difference(&alone(self)) {
+            return Err(Error::invalid(
+                format!("the first task was made with {difference} as task {task}"),
+                "convert both with the same flags",
+            ));
+        }
+        self.settings = settings(self);
+        self.files.extend(other.files);
+        Ok(())
+    }
+
     /// What is another in `begun`, as `OLD, not NEW`.
-    fn difference(&self, begun: &Self) -> Option<String> {
+    pub(crate) fn difference(&self, begun: &Self) -> Option<String> {
         if self.version != begun.version {
             let version = begun.version;
             return Some(format!("version {version} of its records, not {VERSION}"));

@@ -90,6 +90,22 @@ impl OutRoot {
         if exists { Err(taken(&self.shown(split))) } else { Ok(()) }
     }
 
+    /// Makes sure that a complete split can be made again: not at a remote, where nothing gets its name at once.
+    ///
+    /// # Errors
+    /// [`ErrorKind::AlreadyExists`] if it cannot; as a remote fails.
+    pub(crate) fn refuse_to_replace(&self, split: &Split) -> Result<()> {
+        let Some(remote) = self.remote(split)? else { return Ok(()) };
+        match remote.known_size(Index::FILE_NAME)? {
+            None => Ok(()),
+            Some(_) => Err(Error::new(
+                ErrorKind::AlreadyExists,
+                format!("--reprocess cannot replace {} at a remote", self.shown(split)),
+                "delete it first, or write to another place",
+            )),
+        }
+    }
+
     /// Makes sure that this holds no dataset itself, as the folder of a split does whose parts were joined.
     ///
     /// # Errors
@@ -104,7 +120,43 @@ impl OutRoot {
                 (mds::redacted(address), remote.known_size(Index::FILE_NAME)?.is_some())
             }
         };
-        if exists { Err(taken(&shown)) } else { Ok(()) }
+        if !exists {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::AlreadyExists,
+            format!("the parts in {shown} were joined already"),
+            format!(
+                "remove {shown}/{}, and join them again when all tasks are done",
+                Index::FILE_NAME
+            ),
+        ))
+    }
+
+    /// The path or the address, which may hold secrets.
+    pub(crate) fn address(&self) -> String {
+        match self {
+            Self::Folder(folder) => folder.to_string_lossy().into_owned(),
+            Self::Remote(address) => address.clone(),
+        }
+    }
+
+    /// Puts the statistics of joined parts beside their index.
+    pub(crate) fn write_statistics(&self, statistics: &Statistics) -> Result<()> {
+        let title = mds::redacted(&self.address());
+        for (name, text) in statistics.files(&title)? {
+            match self {
+                Self::Folder(folder) => {
+                    let path = folder.join(name);
+                    mds::durable::replace(&path, &text)
+                        .map_err(|e| Error::io(e, "write", &path))?;
+                }
+                Self::Remote(address) => {
+                    Remote::open(address, RemoteOptions::default())?.put(name, text)?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// A folder in this one.
@@ -170,7 +222,7 @@ impl OutRoot {
         match (self, self.remote(split)?) {
             (Self::Folder(folder), _) => {
                 let root = RootFolder::create(folder)?;
-                let part = PartFolder::open(folder, split, earlier != Earlier::GoOn)?;
+                let part = PartFolder::open(folder, split, earlier)?;
                 let records = Records::Folder(part.path.clone());
                 let target = folder.join(split.as_str());
                 let replace = earlier == Earlier::Replace;
@@ -292,7 +344,7 @@ fn taken(shown: &str) -> Error {
     Error::new(
         ErrorKind::AlreadyExists,
         format!("{shown} exists already"),
-        "remove it, or choose another --out_root or other --splits",
+        "remove it, or write to another place",
     )
 }
 
@@ -330,10 +382,7 @@ impl Unfinished {
 
     /// Puts the statistics where the index will be. `title` is for people.
     pub(crate) fn write_statistics(&self, statistics: &Statistics, title: &str) -> Result<()> {
-        let json = serde_json::to_vec_pretty(statistics)
-            .map_err(|e| Error::internal(&format!("the statistics cannot be written: {e}")))?;
-        let html = statistics.to_html(title).into_bytes();
-        for (name, text) in [(statistics::JSON_NAME, json), (statistics::HTML_NAME, html)] {
+        for (name, text) in statistics.files(title)? {
             match (&self.place, &self.records) {
                 (Place::Folder { part, .. }, _) => {
                     let path = part.path.join(DATA).join(name);
@@ -361,7 +410,11 @@ impl Unfinished {
             Ok(_) => fs::rename(&target, &old).map_err(|e| Error::io(e, "replace", &target))?,
             Err(_) => {}
         }
-        fs::rename(&data, &target).map_err(|e| Error::io(e, "create", &target))?;
+        if let Err(e) = fs::rename(&data, &target) {
+            // The old one, if there was one, must not be lost with this.
+            let _ = fs::rename(&old, &target);
+            return Err(Error::io(e, "create", &target));
+        }
         mds::durable::sync_directory(&root.path).map_err(|e| Error::io(e, "write", &root.path))?;
         root.created = false;
         Ok(())
@@ -408,12 +461,14 @@ fn complete_shards(data: &Path) -> usize {
 /// The folder of an unfinished split, locked. What holds no complete shard is removed when this is dropped.
 pub(crate) struct PartFolder {
     path: PathBuf,
+    /// Whether complete shards stay for another run. Beside a complete split they would never be gone on with.
+    is_kept: bool,
     /// Dropped last: says to others that the run lives.
     _lock: fs::File,
 }
 
 impl PartFolder {
-    fn open(out_root: &Path, split: &Split, restart: bool) -> Result<Self> {
+    fn open(out_root: &Path, split: &Split, earlier: Earlier) -> Result<Self> {
         let path = part_of(out_root, split);
         let failed = |e| Error::io(e, "write to", &path);
         let lock = loop {
@@ -431,8 +486,13 @@ impl PartFolder {
                 break lock;
             }
         };
+        // A run that died while it replaced a split: the old one has its name again.
+        let (old, target) = (path.join(REPLACED), out_root.join(split.as_str()));
+        if old.exists() && fs::symlink_metadata(&target).is_err() {
+            fs::rename(&old, &target).map_err(failed)?;
+        }
         // Without a complete shard there is nothing to go on with, whatever it was begun with.
-        if restart || complete_shards(&path.join(DATA)) == 0 {
+        if earlier != Earlier::GoOn || complete_shards(&path.join(DATA)) == 0 {
             for entry in fs::read_dir(&path).map_err(failed)? {
                 let entry = entry.map_err(failed)?.path();
                 let removed = if entry.is_dir() {
@@ -451,13 +511,13 @@ impl PartFolder {
             }
             _ => {}
         }
-        Ok(Self { path, _lock: lock })
+        Ok(Self { path, is_kept: earlier != Earlier::Replace, _lock: lock })
     }
 }
 
 impl Drop for PartFolder {
     fn drop(&mut self) {
-        if complete_shards(&self.path.join(DATA)) == 0 {
+        if !self.is_kept || complete_shards(&self.path.join(DATA)) == 0 {
             // What cannot be removed is in nobody's way.
             let _ = fs::remove_dir_all(&self.path);
         }

@@ -7,7 +7,9 @@ use std::fmt::Write;
 
 use serde::{Deserialize, Serialize};
 
-use crate::manifest::Manifest;
+use crate::conversion::SubsetFilter;
+use crate::error::{Error, Result};
+use crate::manifest::{Manifest, TASK_ID, TASKS_WITH_FILES};
 
 /// The file for programs.
 pub const JSON_NAME: &str = "statistics.json";
@@ -44,6 +46,13 @@ impl Histogram {
             self.0.resize(bin + 1, 0);
         }
         self.0[bin] += 1;
+    }
+
+    fn join(&mut self, other: &Self) {
+        if self.0.len() < other.0.len() {
+            self.0.resize(other.0.len(), 0);
+        }
+        self.0.iter_mut().zip(&other.0).for_each(|(sum, count)| *sum += count);
     }
 
     /// The least and the greatest length of each bin, and how many documents have one of these.
@@ -84,6 +93,18 @@ impl Tally {
                 self.subsets.insert(subset.to_owned(), counts);
             }
         }
+    }
+
+    /// Subsets that a filter names and no document is of.
+    pub(crate) fn missing(&self, filter: &SubsetFilter) -> Vec<String> {
+        let only = filter.only.iter().filter(|name| !self.subsets.contains_key(*name));
+        let except = filter.except.iter().filter(|name| !self.left_out.contains_key(*name));
+        only.chain(except).cloned().collect()
+    }
+
+    /// The subsets that were not wanted.
+    pub(crate) fn left_out(&self) -> impl Iterator<Item = &str> {
+        self.left_out.keys().map(String::as_str)
     }
 
     /// Counts documents of a subset that is not wanted.
@@ -144,9 +165,52 @@ impl Statistics {
         }
     }
 
-    /// Whether it is of a conversion with the same settings and the same input.
-    pub(crate) fn is_of(&self, manifest: &Manifest) -> bool {
-        self.manifest == *manifest
+    /// The number of the task that has written the dataset, if it is a part.
+    pub(crate) fn task(&self) -> Option<usize> {
+        self.manifest.settings().get(TASK_ID)?.parse().ok()
+    }
+
+    /// The tasks that had files, of all that the task of this part belonged to.
+    pub(crate) fn tasks_with_files(&self) -> impl Iterator<Item = usize> {
+        let listed = self.manifest.settings().get(TASKS_WITH_FILES);
+        listed.into_iter().flat_map(|list| list.split(',')).filter_map(|task| task.parse().ok())
+    }
+
+    /// As `statistics.json` and `statistics.html` have it; `title` is for people.
+    pub(crate) fn files(&self, title: &str) -> Result<[(&'static str, Vec<u8>); 2]> {
+        let json = serde_json::to_vec_pretty(self)
+            .map_err(|e| Error::internal(&format!("the statistics cannot be written: {e}")))?;
+        Ok([(JSON_NAME, json), (HTML_NAME, self.to_html(title).into_bytes())])
+    }
+
+    /// Of several datasets that are one: the parts that tasks have written, in their order.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`](crate::ErrorKind::InvalidArgument) if they are not all of the same conversion.
+    pub(crate) fn join(parts: Vec<Self>) -> Result<Self> {
+        let mut parts = parts.into_iter();
+        let Some(mut all) = parts.next() else {
+            return Err(Error::internal("there are no parts to join"));
+        };
+        for part in parts {
+            all.manifest.add(part.manifest)?;
+            all.samples += part.samples;
+            all.skipped += part.skipped;
+            all.dropped_tokens += part.dropped_tokens;
+            all.total.add(part.total);
+            all.skipped_documents.extend(part.skipped_documents);
+            all.files.extend(part.files);
+            for (name, counts) in part.subsets {
+                all.subsets.entry(name).or_default().add(counts);
+            }
+            for (name, documents) in part.left_out {
+                *all.left_out.entry(name).or_default() += documents;
+            }
+            all.lengths.join(&part.lengths);
+        }
+        let ratio = all.total.bytes as f64 / all.total.tokens as f64;
+        all.bytes_per_token = all.bytes_per_token.map(|_| ratio);
+        Ok(all)
     }
 
     /// The page for people, complete in itself.

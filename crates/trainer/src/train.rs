@@ -421,7 +421,7 @@ fn announce(
 
 /// As Python's `f"{x:.2e}"` for x >= 1: `1.25e+08`.
 pub(crate) fn scientific(x: f64) -> String {
-    let exponent = x.log10().floor() as i32;
+    let exponent = if x > 0.0 { x.log10().floor() as i32 } else { 0 };
     format!("{:.2}e+{exponent:02}", x / 10f64.powi(exponent))
 }
 

@@ -190,9 +190,9 @@ pub(super) struct TextArgs {
     #[arg(long, alias = "trust-remote-code")]
     pub(super) trust_remote_code: bool,
 
-    /// What is logged to stderr: error, warn, info, debug or trace; RUST_LOG goes before it
-    #[arg(long, alias = "logging-level", value_name = "LEVEL", default_value = "warn")]
-    pub(super) logging_level: String,
+    /// What is logged to stderr; RUST_LOG goes before it
+    #[arg(long, alias = "logging-level", value_enum, ignore_case = true, default_value = "warn")]
+    pub(super) logging_level: LogLevel,
 
     #[command(flatten)]
     pub(super) output: OutputArgs,
@@ -236,7 +236,7 @@ Examples:
   Each document as one sample of its own length:
     convert indexed --path data/enwik8/enwik8_text_document --out_root ./enwik8
 
-The way back is convert to-indexed; text becomes an indexed dataset with preprocess-data.";
+The way back is convert to_indexed; text becomes an indexed dataset with preprocess-data.";
 
 /// Convert indexed datasets of GPT-NeoX or Megatron (.bin and .idx), which hold token ids.
 #[derive(Parser, Debug)]
@@ -402,7 +402,7 @@ pub(super) struct OutputArgs {
     #[arg(long, num_args = 1.., value_delimiter = ',', value_name = "HASH")]
     pub(super) hashes: Vec<String>,
 
-    /// Begin a new shard before this size (uncompressed), e.g. 64mb
+    /// Begin a new shard before this size (uncompressed), e.g. 64mb; 0 for the format's limit of 4 GiB
     #[arg(long, alias = "size-limit", value_name = "SIZE", default_value = "64mb")]
     pub(super) size_limit: String,
 
@@ -414,7 +414,7 @@ pub(super) struct OutputArgs {
     #[arg(long)]
     pub(super) restart: bool,
 
-    /// Make a split again that is complete; the old one stays until the new one is
+    /// Make a split of a folder again that is complete; the old one stays until the new one is
     #[arg(long, conflicts_with = "restart")]
     pub(super) reprocess: bool,
 
@@ -426,9 +426,8 @@ pub(super) struct OutputArgs {
     /// [default: that of a Slurm job array, of srun or of mpirun, if there is one]
     ///
     /// Task I takes a run of files and writes OUT_ROOT/SPLIT/0000I. When all are done, join them:
-    /// mds-inspect merge OUT_ROOT/SPLIT
-    /// The result is that of one program, except that no sample of --concat_tokens has documents of two
-    /// tasks.
+    /// convert merge OUT_ROOT/SPLIT
+    /// The result is that of one program, but samples of --concat_tokens end with a task's files.
     #[arg(long, alias = "num-tasks", value_name = "N", verbatim_doc_comment)]
     pub(super) num_tasks: Option<usize>,
 
@@ -500,6 +499,46 @@ impl From<PileSplit> for NamedSplit {
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum LogLevel {
+    #[value(alias = "critical")]
+    Error,
+    #[value(alias = "warning")]
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+impl LogLevel {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        }
+    }
+}
+
+const MERGE_EXAMPLES: &str = "\
+Examples:
+  One dataset of what all tasks have written to ./c4/train/00000 and so on:
+    convert merge ./c4/train
+
+Refused until every task is done. No shard is moved, read or changed. mds-inspect merge joins any
+datasets, whoever has made them.";
+
+/// Join what the tasks of a conversion have written, with their statistics.
+#[derive(Parser, Debug)]
+#[command(after_help = MERGE_EXAMPLES, max_term_width = 100)]
+pub(super) struct MergeArgs {
+    /// The folder of the split, OUT_ROOT/SPLIT, or its address
+    #[arg(value_name = "PATH|ADDRESS")]
+    pub(super) split: OsString,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
 pub(super) enum BadLineChoice {
     Fail,
     Skip,
@@ -549,6 +588,8 @@ pub(super) enum Source {
     Indexed(Box<IndexedArgs>),
     /// A streaming dataset of text or of token ids
     Mds(Box<MdsArgs>),
+    /// One dataset of what the tasks of a conversion have written (--num_tasks)
+    Merge(Box<MergeArgs>),
     /// The way back: a streaming dataset to an indexed dataset
     #[command(alias = "to-indexed")]
     ToIndexed(Box<ToIndexedArgs>),

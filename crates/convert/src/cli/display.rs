@@ -120,6 +120,9 @@ pub(super) fn report(split: &Split, files: usize, took: Duration, summary: &Summ
             eprintln!("  ... ({listed} of them are listed in {}/{JSON_NAME})", summary.address);
         }
     }
+    for subset in &summary.missing_subsets {
+        eprintln!("{split}: note: no document is of the subset {subset:?}");
+    }
     println!(
         "{split}: {} in {}, {}, from {} in {}, in {:.1} s -> {}",
         plural(summary.samples, "sample"),

@@ -114,20 +114,21 @@ impl Job {
             threads: self.threads,
             earlier: self.earlier,
         };
-        let Some(task) = self.task else { return Ok(Some(conversion)) };
+        let Some(task) = self.task.clone() else { return Ok(Some(conversion)) };
         let split = &conversion.split;
         if split.most_samples.is_some() {
             return Err(Error::invalid(
                 format!("{split} is the first samples of a split, which several tasks cannot make"),
-                "convert it with one program, without --num_tasks",
+                "convert it with one program: --num_tasks 1",
             ));
         }
         let all = conversion.files.len();
-        conversion.files = task.slice(conversion.files);
+        let (task, mine) = task.slice(conversion.files);
+        conversion.files = mine;
         conversion.out_root = self.out_root.below(split.as_str());
         conversion.out_root.refuse_merged()?;
         if conversion.files.is_empty() {
-            let (program, Task { id, of }) = (self.program, task);
+            let (program, Task { id, of, .. }) = (self.program, task);
             let plural = if all == 1 { "" } else { "s" };
             eprintln!("{program}: {split}: {all} file{plural}, none of them for task {id} of {of}");
             return Ok(None);
@@ -150,11 +151,12 @@ fn tokens(program: &str, args: &OutputArgs, holds_ids: bool) -> Result<Option<To
     if args.concat_tokens.is_none() {
         let others = [
             ("--tokenizer", args.tokenizer.is_some()),
+            ("--tokenizer_kwargs", args.tokenizer_kwargs.is_some()),
             ("--no_wrap", args.no_wrap),
             ("--sequence_id", args.sequence_id),
             ("--token_encoding", TokenEncoding::from(args.token_encoding) != TokenEncoding::Int32),
         ];
-        let idle = given(&marks).or_else(|| given(&others[..if holds_ids { 3 } else { 4 }]));
+        let idle = given(&marks).or_else(|| given(&others[..if holds_ids { 4 } else { 5 }]));
         if let Some(flag) = idle {
             let samples = if holds_ids { "samples that are documents" } else { "text samples" };
             return Err(Error::invalid(

@@ -6,6 +6,7 @@
 mod args;
 mod display;
 mod job;
+mod merge;
 mod stop;
 mod tasks;
 mod to_indexed;
@@ -26,7 +27,7 @@ use self::args::{
 use self::display::{Display, report, report_memory, report_profile};
 use self::job::{Job, SourceOptions};
 use self::stop::StopSignal;
-use crate::conversion::{Content, Conversion, State, SubsetFilter};
+use crate::conversion::{Content, Conversion, Earlier, State, SubsetFilter};
 use crate::error::{Error, ErrorKind, Result};
 use crate::out_root::OutRoot;
 use crate::source::{
@@ -45,12 +46,16 @@ pub fn convert() -> ExitCode {
         Source::Pile(args) => run_source("convert pile", |program| pile(*args, program)),
         Source::Json(args) => run_source("convert json", |program| json(*args, program)),
         Source::Text(args) => {
-            start_log(&args.logging_level);
+            start_log(args.logging_level.as_str());
             exit_code("convert text", |stop, program| convert_all(text(*args, program)?, stop))
         }
         Source::Parquet(args) => run_source("convert parquet", |program| parquet(*args, program)),
         Source::Indexed(args) => run_source("convert indexed", |program| indexed(*args, program)),
         Source::Mds(args) => run_source("convert mds", |program| mds(*args, program)),
+        Source::Merge(args) => {
+            start_log(QUIET);
+            exit_code("convert merge", |_, _| merge::run(&args))
+        }
         Source::ToIndexed(args) => {
             start_log(QUIET);
             exit_code("convert to_indexed", |stop, _| to_indexed::run(&args, stop))
@@ -287,15 +292,20 @@ fn convert_all(plan: Plan, stop: &StopSignal) -> Result<()> {
             State::Unfinished(shards) => {
                 eprintln!("{split}: going on with the {} of an earlier run", counted(shards));
             }
-            State::Complete => {
+            State::Complete(skipped) => {
                 let there = out_root.shown(&split);
-                println!("{split}: {there} is complete, of the same input and settings");
+                let but = match skipped {
+                    0 => String::new(),
+                    1 => ", but for 1 document that was skipped".to_owned(),
+                    n => format!(", but for {n} documents that were skipped"),
+                };
+                println!("{split}: {there} is complete, of the same input and settings{but}");
                 continue;
             }
         }
         let display = Display::start(&conversion);
         let started = Instant::now();
-        let files = conversion.files.len();
+        let (files, earlier) = (conversion.files.len(), conversion.earlier);
         let result = stop.while_converting(|cancel| conversion.run(&display.meter, cancel));
         let meter = display.finish();
         // What exists already is another run's.
@@ -304,7 +314,10 @@ fn convert_all(plan: Plan, stop: &StopSignal) -> Result<()> {
             && let Ok(Some(left)) = out_root.unfinished(&split)
         {
             let (shards, place) = (counted(left.shards), left.shown);
-            eprintln!("{split}: {shards} kept in {place}; the same command goes on from there");
+            let without = if earlier == Earlier::Restart { " without --restart" } else { "" };
+            eprintln!(
+                "{split}: {shards} kept in {place}; the same command{without} goes on from there"
+            );
         }
         report(&split, files, started.elapsed(), &result?);
         if profile {

@@ -76,7 +76,7 @@ pub(super) fn task(
             "give a --task_id below --num_tasks",
         ));
     }
-    Ok((of > 1).then_some((Task { id, of }, said_by)))
+    Ok((of > 1).then_some((Task { id, of, with_files: Vec::new() }, said_by)))
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use mds::format::HashAlgorithm;
 use self::content::parser;
 use self::output::Output;
 use crate::error::{Error, ErrorKind, Result};
-use crate::manifest::{Journal, Manifest, Progress};
+use crate::manifest::{Journal, Manifest, NUM_TASKS, Progress, TASK_ID, TASKS_WITH_FILES};
 use crate::out_root::{OutRoot, Records};
 use crate::pipeline::{POLL, ParsedChunks};
 use crate::progress::{Meter, Stage};
@@ -78,8 +78,8 @@ pub enum State {
     New,
     /// An earlier run has left so many complete shards.
     Unfinished(usize),
-    /// An earlier run with the same input and settings has completed it.
-    Complete,
+    /// An earlier run with the same input and settings has completed it, and skipped so many documents.
+    Complete(u64),
 }
 
 /// What a conversion did.
@@ -101,6 +101,8 @@ pub struct Summary {
     pub skipped: u64,
     /// The first [`LISTED`] of them.
     pub bad: Vec<BadDocument>,
+    /// Subsets that were asked for, or asked to be left out, and of which there was no document.
+    pub missing_subsets: Vec<String>,
 }
 
 impl Conversion {
@@ -164,13 +166,26 @@ impl Conversion {
     /// or the remote fails.
     pub fn state(&self) -> Result<State> {
         if self.earlier == Earlier::Replace {
-            return Ok(State::New);
+            return self.out_root.refuse_to_replace(&self.split).map(|()| State::New);
         }
         let manifest = self.manifest();
-        if let Some(statistics) = self.out_root.statistics(&self.split)?
-            && statistics.is_of(&manifest)
-        {
-            return Ok(State::Complete);
+        if let Some(statistics) = self.out_root.statistics(&self.split)? {
+            let Some(difference) = manifest.difference(&statistics.manifest) else {
+                return Ok(State::Complete(statistics.skipped));
+            };
+            return Err(Error::new(
+                ErrorKind::AlreadyExists,
+                format!(
+                    "{} exists already, made with {difference}",
+                    self.out_root.shown(&self.split)
+                ),
+                match self.out_root {
+                    OutRoot::Folder(_) => {
+                        "make it again with --reprocess, or write to another place"
+                    }
+                    OutRoot::Remote(_) => "delete it first, or write to another place",
+                },
+            ));
         }
         self.out_root.refuse_existing(&self.split)?;
         match self.out_root.unfinished(&self.split)?.filter(|_| self.earlier == Earlier::GoOn) {
@@ -236,8 +251,10 @@ impl Conversion {
             set("--hashes", hashes.join(","));
         }
         if let Some(task) = self.split.task() {
-            set("--num_tasks", task.of.to_string());
-            set("--task_id", task.id.to_string());
+            set(NUM_TASKS, task.of.to_string());
+            set(TASK_ID, task.id.to_string());
+            let with_files: Vec<String> = task.with_files.iter().map(usize::to_string).collect();
+            set(TASKS_WITH_FILES, with_files.join(","));
         }
         set("--size_limit", writer.size_limit.unwrap_or(0).to_string());
         settings
@@ -303,9 +320,10 @@ impl Conversion {
             dropped_tokens: if output.is_full() { 0 } else { output.pending().ids.len() },
             skipped,
             bad,
+            missing_subsets: self.subsets.iter().flat_map(|filter| tally.missing(filter)).collect(),
         };
         if summary.samples == 0 {
-            return Err(no_sample(&self.split, &self.content, &summary));
+            return Err(no_sample(&self.split, &self.content, &summary, &tally));
         }
         Ok(Written { summary, tally })
     }
@@ -350,7 +368,7 @@ fn stop_if_cancelled(cancel: &AtomicBool, ended: &Receiver<()>, stop: impl Fn())
     }
 }
 
-fn no_sample(split: &Split, content: &Content, summary: &Summary) -> Error {
+fn no_sample(split: &Split, content: &Content, summary: &Summary, tally: &Tally) -> Error {
     let skipped = match summary.skipped {
         0 => String::new(),
         n => format!(" ({n} unreadable documents were skipped)"),
@@ -363,9 +381,20 @@ fn no_sample(split: &Split, content: &Content, summary: &Summary) -> Error {
             ),
             "use more text or a smaller --concat_tokens",
         ),
+        _ if tally.left_out().next().is_some() => {
+            let names: Vec<&str> = tally.left_out().collect();
+            return Error::new(
+                ErrorKind::Empty,
+                format!(
+                    "split {split}: no document is of a subset that is wanted{skipped}: there are {}",
+                    names.join(", ")
+                ),
+                "correct --subsets or --exclude_subsets",
+            );
+        }
         _ => (
             format!("split {split}: the source holds no documents{skipped}"),
-            "check that --source names files with text",
+            "check that it is the right source",
         ),
     };
     Error::new(ErrorKind::Empty, what, remedy)

@@ -353,7 +353,11 @@ fn shown(url: &Url) -> String {
 }
 
 fn hub_error(what: String) -> Error {
-    Error::new(ErrorKind::Hub, what, "check HF_ENDPOINT and the network, or read a local --source")
+    Error::new(
+        ErrorKind::Hub,
+        what,
+        "check HF_ENDPOINT and the network, or use files of this machine",
+    )
 }
 
 fn gave_up(url: &Url, attempts: u32, problem: &str) -> Error {

@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread;
+use std::time::UNIX_EPOCH;
 
 use clap::{Parser, ValueEnum};
 use serde::{Deserialize, Serialize};
@@ -17,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use super::corpora::{Corpus, find, registry, table};
 use super::documents::{Cut, InputFile};
 use super::fetch::Source;
-use super::preprocess::{Log, Preprocess, Written, prefix_of, remove, run_and_report};
+use super::preprocess::{Log, Preprocess, Written, prefix_of, run_and_report};
 use super::tokenizers::{TokenizerFiles, TokenizerType, gpt2_vocab_and_merges};
 use crate::cli;
 use crate::error::{Error, ErrorKind, Result};
@@ -132,8 +133,9 @@ fn prepare(corpus: &Corpus, args: &Args, cancel: &Arc<AtomicBool>) -> Result<()>
     let output_prefix = folder.join(&corpus.folder);
     let dataset = prefix_of(&output_prefix, KEY);
     let made = Made::of(args, &files, &inputs)?;
+    let old = Aside::restored(&dataset)?;
     if args.force_redownload {
-        remove(&dataset)?;
+        old.put_aside()?;
     } else if made.is_there(&dataset)? {
         println!("{}: there already, of the same files", dataset.display());
         return Ok(());
@@ -155,6 +157,7 @@ fn prepare(corpus: &Corpus, args: &Args, cancel: &Arc<AtomicBool>) -> Result<()>
         // Of nothing any more; what cannot be removed misleads nobody.
         let _ = fs::remove_file(Made::path(&dataset));
     })?;
+    old.remove()?;
     written.iter().try_for_each(|written| warn_of_empty_parts(written, args.split_documents))
 }
 
@@ -209,6 +212,59 @@ fn warn_of_empty_parts(written: &Written, cut: Cut) -> Result<()> {
     Ok(())
 }
 
+/// A dataset that is to be made again: its files have other names until the new one is complete, and theirs again if it
+/// fails. A run that was killed leaves them for the next one.
+struct Aside {
+    /// The name of each file, and its name until then.
+    files: Vec<[PathBuf; 2]>,
+}
+
+impl Aside {
+    /// Gives the files their names again that a run has left which was killed.
+    fn restored(dataset: &Path) -> Result<Self> {
+        let named = |ending: &str| {
+            let mut path = dataset.as_os_str().to_owned();
+            path.push(ending);
+            PathBuf::from(path)
+        };
+        let files = [".bin", ".idx", ".made.json"];
+        let files = files.map(|ending| [named(ending), named(&format!("{ending}.old"))]);
+        let aside = Self { files: files.to_vec() };
+        aside.restore();
+        Ok(aside)
+    }
+
+    fn put_aside(&self) -> Result<()> {
+        for [path, aside] in self.files.iter().filter(|[path, _]| path.exists()) {
+            fs::rename(path, aside).map_err(|e| Error::io(e, "rename", path))?;
+        }
+        Ok(())
+    }
+
+    fn restore(&self) {
+        // The index makes a dataset of the tokens.
+        let is_new = self.files[1][0].exists();
+        for [path, aside] in self.files.iter().filter(|[_, aside]| aside.exists() && !is_new) {
+            // What cannot be renamed stays for the next run.
+            let _ = fs::rename(aside, path);
+        }
+    }
+
+    /// Removes what the new dataset has replaced.
+    fn remove(&self) -> Result<()> {
+        for [_, aside] in self.files.iter().filter(|[_, aside]| aside.exists()) {
+            fs::remove_file(aside).map_err(|e| Error::io(e, "remove", aside))?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Aside {
+    fn drop(&mut self) {
+        self.restore();
+    }
+}
+
 /// What a dataset was made of.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Made {
@@ -216,8 +272,8 @@ struct Made {
     vocab_file: Option<String>,
     merge_file: Option<PathBuf>,
     split_documents: String,
-    /// Names and sizes in bytes.
-    files: Vec<(String, u64)>,
+    /// Names, sizes in bytes and times of the last change in nanoseconds since 1970.
+    files: Vec<(String, u64, Option<u128>)>,
 }
 
 impl Made {
@@ -226,7 +282,8 @@ impl Made {
             let path = input.path();
             let metadata = fs::metadata(path).map_err(|e| Error::io(e, "open", path))?;
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            Ok((name, metadata.len()))
+            let since = metadata.modified().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+            Ok((name, metadata.len(), since.map(|since| since.as_nanos())))
         });
         let cut = args.split_documents.to_possible_value();
         Ok(Self {

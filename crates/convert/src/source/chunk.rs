@@ -71,6 +71,8 @@ pub enum Raw<'a> {
     Ids(&'a [u32]),
     /// Nothing, where there should be text.
     Null,
+    /// A line that is longer than any document may be, and was passed over.
+    TooLong,
 }
 
 /// Documents of one file that follow one another.
@@ -85,6 +87,8 @@ pub(crate) struct Chunk {
 enum Documents {
     /// Whole lines.
     Lines(Vec<u8>),
+    /// One line that is not here.
+    LongLine,
     /// All of a file.
     File(Vec<u8>),
     /// Of a table.
@@ -125,6 +129,11 @@ impl Chunk {
         Self { before, documents: Documents::Lines(bytes) }
     }
 
+    /// A line after the first `before` ones that is too long.
+    pub(crate) fn long_line(before: u64) -> Self {
+        Self { before, documents: Documents::LongLine }
+    }
+
     /// A file that is one document.
     pub(crate) fn file(bytes: Vec<u8>) -> Self {
         Self { before: 0, documents: Documents::File(bytes) }
@@ -148,7 +157,7 @@ impl Chunk {
     /// What is counted.
     pub(crate) fn unit(&self) -> Unit {
         match self.documents {
-            Documents::Lines(_) => Unit::Line,
+            Documents::Lines(_) | Documents::LongLine => Unit::Line,
             Documents::File(_) => Unit::File,
             Documents::Rows(_) => Unit::Row,
             Documents::Texts(_) => Unit::Sample,
@@ -160,12 +169,15 @@ impl Chunk {
     pub(crate) fn documents(&self) -> Box<dyn Iterator<Item = (u64, Raw<'_>)> + '_> {
         let before = self.before;
         match &self.documents {
+            Documents::LongLine => Box::new(std::iter::once((before + 1, Raw::TooLong))),
             Documents::Lines(bytes) => {
-                let numbered = (before + 1..).zip(lines(bytes));
+                let numbered = (before + 1..).zip(lines(without_mark(before, bytes)));
                 let trimmed = numbered.map(|(n, line)| (n, line.trim_ascii()));
                 Box::new(trimmed.filter(|(_, l)| !l.is_empty()).map(|(n, l)| (n, Raw::Json(l))))
             }
-            Documents::File(bytes) => Box::new(std::iter::once((before, Raw::Bytes(bytes)))),
+            Documents::File(bytes) => {
+                Box::new(std::iter::once((before, Raw::Bytes(without_mark(before, bytes)))))
+            }
             Documents::Rows(texts) => {
                 let text = |text: Option<_>| text.map_or(Raw::Null, Raw::Text);
                 Box::new((before..).zip(texts.iter().map(text)))
@@ -174,6 +186,11 @@ impl Chunk {
             Documents::Ids(_, ids) => Box::new((before..).zip(ids.iter().map(Raw::Ids))),
         }
     }
+}
+
+/// The bytes without the mark that some programs begin files of UTF-8 with.
+fn without_mark(before: u64, bytes: &[u8]) -> &[u8] {
+    bytes.strip_prefix(b"\xef\xbb\xbf").filter(|_| before == 0).unwrap_or(bytes)
 }
 
 /// What lies between line ends.
@@ -194,6 +211,9 @@ mod tests {
     fn documents_have_the_numbers_of_their_file() {
         let of = |chunk: &Chunk| chunk.documents().map(|(n, _)| n).collect::<Vec<_>>();
         assert_eq!(of(&Chunk::lines(4, b"a\n\n b\nc".to_vec())), [5, 7, 8]);
+        assert_eq!(of(&Chunk::long_line(4)), [5]);
+        let marked = Chunk::lines(0, b"\xef\xbb\xbfa\n".to_vec());
+        assert_eq!(marked.documents().collect::<Vec<_>>(), [(1, Raw::Json(b"a"))]);
         let texts = StringArray::from(vec![Some("a"), None, Some(""), Some("bc")]);
         let chunk = Chunk::rows(10, texts);
         let expected =

@@ -9,9 +9,11 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// What [`super::files_of_split`] does where there is a source.
 pub(super) fn of_split(source: &str, split: NamedSplit, alone: bool) -> Result<Vec<SourceFile>> {
-    let (files, shown) = (candidates(source, &Format::JsonLines)?, mds::redacted(source));
+    let (files, shown) = (candidates(source, &Format::C4)?, mds::redacted(source));
+    // A file that is named itself may be any split.
+    let is_named = files.len() == 1 && shown.ends_with(files[0].last_name());
     let chosen: Vec<SourceFile> =
-        if files.iter().any(|file| file.split().is_some()) && !(alone && files.len() == 1) {
+        if files.iter().any(|file| file.split().is_some()) && !(alone && is_named) {
             files.into_iter().filter(|file| file.split() == Some(split.whole())).collect()
         } else if alone {
             files
@@ -44,12 +46,12 @@ pub(super) fn of_pile(source: &str, split: NamedSplit, alone: bool) -> Result<Ve
             return Ok(below);
         }
         let mut named = files(source)?;
-        named.retain(|file| file.last_name().split('.').next() == Some(whole));
+        named.retain(|file| stem_of(file) == whole);
         if !named.is_empty() {
             return Ok(named);
         }
     }
-    if alone {
+    if alone && (is_file || !tells_splits(source)?) {
         return candidates(source, &Format::JsonLines);
     }
     Err(Error::new(
@@ -57,6 +59,27 @@ pub(super) fn of_pile(source: &str, split: NamedSplit, alone: bool) -> Result<Ve
         format!("{} has neither a folder {whole}/ nor a file {whole}.*", mds::redacted(source)),
         format!("name one split, such as --splits {split}, and convert each from its own files"),
     ))
+}
+
+/// What comes before the first dot in the name of a file.
+fn stem_of(file: &SourceFile) -> &str {
+    file.last_name().split('.').next().unwrap_or_default()
+}
+
+/// Whether the files of the folder `source`, or folders in it, are called by splits of the Pile.
+fn tells_splits(source: &str) -> Result<bool> {
+    let files = |source: &str| match candidates(source, &Format::JsonLines) {
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+        files => files,
+    };
+    let own = files(source)?;
+    for split in [NamedSplit::Train, NamedSplit::Val, NamedSplit::Test].map(NamedSplit::as_str) {
+        let is_here = own.iter().any(|file| stem_of(file) == split);
+        if is_here || !files(&mds::storage::join(source, split))?.is_empty() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// The files of a format that `source` names, in name order.
@@ -91,7 +114,7 @@ fn paths(source: &str, format: &Format) -> Result<Vec<PathBuf>> {
         return Err(Error::new(ErrorKind::NotFound, what, "check the path"));
     }
     let pattern = glob::glob(source).map_err(|e| {
-        Error::invalid(format!("--source {source}: not a pattern: {e}"), "correct or quote it")
+        Error::invalid(format!("{source} is not a pattern: {e}"), "correct or quote it")
     })?;
     let mut paths = Vec::new();
     for entry in pattern {
@@ -117,7 +140,7 @@ fn bin_of(prefix: &str, format: &Format) -> Option<PathBuf> {
 /// The folder's files that are meant.
 fn in_folder(folder: &Path, format: &Format) -> Result<Vec<PathBuf>> {
     let mut found = list(folder, format)?;
-    if *format == Format::JsonLines {
+    if *format == Format::C4 {
         let nested = folder.join(HUB_FOLDER);
         let nested = if nested.is_dir() { list(&nested, format)? } else { Vec::new() };
         found = meant(found, nested, |path| name_of(path));

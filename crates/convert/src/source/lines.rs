@@ -2,7 +2,7 @@
 
 use std::io::{self, Read};
 
-use memchr::{memchr_iter, memrchr};
+use memchr::{memchr, memchr_iter, memrchr};
 
 use super::chunk::Chunk;
 
@@ -58,8 +58,24 @@ impl<R: Read> ChunkReader<R> {
                 return Ok(Some(self.chunk(bytes)));
             }
             if bytes.len() > LONGEST_LINE {
-                let problem = format!("line {} is longer than 256 MiB", self.lines + 1);
-                return Err(io::Error::new(io::ErrorKind::InvalidData, problem));
+                return self.pass_over(bytes.len() as u64).map(Some);
+            }
+        }
+    }
+
+    /// Reads to the end of a line of which `read` bytes were read.
+    fn pass_over(&mut self, mut read: u64) -> io::Result<Chunk> {
+        let before = self.lines;
+        loop {
+            let mut bytes = Vec::new();
+            let more = fill(&mut self.reader, &mut bytes, CHUNK_BYTES)?;
+            let end = memchr(b'\n', &bytes);
+            read += end.map_or(more, |end| end + 1) as u64;
+            if end.is_some() || more < CHUNK_BYTES {
+                self.rest = end.map_or_else(Vec::new, |end| bytes.split_off(end + 1));
+                self.lines += 1;
+                self.offset += read;
+                return Ok(Chunk::long_line(before));
             }
         }
     }
@@ -149,6 +165,19 @@ mod tests {
         assert_eq!(again.place(), (text.len() as u64, 100_000));
         let error = ChunkReader::new(&b"short"[..]).skip(9, 1).unwrap_err();
         assert_eq!(error.to_string(), "it ends after 5 bytes, before the place to go on at");
+    }
+
+    #[test]
+    fn a_line_that_is_too_long_is_passed_over() {
+        let long = io::repeat(b'x').take(LONGEST_LINE as u64 + 3 * CHUNK_BYTES as u64 + 5);
+        let mut reader = ChunkReader::new(long.chain(&b"\nafter\n"[..]));
+        let chunk = reader.next().unwrap().unwrap();
+        assert_eq!(chunk.documents().collect::<Vec<_>>(), [(1, Raw::TooLong)]);
+        let before = LONGEST_LINE as u64 + 3 * CHUNK_BYTES as u64 + 6;
+        assert_eq!(reader.place(), (before, 1));
+        let chunk = reader.next().unwrap().unwrap();
+        assert_eq!(lines_of(&chunk), [(2, b"after".to_vec())]);
+        assert!(reader.next().unwrap().is_none());
     }
 
     #[test]

@@ -55,28 +55,38 @@ pub struct Split {
 }
 
 /// One of several programs that convert a split together, each to a folder of its own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Task {
     /// Its number, from 0.
     pub id: usize,
     /// How many there are.
     pub of: usize,
+    /// The tasks that have files, once they are known.
+    pub with_files: Vec<usize>,
 }
 
 impl Task {
-    /// Its files: `files` is cut into `of` lists, none of which has more than its share of bytes plus one file. What the
-    /// tasks write is, one after the other, what one program would have made of all files, as long as no sample is made of
-    /// documents of two of them.
-    pub fn slice(self, files: Vec<SourceFile>) -> Vec<SourceFile> {
+    /// Takes its files of `files`, which are cut into `of` runs of about the same number of bytes. What the tasks write is,
+    /// one after the other, what one program would have made of all files, as long as no sample is made of documents of
+    /// two of them.
+    #[must_use]
+    pub fn slice(mut self, files: Vec<SourceFile>) -> (Self, Vec<SourceFile>) {
         let total: u128 = files.iter().map(|file| u128::from(file.bytes())).sum();
-        let mut before = 0;
-        let mine = files.into_iter().filter(|file| {
-            // Where a file begins decides.
-            let task = (before * self.of as u128).checked_div(total).unwrap_or(0);
+        let (mut before, mut mine) = (0, Vec::new());
+        for file in files {
+            // Where the middle of a file lies decides.
+            let middle = 2 * before + u128::from(file.bytes());
             before += u128::from(file.bytes());
-            task.min(self.of as u128 - 1) == self.id as u128
-        });
-        mine.collect()
+            let task = (middle * self.of as u128).checked_div(2 * total).unwrap_or(0);
+            let task = task.min(self.of as u128 - 1) as usize;
+            if self.with_files.last() != Some(&task) {
+                self.with_files.push(task);
+            }
+            if task == self.id {
+                mine.push(file);
+            }
+        }
+        (self, mine)
     }
 }
 
@@ -101,13 +111,13 @@ impl Split {
     /// What `task` writes of it, in the folder `00000` or so below the split's.
     #[must_use]
     pub fn of_task(&self, task: Task) -> Self {
-        let part = Some((task, self.name.clone()));
-        Self { name: format!("{:05}", task.id), most_samples: None, part }
+        let name = format!("{:05}", task.id);
+        Self { name, most_samples: None, part: Some((task, self.name.clone())) }
     }
 
     /// The task that writes it, if it is part of a split.
-    pub fn task(&self) -> Option<Task> {
-        self.part.as_ref().map(|(task, _)| *task)
+    pub fn task(&self) -> Option<&Task> {
+        self.part.as_ref().map(|(task, _)| task)
     }
 
     /// The name of the output folder.
@@ -252,6 +262,8 @@ impl Packing {
 pub enum Format {
     /// JSON objects, one a line.
     JsonLines,
+    /// The same; of a folder the files with the hub's names, in itself or its `en`, if there are any.
+    C4,
     /// Text; each file is a document.
     Text,
     /// Rows.
@@ -267,7 +279,7 @@ impl Format {
     /// `None` if it is not a name of such a file.
     fn kind_of(&self, name: &str) -> Option<Kind> {
         match self {
-            Self::JsonLines => Packing::of(name).map(Kind::Lines),
+            Self::JsonLines | Self::C4 => Packing::of(name).map(Kind::Lines),
             Self::Text => Packing::of_text(name).map(Kind::Text),
             Self::Parquet { column } => {
                 name.ends_with(".parquet").then(|| Kind::Parquet(column.clone()))
@@ -279,7 +291,7 @@ impl Format {
     /// How the names of such files end, for messages.
     fn endings(&self) -> &'static str {
         match self {
-            Self::JsonLines => ".json, .jsonl, .json.gz, .jsonl.gz or .zst",
+            Self::JsonLines | Self::C4 => ".json, .jsonl, .json.gz, .jsonl.gz or .zst",
             Self::Text => ".txt, .txt.gz or .txt.zst",
             Self::Parquet { .. } => ".parquet",
             Self::Indexed => ".bin",

@@ -111,8 +111,11 @@ impl RowGroup {
         Ok(Box::new(reader.map(move |batch| {
             // The copy of a remote file stays until its last row is read.
             let _ = &held;
-            let batch = batch.map_err(|e| unreadable(&name, e.into()))?;
             let before = place.units;
+            let batch = batch.map_err(|e| match ParquetError::from(e) {
+                e if e.to_string().contains("non UTF-8") => not_utf8(&name, before, e),
+                e => unreadable(&name, e),
+            })?;
             place.units += batch.num_rows() as u64;
             let read = |done: u64| (u128::from(bytes) * u128::from(done) / u128::from(rows)) as u64;
             meter.pass_over(read(done + batch.num_rows() as u64) - read(done));
@@ -145,6 +148,14 @@ fn texts(batch: &RecordBatch, name: &str) -> Result<StringArray> {
 
 fn open(path: &Path) -> Result<File> {
     File::open(path).map_err(|e| Error::io(e, "open", path))
+}
+
+/// The library does not say which row it is.
+fn not_utf8(name: &str, first_row: u64, error: ParquetError) -> Error {
+    let what =
+        format!("{name}: a text in row {first_row} or the {BATCH_ROWS} after it is not UTF-8");
+    Error::new(ErrorKind::Corrupt, what, "write the file again with texts in UTF-8")
+        .with_source(error)
 }
 
 fn unreadable(name: &str, error: ParquetError) -> Error {

@@ -44,7 +44,7 @@ fn one(folder: &Remote, name: &str, format: &Format) -> Result<Vec<SourceFile>> 
 
 fn fitting(folder: &Remote, pattern: &str, format: &Format) -> Result<Vec<SourceFile>> {
     let pattern = glob::Pattern::new(pattern).map_err(|e| {
-        Error::invalid(format!("--source {pattern}: not a pattern: {e}"), "correct or quote it")
+        Error::invalid(format!("{pattern} is not a pattern: {e}"), "correct or quote it")
     })?;
     let fits = |name: &String| !name.contains('/') && pattern.matches(name);
     let sizes = sizes(folder, format)?;
@@ -70,7 +70,7 @@ fn in_folder(folder: &Remote, format: &Format) -> Result<Vec<SourceFile>> {
         }
     }
     let mut found = describe(folder, own, format);
-    if *format == Format::JsonLines {
+    if *format == Format::C4 {
         let nested = describe(folder, nested, format);
         found = meant(found, nested, |file| file.last_name().to_owned());
     }
@@ -85,7 +85,7 @@ fn sizes(folder: &Remote, format: &Format) -> Result<HashMap<String, u64>> {
         return folder.sizes().map_err(Error::of_remote);
     }
     Err(Error::invalid(
-        format!("--source {} cannot be listed", folder.address()),
+        format!("{} cannot be listed", folder.address()),
         format!("give the address of one file, which ends in {}", format.endings()),
     ))
 }

@@ -4,7 +4,6 @@
 
 mod command;
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -307,22 +306,6 @@ fn labels_of(ids: &[u32], pattern: &[u32]) -> Vec<i64> {
     let masked = found.map_or(0, |begin| begin + pattern.len());
     let labels = ids.iter().enumerate();
     labels.map(|(i, &id)| if i < masked { IGNORED } else { id.into() }).collect()
-}
-
-/// Removes the dataset `prefix`, its index first.
-pub(super) fn remove(prefix: &Path) -> Result<()> {
-    for suffix in [".idx", ".bin"] {
-        let mut path = prefix.as_os_str().to_owned();
-        path.push(suffix);
-        let path = PathBuf::from(path);
-        match fs::remove_file(&path) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                return Err(Error::io(e, "remove", &path));
-            }
-            _ => {}
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -1,0 +1,59 @@
+//! `convert merge`: one dataset of what the tasks of a conversion have written.
+
+use indicatif::HumanCount;
+use mds::storage::{Remote, RemoteOptions};
+
+use super::args::MergeArgs;
+use crate::error::{Error, ErrorKind, Result};
+use crate::out_root::OutRoot;
+use crate::source::Split;
+use crate::statistics::{JSON_NAME, Statistics};
+
+pub(super) fn run(args: &MergeArgs) -> Result<()> {
+    let root = OutRoot::parse(args.split.clone())?;
+    let address = root.address();
+    let shown = mds::redacted(&address);
+    let remote = Remote::open(&address, RemoteOptions::default())?;
+    let names = remote.folders_with(JSON_NAME)?;
+    let mut parts = Vec::new();
+    for name in names.iter().filter(|name| !name.contains('/')) {
+        let Some(part) = root.statistics(&Split::new(name.as_str())?)? else { continue };
+        if let Some(task) = part.task() {
+            parts.push((task, name, part));
+        }
+    }
+    parts.sort_by_key(|(task, ..)| *task);
+    let Some((_, _, first)) = parts.first() else {
+        return Err(Error::new(
+            ErrorKind::NotFound,
+            format!("{shown} has no complete part that a task has written"),
+            "give the folder of a split, OUT_ROOT/SPLIT",
+        ));
+    };
+    let missing: Vec<String> = first
+        .tasks_with_files()
+        .filter(|task| !parts.iter().any(|(found, ..)| found == task))
+        .map(|task| task.to_string())
+        .collect();
+    if !missing.is_empty() {
+        return Err(Error::invalid(
+            format!(
+                "not all parts of {shown} are complete: tasks {} are missing",
+                missing.join(", ")
+            ),
+            "run them, and join the parts then",
+        ));
+    }
+    let names: Vec<&String> = parts.iter().map(|(_, name, _)| *name).collect();
+    let names: Vec<String> = names.into_iter().cloned().collect();
+    let statistics = Statistics::join(parts.into_iter().map(|(.., part)| part).collect())?;
+    let index = mds::merge_parts(&address, &names, RemoteOptions::default())?;
+    root.write_statistics(&statistics)?;
+    println!(
+        "{} parts, {} shards, {} samples -> {shown}",
+        names.len(),
+        HumanCount(index.shards.len() as u64),
+        HumanCount(index.samples())
+    );
+    Ok(())
+}
