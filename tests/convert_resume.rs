@@ -234,6 +234,54 @@ fn a_bad_line_keeps_what_came_before_it() {
     assert!(files(&shop.path("out/val")) == files(&shop.path("whole/val")));
 }
 
+/// The file at fault may change behind what was read of it, and nothing else may.
+#[test]
+fn a_fault_that_is_mended_is_gone_on_from() {
+    let shop = Workshop::new();
+    write_source(&shop);
+    let good = fs::read(shop.path("source/a.jsonl")).unwrap();
+    let packed = fs::read(shop.path("source/b.jsonl.gz")).unwrap();
+    let args = [&["--source", "source", "--out_root", "out"][..], &SHARDS].concat();
+    shop.succeed(&[&["--source", "source", "--out_root", "whole"][..], &SHARDS].concat());
+    let without_statistics = |folder: &str| {
+        let mut files = files(&shop.path(folder));
+        files.retain(|name, _| !name.starts_with("statistics."));
+        files
+    };
+
+    // A line that is none, far behind the first shards.
+    let cut = good.len() - 1000;
+    shop.write("source/a.jsonl", [&good[..cut], b"\n", &good[cut..]].concat());
+    assert!(shop.fail(&args).contains("source/a.jsonl, line "));
+    let other = [b"{\"text\":\"\",\"timestamp\":\"\",\"url\":\"\"}\n", &good[..]].concat();
+    shop.write("source/a.jsonl", other);
+    assert!(shop.fail(&args).starts_with("out/.val.part was begun with source/a.jsonl of "));
+    shop.write("source/a.jsonl", &good);
+
+    // A file that was cut short; the one before is mended now.
+    shop.write("source/b.jsonl.gz", &packed[..packed.len() / 2]);
+    let refused = shop.fail(&args);
+    assert!(refused.starts_with("out/.val.part was begun with source/b.jsonl.gz of "), "{refused}");
+    shop.write("source/b.jsonl.gz", &packed);
+    let touched = File::options().append(true).open(shop.path("source/b.jsonl.gz")).unwrap();
+    touched.set_modified(std::time::SystemTime::now()).unwrap();
+    let refused = shop.fail(&args);
+    assert!(refused.contains("source/b.jsonl.gz as it was before it changed"), "{refused}");
+    fs::remove_dir_all(shop.path("out")).unwrap();
+
+    shop.write("source/b.jsonl.gz", &packed[..packed.len() - 2000]);
+    let cut = shop.fail(&args);
+    assert!(
+        cut.starts_with("source/b.jsonl.gz: cannot read after byte ")
+            && cut.contains(" (behind line "),
+        "{cut}"
+    );
+    shop.write("source/b.jsonl.gz", &packed);
+    let said = stderr(&shop.succeed(&args));
+    assert!(said.contains("val: going on with the "), "{said}");
+    assert!(without_statistics("out/val") == without_statistics("whole/val"));
+}
+
 #[test]
 fn what_a_living_run_writes_is_left_alone() {
     let (shop, tokenizer) = (Workshop::new(), tokenizer());

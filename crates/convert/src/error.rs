@@ -5,6 +5,8 @@ use std::fmt;
 use std::io;
 use std::path::Path;
 
+use crate::source::Unit;
+
 /// The result of every fallible function of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -82,6 +84,15 @@ impl Error {
 
     pub(crate) fn internal(what: &str) -> Self {
         Self::new(ErrorKind::Internal, what, "this is a defect of the program: please report it")
+    }
+
+    /// Says after how many lines or so of a file it came.
+    #[must_use]
+    pub(crate) fn after(mut self, unit: Unit, count: u64) -> Self {
+        if self.kind() == ErrorKind::Corrupt {
+            self.0.what = format!("{} (behind {} {count})", self.0.what, unit.noun());
+        }
+        self
     }
 
     /// Records the error below this one; its text must already be part of this one's.

@@ -68,6 +68,8 @@ pub(crate) struct Position {
     pub(crate) offset: u64,
     /// Lines of it that lie before; else rows, samples or documents.
     pub(crate) units: u64,
+    /// The hash of the bytes before, of a file of lines.
+    pub(crate) prefix: u64,
 }
 
 /// How far a conversion had come at some place of its input.
@@ -104,20 +106,29 @@ impl Manifest {
         &self.settings
     }
 
-    /// Writes it to the records, or makes sure that they were begun with the same.
-    ///
-    /// # Errors
-    /// [`ErrorKind::InvalidArgument`] with the difference, and as the file system fails.
-    pub(crate) fn agree(&self, records: &Records) -> Result<()> {
-        if self.is_at(records)? { Ok(()) } else { write(records, MANIFEST, self) }
+    /// Writes it to the records.
+    pub(crate) fn write(&self, records: &Records) -> Result<()> {
+        write(records, MANIFEST, self)
     }
 
-    /// Whether it is what was begun with these records; not if nothing was.
+    /// Whether it is what was begun with these records; not if nothing was. A file of `files` in which the last run met a
+    /// fault may have changed behind that.
     ///
     /// # Errors
-    /// As [`agree`](Self::agree), if something else was.
-    pub(crate) fn is_at(&self, records: &Records) -> Result<bool> {
-        let Some(begun) = read::<Self>(records, MANIFEST)? else { return Ok(false) };
+    /// [`ErrorKind::InvalidArgument`] with the difference if something else was begun, and as the file system fails.
+    pub(crate) fn is_at(&self, records: &Records, files: &[SourceFile]) -> Result<bool> {
+        let Some(mut begun) = read::<Self>(records, MANIFEST)? else { return Ok(false) };
+        let fault = read::<Kept>(records, PROGRESS)?.and_then(|kept| kept.fault);
+        if let Some(fault) = fault
+            && let Some(file) = files.get(fault.file)
+            && let (Some(old), Some(new)) =
+                (begun.files.get_mut(fault.file), self.files.get(fault.file))
+            && old.name == new.name
+            && old != new
+            && file.begins_like(fault)?
+        {
+            old.clone_from(new);
+        }
         match self.difference(&begun) {
             None => Ok(true),
             Some(difference) => Err(Error::invalid(
@@ -204,6 +215,8 @@ struct Kept {
     files: Vec<Counts>,
     /// The index of the complete shards, where they are at a remote.
     index: Option<String>,
+    /// Where the input was at fault, after the last place that was read: what comes behind it in this file may change.
+    fault: Option<Position>,
 }
 
 impl Journal {
@@ -230,9 +243,15 @@ impl Journal {
     pub(crate) fn newest(&mut self, samples: u64, bytes: u64) -> Progress {
         self.kept.records.retain(|progress| progress.samples <= samples);
         self.recorded = bytes;
+        self.kept.fault = None;
         let newest = self.kept.records.back().cloned().unwrap_or_default();
         self.kept.files.truncate(newest.position.file);
         newest
+    }
+
+    /// Says that the input is at fault behind `place`.
+    pub(crate) fn set_fault(&mut self, place: Position) {
+        self.kept.fault = Some(place);
     }
 
     /// Whether another run could go on from here.

@@ -41,14 +41,16 @@ pub(crate) type Parse<T> = dyn Fn(&str, &Chunk) -> Result<T> + Send + Sync;
 pub(crate) struct ParsedChunks<T> {
     order: Receiver<Slot<T>>,
     cancel: Arc<AtomicBool>,
+    /// The number of the file that failed.
+    failed_in: Option<usize>,
 }
 
 /// A place in the order.
 enum Slot<T> {
     /// The result of a chunk, now or later, and where the chunk ends.
     Chunk(Receiver<Result<T>>, Position),
-    /// The source failed here.
-    Failed(Error),
+    /// The source failed here, in the file of this number.
+    Failed(Error, Option<usize>),
     /// Every file was read to its end. Without this mark a dead thread would look like an end.
     End,
 }
@@ -82,7 +84,7 @@ impl<T: Send + 'static> ParsedChunks<T> {
         let open_parts = threads.div_ceil(2);
         let meter = Arc::clone(meter);
         thread::spawn(move || run_sequencer(files, from, open_parts, &meter, &work, &slots));
-        Self { order, cancel: Arc::clone(cancel) }
+        Self { order, cancel: Arc::clone(cancel), failed_in: None }
     }
 
     /// The next chunk's result, and where the chunk ends; `None` after the last.
@@ -92,10 +94,24 @@ impl<T: Send + 'static> ParsedChunks<T> {
     /// [`crate::ErrorKind::Interrupted`] once the cancel flag is set.
     pub(crate) fn next(&mut self) -> Result<Option<(T, Position)>> {
         match self.wait(&self.order)? {
-            Slot::Chunk(reply, end) => self.wait(&reply)?.map(|parsed| Some((parsed, end))),
-            Slot::Failed(error) => Err(error),
+            Slot::Chunk(reply, end) => match self.wait(&reply)? {
+                Ok(parsed) => Ok(Some((parsed, end))),
+                Err(error) => {
+                    self.failed_in = Some(end.file);
+                    Err(error)
+                }
+            },
+            Slot::Failed(error, file) => {
+                self.failed_in = file;
+                Err(error)
+            }
             Slot::End => Ok(None),
         }
+    }
+
+    /// The number of the file in which [`next`](Self::next) failed, if it is a file's fault.
+    pub(crate) fn failed_in(&self) -> Option<usize> {
+        self.failed_in
     }
 
     fn wait<V>(&self, queue: &Receiver<V>) -> Result<V> {
@@ -143,17 +159,20 @@ fn run_sequencer<T>(
                 false => parts.try_recv(),
             };
             match planned {
-                Ok(Ok(Some(part))) => open.push_back(Ok(start_reader(part, meter))),
+                Ok(Ok(Some((file, part)))) => open.push_back(Ok((file, start_reader(part, meter)))),
                 Ok(Ok(None)) => open.push_back(Err(Slot::End)),
-                Ok(Err(error)) => open.push_back(Err(Slot::Failed(error))),
+                Ok(Err((file, error))) => {
+                    open.push_back(Err(Slot::Failed(error, Some(file))));
+                }
                 Err(TryRecvError::Empty) => break,
                 Err(TryRecvError::Disconnected) if open.is_empty() => {
-                    open.push_back(Err(Slot::Failed(Error::internal("the planning thread died"))));
+                    let error = Error::internal("the planning thread died");
+                    open.push_back(Err(Slot::Failed(error, None)));
                 }
                 Err(TryRecvError::Disconnected) => break,
             }
         }
-        let (name, chunks) = match open.pop_front() {
+        let (file, (name, chunks)) = match open.pop_front() {
             Some(Ok(reader)) => reader,
             Some(Err(last)) => {
                 let _ = slots.send(last);
@@ -172,11 +191,12 @@ fn run_sequencer<T>(
                 }
                 Ok(Ok(None)) => break,
                 Ok(Err(error)) => {
-                    let _ = slots.send(Slot::Failed(error));
+                    let _ = slots.send(Slot::Failed(error, Some(file)));
                     return;
                 }
                 Err(_) => {
-                    let _ = slots.send(Slot::Failed(Error::internal("a reading thread died")));
+                    let error = Error::internal("a reading thread died");
+                    let _ = slots.send(Slot::Failed(error, None));
                     return;
                 }
             }
@@ -184,9 +204,12 @@ fn run_sequencer<T>(
     }
 }
 
+/// A part, or why there are no more, each with the number of its file.
+type Planned = Result<Option<(usize, Part)>, (usize, Error)>;
+
 /// Finds the parts of all files, on a thread of its own, since those of a remote Parquet file are known when it is here.
 /// The last message is `Ok(None)` or an error.
-fn start_planner(files: Vec<SourceFile>, from: Position) -> Receiver<Result<Option<Part>>> {
+fn start_planner(files: Vec<SourceFile>, from: Position) -> Receiver<Planned> {
     let (send, receive) = sync_channel(PARTS_AHEAD);
     thread::spawn(move || {
         for (number, file) in files.into_iter().enumerate().skip(from.file) {
@@ -194,12 +217,12 @@ fn start_planner(files: Vec<SourceFile>, from: Position) -> Receiver<Result<Opti
             let parts = match file.parts(start.max(from)) {
                 Ok(parts) => parts,
                 Err(error) => {
-                    let _ = send.send(Err(error));
+                    let _ = send.send(Err((number, error)));
                     return;
                 }
             };
             for part in parts {
-                if send.send(Ok(Some(part))).is_err() {
+                if send.send(Ok(Some((number, part)))).is_err() {
                     return;
                 }
             }

@@ -15,7 +15,9 @@ use mds::format::HashAlgorithm;
 use self::content::parser;
 use self::output::Output;
 use crate::error::{Error, ErrorKind, Result};
-use crate::manifest::{Journal, Manifest, NUM_TASKS, Progress, TASK_ID, TASKS_WITH_FILES};
+use crate::manifest::{
+    Journal, Manifest, NUM_TASKS, Position, Progress, TASK_ID, TASKS_WITH_FILES,
+};
 use crate::out_root::{OutRoot, Records};
 use crate::pipeline::{POLL, ParsedChunks};
 use crate::progress::{Meter, Stage};
@@ -122,10 +124,8 @@ impl Conversion {
         let records = place.records();
         let manifest = self.manifest();
         // At a remote it is written with the first record, since shards without one are not gone on with.
-        if records.is_remote() {
-            manifest.is_at(records).map(drop)?
-        } else {
-            manifest.agree(records)?
+        if manifest.is_at(records, &self.files)? || !records.is_remote() {
+            manifest.write(records)?;
         }
         let mut journal = Journal::open(records, self.writer.size_limit, self.writer.threads())?;
         let shards = journal.shards()?;
@@ -189,7 +189,9 @@ impl Conversion {
         }
         self.out_root.refuse_existing(&self.split)?;
         match self.out_root.unfinished(&self.split)?.filter(|_| self.earlier == Earlier::GoOn) {
-            Some(left) => manifest.is_at(&left.records).map(|_| State::Unfinished(left.shards)),
+            Some(left) => {
+                manifest.is_at(&left.records, &self.files).map(|_| State::Unfinished(left.shards))
+            }
             None => Ok(State::New),
         }
     }
@@ -281,9 +283,20 @@ impl Conversion {
         // There may be very many files that are documents.
         let tells_files = !self.files.iter().any(SourceFile::is_document);
         let mut chunks = ParsedChunks::start(self.files, from, parse, self.threads, meter, cancel);
-        while !output.is_full()
-            && let Some((parsed, end)) = chunks.next()?
-        {
+        let mut last = from;
+        while !output.is_full() {
+            let (parsed, end) = match chunks.next() {
+                Ok(Some(next)) => next,
+                Ok(None) => break,
+                Err(error) => {
+                    if let Some(file) = chunks.failed_in() {
+                        let begin = Position { file, ..Position::default() };
+                        journal.set_fault(last.max(begin));
+                    }
+                    return Err(error);
+                }
+            };
+            last = end;
             if end.file > file && tells_files {
                 journal.end_file(file, std::mem::take(&mut tally.file));
                 file = end.file;
@@ -303,7 +316,7 @@ impl Conversion {
                     pending: output.pending(),
                 };
                 if !journal.has_records() {
-                    manifest.agree(records)?;
+                    manifest.write(records)?;
                 }
                 journal.record(progress, &mut output.writer, records)?;
             }

@@ -119,7 +119,7 @@ impl Output {
             return Ok(());
         }
         let shards = self.writer.abandon()?;
-        if records.is_remote() { journal.write(shards, records) } else { Ok(()) }
+        if shards.is_empty() { Ok(()) } else { journal.write(shards, records) }
     }
 
     /// The index, once all shards are complete.

@@ -3,6 +3,7 @@
 use std::io::{self, Read};
 
 use memchr::{memchr, memchr_iter, memrchr};
+use xxhash_rust::xxh3::Xxh3;
 
 use super::chunk::Chunk;
 
@@ -20,16 +21,19 @@ pub(crate) struct ChunkReader<R> {
     /// Bytes and lines of the chunks so far.
     offset: u64,
     lines: u64,
+    /// Of these bytes.
+    hash: Xxh3,
 }
 
 impl<R: Read> ChunkReader<R> {
     pub(crate) fn new(reader: R) -> Self {
-        Self { reader, rest: Vec::new(), offset: 0, lines: 0 }
+        Self { reader, rest: Vec::new(), offset: 0, lines: 0, hash: Xxh3::new() }
     }
 
     /// Begins behind the first `offset` bytes, which are `lines` whole lines.
     pub(crate) fn skip(&mut self, offset: u64, lines: u64) -> io::Result<()> {
-        let skipped = io::copy(&mut (&mut self.reader).take(offset), &mut io::sink())?;
+        let (skipped, hash) = hash_of(&mut self.reader, offset)?;
+        self.hash = hash;
         if skipped < offset {
             let problem = format!("it ends after {skipped} bytes, before the place to go on at");
             return Err(io::Error::new(io::ErrorKind::InvalidData, problem));
@@ -38,9 +42,9 @@ impl<R: Read> ChunkReader<R> {
         Ok(())
     }
 
-    /// Bytes and lines of the chunks so far.
-    pub(crate) fn place(&self) -> (u64, u64) {
-        (self.offset, self.lines)
+    /// Bytes and lines of the chunks so far, and the hash of these bytes.
+    pub(crate) fn place(&self) -> (u64, u64, u64) {
+        (self.offset, self.lines, self.hash.digest())
     }
 
     /// The next lines of the file; `None` at its end.
@@ -58,6 +62,7 @@ impl<R: Read> ChunkReader<R> {
                 return Ok(Some(self.chunk(bytes)));
             }
             if bytes.len() > LONGEST_LINE {
+                self.hash.update(&bytes);
                 return self.pass_over(bytes.len() as u64).map(Some);
             }
         }
@@ -70,7 +75,9 @@ impl<R: Read> ChunkReader<R> {
             let mut bytes = Vec::new();
             let more = fill(&mut self.reader, &mut bytes, CHUNK_BYTES)?;
             let end = memchr(b'\n', &bytes);
-            read += end.map_or(more, |end| end + 1) as u64;
+            let of_line = end.map_or(more, |end| end + 1);
+            self.hash.update(&bytes[..of_line]);
+            read += of_line as u64;
             if end.is_some() || more < CHUNK_BYTES {
                 self.rest = end.map_or_else(Vec::new, |end| bytes.split_off(end + 1));
                 self.lines += 1;
@@ -84,8 +91,25 @@ impl<R: Read> ChunkReader<R> {
         let lines_before = self.lines;
         self.lines += memchr_iter(b'\n', &bytes).count() as u64;
         self.offset += bytes.len() as u64;
+        self.hash.update(&bytes);
         Chunk::lines(lines_before, bytes)
     }
+}
+
+/// Reads up to `count` bytes, and says how many there were and what their hash is.
+pub(crate) fn hash_of(reader: &mut impl Read, count: u64) -> io::Result<(u64, Xxh3)> {
+    let (mut hash, mut rest, mut bytes) = (Xxh3::new(), count, Vec::new());
+    while rest > 0 {
+        bytes.clear();
+        let read =
+            fill(reader, &mut bytes, CHUNK_BYTES.min(rest.try_into().unwrap_or(CHUNK_BYTES)))?;
+        if read == 0 {
+            break;
+        }
+        hash.update(&bytes);
+        rest -= read as u64;
+    }
+    Ok((count - rest, hash))
 }
 
 /// Appends up to `count` bytes of `reader`, fewer only at its end, and returns how many.
@@ -155,14 +179,17 @@ mod tests {
         };
         let mut reader = ChunkReader::new(text.as_bytes());
         reader.next().unwrap();
-        let (offset, lines) = reader.place();
+        let (offset, lines, hash) = reader.place();
         let expected = rest(&mut reader);
         assert_eq!(expected.first().unwrap().0, lines + 1);
 
         let mut again = ChunkReader::new(text.as_bytes());
         again.skip(offset, lines).unwrap();
+        assert_eq!(again.place(), (offset, lines, hash));
         assert_eq!(rest(&mut again), expected);
-        assert_eq!(again.place(), (text.len() as u64, 100_000));
+        assert_eq!(again.place(), reader.place());
+        let (offset, lines, _) = again.place();
+        assert_eq!((offset, lines), (text.len() as u64, 100_000));
         let error = ChunkReader::new(&b"short"[..]).skip(9, 1).unwrap_err();
         assert_eq!(error.to_string(), "it ends after 5 bytes, before the place to go on at");
     }
@@ -174,7 +201,8 @@ mod tests {
         let chunk = reader.next().unwrap().unwrap();
         assert_eq!(chunk.documents().collect::<Vec<_>>(), [(1, Raw::TooLong)]);
         let before = LONGEST_LINE as u64 + 3 * CHUNK_BYTES as u64 + 6;
-        assert_eq!(reader.place(), (before, 1));
+        let (offset, lines, _) = reader.place();
+        assert_eq!((offset, lines), (before, 1));
         let chunk = reader.next().unwrap().unwrap();
         assert_eq!(lines_of(&chunk), [(2, b"after".to_vec())]);
         assert!(reader.next().unwrap().is_none());

@@ -523,14 +523,29 @@ impl SourceFile {
         }
     }
 
+    /// Whether what lies before `place` is what it was. That can be told of files of lines; else nothing may lie there.
+    pub(crate) fn begins_like(&self, place: Position) -> Result<bool> {
+        match self.kind {
+            _ if place.units == 0 => Ok(true),
+            Kind::Lines(packing) => {
+                let (mut reader, failed) = self.reader(packing, &Arc::default())?;
+                let (read, hash) = lines::hash_of(&mut reader, place.offset).map_err(failed)?;
+                Ok(read == place.offset && hash.digest() == place.prefix)
+            }
+            _ => Ok(false),
+        }
+    }
+
     fn lines(&self, packing: Packing, from: Position, meter: &Arc<Meter>) -> Result<Chunks> {
         let (reader, failed) = self.reader(packing, meter)?;
         let mut reader = ChunkReader::new(reader);
         reader.skip(from.offset, from.units).map_err(&failed)?;
         Ok(Box::new(std::iter::from_fn(move || {
-            let chunk = reader.next().map_err(&failed).transpose()?;
-            let (offset, units) = reader.place();
-            Some(chunk.map(|chunk| (chunk, Position { file: from.file, offset, units })))
+            let lines = reader.place().1;
+            let chunk =
+                reader.next().map_err(|e| failed(e).after(Unit::Line, lines)).transpose()?;
+            let (offset, units, prefix) = reader.place();
+            Some(chunk.map(|chunk| (chunk, Position { file: from.file, offset, units, prefix })))
         })))
     }
 

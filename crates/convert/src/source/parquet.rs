@@ -54,7 +54,7 @@ pub(super) fn parts(file: &ParquetFile, column: &str, from: Position) -> Result<
                 rows,
                 bytes: group.compressed_size().unsigned_abs(),
                 raw_bytes: group.total_byte_size().unsigned_abs(),
-                start: Position { file: from.file, offset: 0, units: first_row + skipped },
+                start: Position { units: first_row + skipped, ..from },
                 skipped,
             };
             let name = Arc::clone(&file.name);
