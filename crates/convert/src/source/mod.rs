@@ -18,9 +18,9 @@ mod indexed;
 mod lines;
 mod parquet;
 mod remote;
+mod split;
 mod text;
 
-use std::fmt;
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -38,185 +38,12 @@ use crate::manifest::Position;
 use crate::progress::{Counted, Meter};
 
 pub use chunk::{BadDocument, Raw, Unit};
+pub use split::{NamedSplit, Split, Task};
 
 /// The dataset that is read when no source is named.
 pub const HUB_DATASET: &str = "allenai/c4";
 /// Its English part.
 pub const HUB_FOLDER: &str = "en";
-
-/// A dataset that is written: what its folder is called, and how many samples it takes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Split {
-    name: String,
-    /// The first ones; `None` for all.
-    pub most_samples: Option<u64>,
-    /// Where several tasks write it: which one this is, and of which split.
-    part: Option<(Task, String)>,
-}
-
-/// One of several programs that convert a split together, each to a folder of its own.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Task {
-    /// Its number, from 0.
-    pub id: usize,
-    /// How many there are.
-    pub of: usize,
-    /// The tasks that have files, once they are known.
-    pub with_files: Vec<usize>,
-}
-
-impl Task {
-    /// Takes its files of `files`, which are cut into `of` runs of about the same number of bytes. What the tasks write is,
-    /// one after the other, what one program would have made of all files, as long as no sample is made of documents of
-    /// two of them.
-    #[must_use]
-    pub fn slice(mut self, files: Vec<SourceFile>) -> (Self, Vec<SourceFile>) {
-        let total: u128 = files.iter().map(|file| u128::from(file.bytes())).sum();
-        let (mut before, mut mine) = (0, Vec::new());
-        for file in files {
-            // Where the middle of a file lies decides.
-            let middle = 2 * before + u128::from(file.bytes());
-            before += u128::from(file.bytes());
-            let task = (middle * self.of as u128).checked_div(2 * total).unwrap_or(0);
-            let task = task.min(self.of as u128 - 1) as usize;
-            if self.with_files.last() != Some(&task) {
-                self.with_files.push(task);
-            }
-            if task == self.id {
-                mine.push(file);
-            }
-        }
-        (self, mine)
-    }
-}
-
-impl Split {
-    /// All samples, in the folder `name`.
-    ///
-    /// # Errors
-    /// [`ErrorKind::InvalidArgument`] if that is not the plain name of a folder.
-    pub fn new(name: impl Into<String>) -> Result<Self> {
-        let name = name.into();
-        let is_plain =
-            !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\\', '\0']);
-        if !is_plain {
-            return Err(Error::invalid(
-                format!("--split {name:?} cannot be the name of a folder"),
-                "give a plain name, such as train",
-            ));
-        }
-        Ok(Self { name, most_samples: None, part: None })
-    }
-
-    /// What `task` writes of it, in the folder `00000` or so below the split's.
-    #[must_use]
-    pub fn of_task(&self, task: Task) -> Self {
-        let name = format!("{:05}", task.id);
-        Self { name, most_samples: None, part: Some((task, self.name.clone())) }
-    }
-
-    /// The task that writes it, if it is part of a split.
-    pub fn task(&self) -> Option<&Task> {
-        self.part.as_ref().map(|(task, _)| task)
-    }
-
-    /// The name of the output folder.
-    pub fn as_str(&self) -> &str {
-        &self.name
-    }
-}
-
-impl fmt::Display for Split {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some((_, whole)) = &self.part {
-            write!(f, "{whole}/")?;
-        }
-        f.write_str(&self.name)
-    }
-}
-
-impl From<NamedSplit> for Split {
-    fn from(split: NamedSplit) -> Self {
-        let most_samples = split.most_samples();
-        Self { name: split.as_str().to_owned(), most_samples, part: None }
-    }
-}
-
-/// A part of C4 or of the Pile; the small ones are the first samples of another, as in llm-foundry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NamedSplit {
-    /// `train`, in the hub's files `c4-train.*`.
-    Train,
-    /// The first 100,000 samples of `train`.
-    TrainSmall,
-    /// `val`, in the hub's files `c4-validation.*`.
-    Val,
-    /// The first 10,000 samples of `val`.
-    ValSmall,
-    /// The first 3,000 samples of `val`.
-    ValXsmall,
-    /// The first 100 samples of `val`.
-    ValXxsmall,
-    /// `test`, of the Pile.
-    Test,
-}
-
-impl NamedSplit {
-    /// The name of the output folder.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Train => "train",
-            Self::TrainSmall => "train_small",
-            Self::Val => "val",
-            Self::ValSmall => "val_small",
-            Self::ValXsmall => "val_xsmall",
-            Self::ValXxsmall => "val_xxsmall",
-            Self::Test => "test",
-        }
-    }
-
-    /// The split whose files it is made of: `train`, `val` or `test`.
-    #[must_use]
-    pub fn whole(self) -> Self {
-        match self {
-            Self::Train | Self::TrainSmall => Self::Train,
-            Self::Val | Self::ValSmall | Self::ValXsmall | Self::ValXxsmall => Self::Val,
-            Self::Test => Self::Test,
-        }
-    }
-
-    /// How many of the samples it takes, if not all.
-    pub fn most_samples(self) -> Option<u64> {
-        match self {
-            Self::Train | Self::Val | Self::Test => None,
-            Self::TrainSmall => Some(100_000),
-            Self::ValSmall => Some(10_000),
-            Self::ValXsmall => Some(3_000),
-            Self::ValXxsmall => Some(100),
-        }
-    }
-
-    /// How the hub's file names of this split begin.
-    fn hub_prefix(self) -> &'static str {
-        match self.whole() {
-            Self::Train => "c4-train.",
-            Self::Test => "c4-test.",
-            _ => "c4-validation.",
-        }
-    }
-
-    /// The whole split that a file's name says it belongs to, if it is one of the hub's names.
-    fn of_hub_name(name: &str) -> Option<Self> {
-        let named = |split: &Self| name.starts_with(split.hub_prefix());
-        [Self::Train, Self::Val].into_iter().find(named).filter(|_| Packing::of(name).is_some())
-    }
-}
-
-impl fmt::Display for NamedSplit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
 
 /// How a file's bytes are compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
