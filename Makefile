@@ -51,11 +51,9 @@ test-servers:
 soak:
 	@export MDS_SOAK=$${MDS_SOAK:-10}; \
 	if $(CARGO) nextest --version >/dev/null 2>&1; then \
-	  $(CARGO) nextest run $(PROFILE) -p mds --test faults --test faults_io --no-fail-fast && \
-	  $(CARGO) nextest run $(PROFILE) -p trainer --test resume_bitwise --no-fail-fast; \
+	  $(CARGO) nextest run $(PROFILE) -p mds --test faults --test faults_io --no-fail-fast; \
 	else \
-	  $(CARGO) test $(PROFILE) -p mds --test faults --test faults_io --no-fail-fast && \
-	  $(CARGO) test $(PROFILE) -p trainer --test resume_bitwise --no-fail-fast; \
+	  $(CARGO) test $(PROFILE) -p mds --test faults --test faults_io --no-fail-fast; \
 	fi
 
 check:

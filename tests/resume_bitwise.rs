@@ -1,8 +1,6 @@
 //! A run that is killed, or stopped, and resumed is the run that never was, to the last bit: parameters, moments, position,
 //! seed and every logged loss. At ten random instants, one of them while a checkpoint is being written; at every step;
-//! and killed again and again while it saves after every step.
-//!
-//! `MDS_SOAK` has the last of these done a hundred times (`make soak`).
+//! and killed a hundred times while it saves after every step.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -62,9 +60,7 @@ fn a_killed_run_resumes_to_the_same_bits() {
 }
 
 /// How often a run is killed while it saves.
-fn kills() -> usize {
-    if std::env::var_os("MDS_SOAK").is_some() { 100 } else { 20 }
-}
+const KILLS: usize = 100;
 
 /// One run that saves after every step, keeps one checkpoint, and is killed at random instants, again and again.
 #[test]
@@ -92,7 +88,7 @@ fn killed_in_mid_checkpoint_again_and_again_a_run_never_loses_its_only_good_one(
         })
     };
     let (mut in_mid_save, mut before) = (0, 0);
-    for kill in 0..kills() {
+    for kill in 0..KILLS {
         let mut child = spawn(&recipe, &endless);
         let deadline = Instant::now() + PATIENCE;
         // It has got beyond what was saved, and saves.
@@ -115,7 +111,7 @@ fn killed_in_mid_checkpoint_again_and_again_a_run_never_loses_its_only_good_one(
         assert!(now >= before, "kill {kill}: from {before} back to {now}");
         before = now;
     }
-    println!("{} kills, {in_mid_save} of them in the middle of writing", kills());
+    println!("{KILLS} kills, {in_mid_save} of them in the middle of writing");
     assert!(in_mid_save > 0);
 
     let end = format!("max_duration={}ba", before + 2);
