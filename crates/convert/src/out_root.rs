@@ -81,11 +81,7 @@ impl OutRoot {
     pub fn refuse_existing(&self, split: &Split) -> Result<()> {
         let exists = match self {
             Self::Folder(folder) => fs::symlink_metadata(folder.join(split.as_str())).is_ok(),
-            Self::Remote(address) => {
-                let remote =
-                    Remote::open(&join(address, split.as_str()), RemoteOptions::default())?;
-                remote.known_size(Index::FILE_NAME)?.is_some()
-            }
+            Self::Remote(address) => has_index(&open(address, split)?)?,
         };
         if exists { Err(taken(&self.shown(split))) } else { Ok(()) }
     }
@@ -95,14 +91,13 @@ impl OutRoot {
     /// # Errors
     /// [`ErrorKind::AlreadyExists`] if it cannot; as a remote fails.
     pub(crate) fn refuse_to_replace(&self, split: &Split) -> Result<()> {
-        let Some(remote) = self.remote(split)? else { return Ok(()) };
-        match remote.known_size(Index::FILE_NAME)? {
-            None => Ok(()),
-            Some(_) => Err(Error::new(
+        match self {
+            Self::Remote(address) if has_index(&open(address, split)?)? => Err(Error::new(
                 ErrorKind::AlreadyExists,
                 format!("--reprocess cannot replace {} at a remote", self.shown(split)),
                 "delete it first, or write to another place",
             )),
+            _ => Ok(()),
         }
     }
 
@@ -117,7 +112,7 @@ impl OutRoot {
             }
             Self::Remote(address) => {
                 let remote = Remote::open(address, RemoteOptions::default())?;
-                (mds::redacted(address), remote.known_size(Index::FILE_NAME)?.is_some())
+                (mds::redacted(address), has_index(&remote)?)
             }
         };
         if !exists {
@@ -141,10 +136,9 @@ impl OutRoot {
         }
     }
 
-    /// Puts the statistics of joined parts beside their index.
-    pub(crate) fn write_statistics(&self, statistics: &Statistics) -> Result<()> {
-        let title = mds::redacted(&self.address());
-        for (name, text) in statistics.files(&title)? {
+    /// Puts the statistics of the dataset here beside its index. `title` is for people.
+    pub(crate) fn write_statistics(&self, statistics: &Statistics, title: &str) -> Result<()> {
+        for (name, text) in statistics.files(title)? {
             match self {
                 Self::Folder(folder) => {
                     let path = folder.join(name);
@@ -168,28 +162,22 @@ impl OutRoot {
         }
     }
 
-    fn remote(&self, split: &Split) -> Result<Option<Remote>> {
-        let Self::Remote(address) = self else { return Ok(None) };
-        Ok(Some(Remote::open(&join(address, split.as_str()), RemoteOptions::default())?))
-    }
-
     /// What an unfinished `split` has left that holds a complete shard, if it has left any.
     ///
     /// # Errors
     /// As the file system or the remote fails.
     pub(crate) fn unfinished(&self, split: &Split) -> Result<Option<Left>> {
-        let (shown, records, shards) = match (self, self.remote(split)?) {
-            (Self::Folder(folder), _) => {
+        let (shown, records, shards) = match self {
+            Self::Folder(folder) => {
                 let part = part_of(folder, split);
                 let shards = complete_shards(&part.join(DATA));
                 (part.display().to_string(), Records::Folder(part), shards)
             }
-            (Self::Remote(_), Some(remote)) => {
-                let records = Records::Remote(remote);
+            Self::Remote(address) => {
+                let records = Records::Remote(open(address, split)?);
                 let shards = Journal::open(&records, None, 1)?.shards()?.len();
                 (self.shown(split), records, shards)
             }
-            (Self::Remote(_), None) => return Ok(None),
         };
         Ok((shards > 0).then_some(Left { shown, records, shards }))
     }
@@ -199,18 +187,18 @@ impl OutRoot {
     /// # Errors
     /// As the file system or the remote fails.
     pub fn statistics(&self, split: &Split) -> Result<Option<Statistics>> {
-        let text = match (self, self.remote(split)?) {
-            (Self::Folder(folder), _) => {
+        // The index comes after the statistics.
+        let text = match self {
+            Self::Folder(folder) => {
                 let split = folder.join(split.as_str());
                 let is_complete = split.join(Index::FILE_NAME).exists();
                 is_complete.then(|| read_file(&split.join(statistics::JSON_NAME))).transpose()?
             }
-            // The index comes after the statistics.
-            (Self::Remote(_), Some(remote)) => match remote.known_size(Index::FILE_NAME)? {
-                Some(_) => Some(read_object(&remote, statistics::JSON_NAME)?),
-                None => None,
-            },
-            (Self::Remote(_), None) => None,
+            Self::Remote(address) => {
+                let remote = open(address, split)?;
+                let is_complete = has_index(&remote)?;
+                is_complete.then(|| read_object(&remote, statistics::JSON_NAME)).transpose()?
+            }
         }
         .flatten();
         // One of another version says nothing.
@@ -219,8 +207,8 @@ impl OutRoot {
 
     /// A place for a split that is not complete yet.
     pub(crate) fn begin(&self, split: &Split, earlier: Earlier) -> Result<Unfinished> {
-        match (self, self.remote(split)?) {
-            (Self::Folder(folder), _) => {
+        match self {
+            Self::Folder(folder) => {
                 let root = RootFolder::create(folder)?;
                 let part = PartFolder::open(folder, split, earlier)?;
                 let records = Records::Folder(part.path.clone());
@@ -228,8 +216,8 @@ impl OutRoot {
                 let replace = earlier == Earlier::Replace;
                 Ok(Unfinished { records, place: Place::Folder { part, root, target, replace } })
             }
-            (Self::Remote(address), Some(remote)) => {
-                let records = Records::Remote(remote);
+            Self::Remote(address) => {
+                let records = Records::Remote(open(address, split)?);
                 let begin_anew = match earlier {
                     Earlier::GoOn => Journal::open(&records, None, 1)?.shards()?.is_empty(),
                     Earlier::Restart | Earlier::Replace => true,
@@ -239,9 +227,17 @@ impl OutRoot {
                 }
                 Ok(Unfinished { records, place: Place::Remote(join(address, split.as_str())) })
             }
-            (Self::Remote(_), None) => Err(Error::internal("a remote has no address")),
         }
     }
+}
+
+/// The folder of `split` at the remote `address`.
+fn open(address: &str, split: &Split) -> Result<Remote> {
+    Ok(Remote::open(&join(address, split.as_str()), RemoteOptions::default())?)
+}
+
+fn has_index(remote: &Remote) -> Result<bool> {
+    Ok(remote.known_size(Index::FILE_NAME)?.is_some())
 }
 
 /// What an interrupted run has left.
@@ -369,9 +365,9 @@ enum Place {
 impl Unfinished {
     /// For the writer.
     pub(crate) fn output(&self) -> mds::Output {
-        match &self.place {
-            Place::Folder { part, .. } => mds::Output::Local(part.path.join(DATA)),
-            Place::Remote(address) => mds::Output::Remote(address.clone()),
+        match self.data() {
+            OutRoot::Folder(folder) => mds::Output::Local(folder),
+            OutRoot::Remote(address) => mds::Output::Remote(address),
         }
     }
 
@@ -380,20 +376,12 @@ impl Unfinished {
         &self.records
     }
 
-    /// Puts the statistics where the index will be. `title` is for people.
-    pub(crate) fn write_statistics(&self, statistics: &Statistics, title: &str) -> Result<()> {
-        for (name, text) in statistics.files(title)? {
-            match (&self.place, &self.records) {
-                (Place::Folder { part, .. }, _) => {
-                    let path = part.path.join(DATA).join(name);
-                    mds::durable::replace(&path, &text)
-                        .map_err(|e| Error::io(e, "write", &path))?;
-                }
-                (Place::Remote(_), Records::Remote(remote)) => remote.put(name, text)?,
-                (Place::Remote(_), Records::Folder(_)) => {}
-            }
+    /// Where the index will be.
+    pub(crate) fn data(&self) -> OutRoot {
+        match &self.place {
+            Place::Folder { part, .. } => OutRoot::Folder(part.path.join(DATA)),
+            Place::Remote(address) => OutRoot::Remote(address.clone()),
         }
-        Ok(())
     }
 
     /// Gives the split its name, now that its index is complete.
@@ -517,7 +505,12 @@ impl PartFolder {
 
 impl Drop for PartFolder {
     fn drop(&mut self) {
-        if !self.is_kept || complete_shards(&self.path.join(DATA)) == 0 {
+        let (data, old) = (self.path.join(DATA), self.path.join(REPLACED));
+        // Where the new split did not get its name, the old one may not have its own again: the next run gives it back.
+        if old.exists() && data.exists() {
+            return;
+        }
+        if !self.is_kept || complete_shards(&data) == 0 {
             // What cannot be removed is in nobody's way.
             let _ = fs::remove_dir_all(&self.path);
         }

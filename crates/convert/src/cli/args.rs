@@ -43,7 +43,7 @@ made of is in statistics.html beside the shards, and for programs in statistics.
 pub(super) struct C4Args {
     /// Splits to convert, one after the other
     #[arg(long, num_args = 1.., value_delimiter = ',', default_values = ["train", "val"])]
-    pub(super) splits: Vec<C4Split>,
+    pub(super) splits: Vec<NamedSplit>,
 
     /// File, folder or quoted glob of JSON lines (.json, .jsonl, plain, .gz or .zst), or its address
     ///
@@ -84,7 +84,7 @@ pub(super) struct HfArgs {
 
     /// Splits to convert, one after the other
     #[arg(long, num_args = 1.., value_delimiter = ',', default_values = ["train", "train_small", "val", "val_small", "val_xsmall"])]
-    pub(super) splits: Vec<C4Split>,
+    pub(super) splits: Vec<NamedSplit>,
 
     #[command(flatten)]
     pub(super) place: PlaceArgs,
@@ -116,7 +116,7 @@ pub(super) struct PileArgs {
 
     /// Splits to convert, one after the other
     #[arg(long, num_args = 1.., value_delimiter = ',', default_values = ["train", "val", "test"])]
-    pub(super) splits: Vec<PileSplit>,
+    pub(super) splits: Vec<NamedSplit>,
 
     /// Take these subsets alone, e.g. 'Pile-CC,Wikipedia (en)' [default: all]
     #[arg(long, num_args = 1.., value_delimiter = ',', value_name = "NAME")]
@@ -387,7 +387,7 @@ pub(super) struct OutputArgs {
     /// How token ids are stored: ndarray:int32, ndarray:uint16 where the vocabulary fits, or bytes, which
     /// are int64 as in old datasets
     #[arg(long, alias = "token-encoding", value_enum, default_value = "int32")]
-    pub(super) token_encoding: TokenEncodingChoice,
+    pub(super) token_encoding: TokenEncoding,
 
     /// Add the column sequence_id: which tokens of a sample are of the same document, from 0
     #[arg(long, alias = "sequence-id")]
@@ -440,64 +440,6 @@ pub(super) struct OutputArgs {
     pub(super) profile: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-#[value(rename_all = "snake_case")]
-pub(super) enum C4Split {
-    Train,
-    /// The first 100,000 samples of train
-    TrainSmall,
-    Val,
-    /// The first 10,000 samples of val
-    ValSmall,
-    /// The first 3,000
-    ValXsmall,
-    /// The first 100
-    ValXxsmall,
-}
-
-impl From<C4Split> for NamedSplit {
-    fn from(split: C4Split) -> Self {
-        match split {
-            C4Split::Train => Self::Train,
-            C4Split::TrainSmall => Self::TrainSmall,
-            C4Split::Val => Self::Val,
-            C4Split::ValSmall => Self::ValSmall,
-            C4Split::ValXsmall => Self::ValXsmall,
-            C4Split::ValXxsmall => Self::ValXxsmall,
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-#[value(rename_all = "snake_case")]
-pub(super) enum PileSplit {
-    Train,
-    /// The first 100,000 samples of train
-    TrainSmall,
-    Val,
-    /// The first 10,000 samples of val
-    ValSmall,
-    /// The first 3,000
-    ValXsmall,
-    /// The first 100
-    ValXxsmall,
-    Test,
-}
-
-impl From<PileSplit> for NamedSplit {
-    fn from(split: PileSplit) -> Self {
-        match split {
-            PileSplit::Train => Self::Train,
-            PileSplit::TrainSmall => Self::TrainSmall,
-            PileSplit::Val => Self::Val,
-            PileSplit::ValSmall => Self::ValSmall,
-            PileSplit::ValXsmall => Self::ValXsmall,
-            PileSplit::ValXxsmall => Self::ValXxsmall,
-            PileSplit::Test => Self::Test,
-        }
-    }
-}
-
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(super) enum LogLevel {
     #[value(alias = "critical")]
@@ -542,23 +484,6 @@ pub(super) struct MergeArgs {
 pub(super) enum BadLineChoice {
     Fail,
     Skip,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum TokenEncodingChoice {
-    Int32,
-    Uint16,
-    Bytes,
-}
-
-impl From<TokenEncodingChoice> for TokenEncoding {
-    fn from(choice: TokenEncodingChoice) -> Self {
-        match choice {
-            TokenEncodingChoice::Int32 => Self::Int32,
-            TokenEncodingChoice::Uint16 => Self::Uint16,
-            TokenEncodingChoice::Bytes => Self::Bytes,
-        }
-    }
 }
 
 /// Text and tokens to streaming datasets of MDS shards.

@@ -154,7 +154,7 @@ fn tokens(program: &str, args: &OutputArgs, holds_ids: bool) -> Result<Option<To
             ("--tokenizer_kwargs", args.tokenizer_kwargs.is_some()),
             ("--no_wrap", args.no_wrap),
             ("--sequence_id", args.sequence_id),
-            ("--token_encoding", TokenEncoding::from(args.token_encoding) != TokenEncoding::Int32),
+            ("--token_encoding", args.token_encoding != TokenEncoding::Int32),
         ];
         let idle = given(&marks).or_else(|| given(&others[..if holds_ids { 4 } else { 5 }]));
         if let Some(flag) = idle {
@@ -202,7 +202,7 @@ fn tokens(program: &str, args: &OutputArgs, holds_ids: bool) -> Result<Option<To
         bos_text: args.bos_text.clone().unwrap_or_default(),
         eos_text,
         wrap: !args.no_wrap,
-        encoding: args.token_encoding.into(),
+        encoding: args.token_encoding,
         sequence_id: args.sequence_id,
     };
     for warning in options.check(holds_ids)? {

@@ -45,10 +45,9 @@ pub(super) fn run(args: &MergeArgs) -> Result<()> {
         ));
     }
     let names: Vec<&String> = parts.iter().map(|(_, name, _)| *name).collect();
-    let names: Vec<String> = names.into_iter().cloned().collect();
     let statistics = Statistics::join(parts.into_iter().map(|(.., part)| part).collect())?;
     let index = mds::merge_parts(&address, &names, RemoteOptions::default())?;
-    root.write_statistics(&statistics)?;
+    root.write_statistics(&statistics, &shown)?;
     println!(
         "{} parts, {} shards, {} samples -> {shown}",
         names.len(),

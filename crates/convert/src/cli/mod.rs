@@ -258,14 +258,14 @@ impl JobArgs {
     }
 
     /// The flag of `files` says that all splits are parts of the same.
-    fn of_named_splits<S: Into<NamedSplit>>(
+    fn of_named_splits(
         self,
         program: &'static str,
-        splits: Vec<S>,
+        splits: Vec<NamedSplit>,
         files: impl Fn(NamedSplit, bool) -> Result<Vec<SourceFile>>,
     ) -> Result<Plan> {
         let mut named: Vec<NamedSplit> = Vec::new();
-        for split in splits.into_iter().map(S::into) {
+        for split in splits {
             if !named.contains(&split) {
                 named.push(split);
             }

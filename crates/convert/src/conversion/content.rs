@@ -46,7 +46,7 @@ pub struct TokenOptions {
 }
 
 /// How token ids are stored.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum TokenEncoding {
     /// `ndarray:int32`.
     #[default]

@@ -138,7 +138,7 @@ impl Conversion {
             let written = match self.write(&mut output, &mut journal, records, meter, cancel) {
                 Ok(written) => {
                     let (summary, statistics) = written.summarise(manifest, &journal);
-                    let described = place.write_statistics(&statistics, &split);
+                    let described = place.data().write_statistics(&statistics, &split);
                     described.and_then(|()| summary.complete(output, meter))
                 }
                 Err(error) => {

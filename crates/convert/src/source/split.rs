@@ -104,21 +104,22 @@ impl From<NamedSplit> for Split {
 }
 
 /// A part of C4 or of the Pile; the small ones are the first samples of another, as in llm-foundry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[value(rename_all = "snake_case")]
 pub enum NamedSplit {
-    /// `train`, in the hub's files `c4-train.*`.
+    /// All that is trained on.
     Train,
-    /// The first 100,000 samples of `train`.
+    /// The first 100,000 samples of train.
     TrainSmall,
-    /// `val`, in the hub's files `c4-validation.*`.
+    /// All that is held out.
     Val,
-    /// The first 10,000 samples of `val`.
+    /// The first 10,000 samples of val.
     ValSmall,
-    /// The first 3,000 samples of `val`.
+    /// The first 3,000 samples of val.
     ValXsmall,
-    /// The first 100 samples of `val`.
+    /// The first 100 samples of val.
     ValXxsmall,
-    /// `test`, of the Pile.
+    /// What is held out besides, of the Pile.
     Test,
 }
 
