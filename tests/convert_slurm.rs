@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::thread::sleep;
+use std::thread::{scope, sleep};
 use std::time::{Duration, Instant};
 
 #[path = "support/shards.rs"]
@@ -29,7 +29,7 @@ fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
     let deadline = Instant::now() + DEADLINE;
     while !done() {
         assert!(Instant::now() < deadline, "not within {DEADLINE:?}: {what}");
-        sleep(Duration::from_millis(100));
+        sleep(Duration::from_millis(20));
     }
 }
 
@@ -77,7 +77,7 @@ impl Cluster {
         fs::read_to_string(self.shop.path(&format!("convert-{job}_{task}.log"))).unwrap()
     }
 
-    /// Waits until `task` has so many complete shards.
+    /// Waits until `task` has so many complete shards, of about 75.
     fn wait_for_shards(&self, out: &str, task: &str, least: usize) {
         let data = self.shop.path(&format!("{out}/train/.{task}.part/data"));
         wait_until("complete shards", || {
@@ -97,13 +97,19 @@ fn an_array_whose_tasks_are_killed_makes_what_one_machine_makes() {
     let args = ["json", "--path", "in", "--size_limit", "500kb", "--compression", "zstd:19"];
 
     let job = cluster.submit("0-3", &[&args[..], &["--out_root", "out"]].concat());
-    // One task is requeued by Slurm, as when its node is needed for something else.
-    cluster.wait_for_shards("out", "00001", 3);
     let requeued = format!("{job}_1");
-    run("scontrol", &["requeue", &requeued], &shop.path("."));
-    // Another one is killed at once, and does not come back by itself.
-    cluster.wait_for_shards("out", "00002", 3);
-    run("scancel", &["--signal=KILL", "--full", &format!("{job}_2")], &shop.path("."));
+    scope(|tasks| {
+        // One task is requeued by Slurm, as when its node is needed for something else.
+        tasks.spawn(|| {
+            cluster.wait_for_shards("out", "00001", 3);
+            run("scontrol", &["requeue", &requeued], &shop.path("."));
+        });
+        // Another one is killed at once, and does not come back by itself.
+        tasks.spawn(|| {
+            cluster.wait_for_shards("out", "00002", 3);
+            run("scancel", &["--signal=KILL", "--full", &format!("{job}_2")], &shop.path("."));
+        });
+    });
     wait_until("the requeued task waits", || cluster.is_pending(&requeued));
     // It would wait for two minutes, which Slurm sets once more when the last of the old run is gone. In the second in
     // which the old run ended a node refuses the new one ("Job credential revoked"), and the task fails.
