@@ -6,16 +6,18 @@
 //! turns, ROUNDS times; medians are printed. Speed is told by the processor time of the threads, which
 //! other programs on the machine change little, and by the clock, which they change much. The
 //! efficiency of two threads is the processor time of one over that of both together: what they cost one
-//! another in caches and memory. Time that a thread waits for a lock shows by the clock alone. It is that of
-//! as many passes over the documents as 100 MB take: at first each thread has the words to learn that
-//! it keeps the ids of, which a tenth of a second does not make up for and a conversion does.
+//! another in caches and memory. Time that a thread waits for a lock shows by the clock alone. Each round
+//! has its own quotient, of which the median is printed: from round to round the machine itself is up to a
+//! half faster or slower. It is that of as many passes over the documents as 100 MB take: at first each
+//! thread has the words to learn that it keeps the ids of, which a tenth of a second does not make up for
+//! and a conversion does.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use convert::tokenizer::Tokenizer;
 
-const ROUNDS: usize = 7;
+const ROUNDS: usize = 15;
 const MIB: usize = 1 << 20;
 /// Of text, for the efficiency of two threads.
 const LONG: f64 = 100.0;
@@ -82,10 +84,9 @@ fn corpus(tokenizer: &str, file: &str) {
         one.push(tokenize(tokenizer, &documents, 1, passes).0);
         two.push(tokenize(tokenizer, &documents, 2, passes).0);
     }
-    let efficiency = median(one.iter().map(|took| took.processor))
-        / median(two.iter().map(|took| took.processor));
-    let clock = median(one.iter().map(|took| took.clock))
-        / (2.0 * median(two.iter().map(|took| took.clock)));
+    let rounds = || one.iter().zip(&two);
+    let efficiency = median(rounds().map(|(one, two)| one.processor / two.processor));
+    let clock = median(rounds().map(|(one, two)| one.clock / two.clock / 2.0));
     let name = std::path::Path::new(file).file_stem().expect("a file").to_string_lossy();
     println!(
         "{name:<28} {megabytes:>8.1} {ids:>9} {:>9.1} {:>9.1} {:>5.0} % cpu, {:.0} % by the clock",
