@@ -8,7 +8,7 @@
 //! * [`record`] makes a document of a line.
 //! * [`tokenizer`] makes ids of text and text of ids.
 //! * [`mod@concat`] joins documents and cuts samples of equal length.
-//! * `pipeline` runs all this on many threads and puts the results back in order.
+//! * `pipeline` reads and parses files on many threads; `ordered` puts the results back in order, in bounded memory.
 //! * [`conversion`] writes one split, whole or not at all.
 //! * `manifest` is what an interrupted conversion goes on from.
 //! * [`statistics`] is what a dataset was made of.
@@ -55,6 +55,7 @@ pub mod hub;
 pub mod indexed;
 mod manifest;
 pub mod neox;
+mod ordered;
 pub mod out_root;
 mod pipeline;
 pub mod progress;

@@ -18,8 +18,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::manifest::{
     Journal, Manifest, NUM_TASKS, Position, Progress, TASK_ID, TASKS_WITH_FILES,
 };
+use crate::ordered::POLL;
 use crate::out_root::{OutRoot, Records};
-use crate::pipeline::{POLL, ParsedChunks};
+use crate::pipeline::ParsedChunks;
 use crate::progress::{Meter, Stage};
 use crate::source::{BadDocument, SourceFile, Split};
 use crate::statistics::{Statistics, Tally};

@@ -17,7 +17,7 @@ use tempfile::TempPath;
 use super::corpora::{Corpus, State};
 use super::documents::is_known_kind;
 use crate::error::{Error, ErrorKind, Result};
-use crate::pipeline::POLL;
+use crate::ordered::POLL;
 
 /// A host that is gone is to be noticed soon, and a pause of one that is not to be outlived.
 const ATTEMPTS: u32 = 4;

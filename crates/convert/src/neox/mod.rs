@@ -8,7 +8,6 @@
 //! * [`documents`] finds the documents of a file, whatever kind of archive it is.
 //! * `texts` takes the texts under the keys asked for out of a document.
 //! * [`tokenizers`] makes ids of them, by the names that `--tokenizer-type` has.
-//! * `ordered` runs this on many threads, in order and in bounded memory.
 //! * [`preprocess`] puts it together, and is the program `preprocess-data`.
 //! * [`corpora`] is the registry of corpora, [`fetch`] brings their files, and [`prepare`] is the program
 //!   `prepare-data`.
@@ -53,7 +52,6 @@
 pub mod corpora;
 pub mod documents;
 pub mod fetch;
-mod ordered;
 pub mod prepare;
 pub mod preprocess;
 mod texts;

@@ -154,6 +154,17 @@ impl Chunk {
         Self { before, documents: Documents::Ids(unit, ids) }
     }
 
+    /// Of its texts or ids.
+    pub(crate) fn bytes(&self) -> usize {
+        match &self.documents {
+            Documents::Lines(bytes) | Documents::File(bytes) => bytes.len(),
+            Documents::LongLine => 0,
+            Documents::Rows(texts) => texts.value_data().len(),
+            Documents::Texts(texts) => texts.items(),
+            Documents::Ids(_, ids) => size_of::<u32>() * ids.items(),
+        }
+    }
+
     /// What is counted.
     pub(crate) fn unit(&self) -> Unit {
         match self.documents {

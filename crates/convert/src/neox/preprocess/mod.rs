@@ -9,10 +9,11 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use super::documents::{self, Cut, Document, InputFile};
+use super::texts;
 use super::tokenizers::NeoxTokenizer;
-use super::{ordered, texts};
 use crate::error::{Error, ErrorKind, Result};
 use crate::indexed::{Dtype, IndexedWriter};
+use crate::ordered::{Ordered, Put};
 pub use command::main;
 pub(super) use command::{Log, run_and_report};
 
@@ -96,18 +97,19 @@ impl Preprocess {
             keys: self.keys,
         };
         let (files, cut, flag) = (self.inputs, self.cut, Arc::clone(cancel));
-        let produce = move |put: &mut ordered::Put<'_, Vec<Document>>| {
+        let produce = move |put: &mut Put<'_, Vec<Document>>| {
             let mut batches = Batches { put, batch: Vec::new(), bytes: 0 };
-            for file in &files {
-                documents::read(file, cut, &flag, &mut |document| batches.add(document))?;
-            }
-            batches.flush()
+            let mut read =
+                |file| documents::read(file, cut, &flag, &mut |document| batches.add(document));
+            let all = files.iter().try_for_each(&mut read).and_then(|()| batches.flush());
+            all.err().map(Err)
         };
-        let mut progress = Progress::default();
         let work = move |batch: Vec<Document>| {
             batch.iter().map(|document| encoder.encode(document)).collect::<Result<Vec<_>>>()
         };
-        ordered::run(produce, work, self.workers, cancel, |batch: Vec<Encoded>| {
+        let mut progress = Progress::default();
+        let mut batches = Ordered::start(produce, work, self.workers, cancel);
+        while let Some(batch) = batches.next()?.transpose()? {
             for encoded in batch {
                 sets.write(&encoded, &self.mask_before)?;
                 if encoded.bytes > 0 {
@@ -116,8 +118,7 @@ impl Preprocess {
                     watch(progress);
                 }
             }
-            Ok(())
-        })?;
+        }
         sets.finish(&inputs)
     }
 
@@ -171,7 +172,7 @@ impl Preprocess {
 
 /// Documents on their way to the workers.
 struct Batches<'a, 'b> {
-    put: &'a mut ordered::Put<'b, Vec<Document>>,
+    put: &'a mut Put<'b, Vec<Document>>,
     batch: Vec<Document>,
     bytes: usize,
 }
