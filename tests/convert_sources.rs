@@ -11,7 +11,10 @@ use arrow_array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use convert::indexed::{Dtype, IndexedDataset, IndexedWriter};
 use convert::tokenizer::Tokenizer;
 use parquet::arrow::ArrowWriter;
+use parquet::data_type::{ByteArray, ByteArrayType};
 use parquet::file::properties::WriterProperties;
+use parquet::file::writer::SerializedFileWriter;
+use parquet::schema::parser::parse_message_type;
 use serde_json::{Value as Json, json};
 
 #[path = "support/faultd.rs"]
@@ -306,6 +309,66 @@ fn rows_of_parquet_keep_their_order() {
     let source = in_bucket(&server, "in");
     shop.converted(&["parquet", "--path", &source, "--column", "content", "--out_root", "there"]);
     assert!(shards::read_strings(&shop.path("there/train")) == expected);
+}
+
+/// Row groups of a column that is text by its schema; every 1,234th row but the first is not UTF-8.
+fn write_bytes_as_text(path: &Path, groups: usize, rows: usize) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let schema = parse_message_type("message rows { required binary text (UTF8); }").unwrap();
+    let file = File::create(path).unwrap();
+    let mut writer = SerializedFileWriter::new(file, Arc::new(schema), Arc::default()).unwrap();
+    for group in 0..groups {
+        let texts: Vec<ByteArray> =
+            (group * rows..(group + 1) * rows).map(|row| latin_text(row).into()).collect();
+        let mut group = writer.next_row_group().unwrap();
+        let mut column = group.next_column().unwrap().unwrap();
+        column.typed::<ByteArrayType>().write_batch(&texts, None, None).unwrap();
+        column.close().unwrap();
+        group.close().unwrap();
+    }
+    writer.close().unwrap();
+}
+
+fn latin_text(row: usize) -> Vec<u8> {
+    if row > 0 && row.is_multiple_of(1_234) {
+        b"caf\xe9".to_vec()
+    } else {
+        format!("caf\u{e9} {row}").into_bytes()
+    }
+}
+
+#[test]
+fn rows_of_parquet_that_are_not_utf_8_are_skipped_one_by_one() {
+    let shop = Workshop::new();
+    write_bytes_as_text(&shop.path("in/a.parquet"), 3, 2_000);
+    let expected: Vec<Vec<String>> = (0..6_000)
+        .filter_map(|row| String::from_utf8(latin_text(row)).ok())
+        .map(|text| vec![text])
+        .collect();
+    assert_eq!(expected.len(), 5_996);
+    let problem = |row| format!("in/a.parquet, row {row}: not UTF-8 text after byte 3");
+    let rows = [1_234, 2_468, 3_702, 4_936].map(problem);
+    let common = ["parquet", "--path", "in", "--size_limit", "4kb"];
+    let skip = [&common[..], &["--on_bad_line", "skip"]].concat();
+    let said = stderr(&shop.converted(&[&skip[..], &["--out_root", "out"]].concat()));
+    let end = format!("train: 4 unreadable documents skipped:\n  {}\n", rows.join("\n  "));
+    assert!(said.ends_with(&end), "{said}");
+    assert_eq!(statistics(&shop.path("out/train"))["skipped_documents"], json!(rows));
+    assert!(shards::read_strings(&shop.path("out/train")) == expected);
+
+    // What lies before the row that ended a run is gone on from.
+    let refused = shop.refused(&[&common[..], &["--out_root", "again"]].concat());
+    let remedy = "correct the row, or leave such rows out with --on_bad_line skip";
+    assert_eq!(refused, format!("{}; {remedy}", rows[0]));
+    let said = stderr(&shop.converted(&[&skip[..], &["--out_root", "again"]].concat()));
+    assert!(said.contains("train: going on with the "), "{said}");
+    assert!(said.ends_with(&end), "{said}");
+    assert_eq!(folder_bytes(&shop.path("again/train")), folder_bytes(&shop.path("out/train")));
+}
+
+fn folder_bytes(folder: &Path) -> Vec<(String, Vec<u8>)> {
+    let read = |name: String| (name.clone(), fs::read(folder.join(name)).unwrap());
+    entries(folder).into_iter().map(read).collect()
 }
 
 #[test]

@@ -90,13 +90,13 @@ fn best(ways: [&dyn Fn() -> usize; 2]) -> [f64; 2] {
     best
 }
 
-/// Every document of the source, as stored.
+/// Every document of the source, as stored; those of a table are checked to be text.
 fn read(path: &str, format: &Format) -> usize {
     let mut bytes = 0;
     for file in files_of(path, format).unwrap() {
         let count = |_, raw: Raw<'_>| match raw {
             Raw::Json(line) => bytes += line.len(),
-            Raw::Text(text) => bytes += text.len(),
+            Raw::Bytes(text) => bytes += std::str::from_utf8(text).unwrap().len(),
             _ => {}
         };
         file.for_each(count).unwrap();

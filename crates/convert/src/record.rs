@@ -87,7 +87,6 @@ impl<'a> PileRecord<'a> {
 pub(crate) fn text_of(raw: Raw<'_>) -> Result<Cow<'_, str>, String> {
     match raw {
         Raw::Json(line) => parse_object::<Line<'_>>(line)?.text.ok_or_else(|| missing("text")),
-        Raw::Text(text) => Ok(Cow::Borrowed(text)),
         Raw::Bytes(bytes) => std::str::from_utf8(bytes)
             .map(Cow::Borrowed)
             .map_err(|e| format!("not UTF-8 text after byte {}", e.valid_up_to())),

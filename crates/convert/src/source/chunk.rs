@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use arrow_array::StringArray;
+use arrow_array::BinaryArray;
 use memchr::memchr_iter;
 use serde::{Deserialize, Serialize};
 
@@ -65,8 +65,6 @@ pub enum Raw<'a> {
     Json(&'a [u8]),
     /// Text, perhaps not in UTF-8.
     Bytes(&'a [u8]),
-    /// Text.
-    Text(&'a str),
     /// Token ids.
     Ids(&'a [u32]),
     /// Nothing, where there should be text.
@@ -92,7 +90,7 @@ enum Documents {
     /// All of a file.
     File(Vec<u8>),
     /// Of a table.
-    Rows(StringArray),
+    Rows(BinaryArray),
     /// Of a streaming dataset.
     Texts(Joined<u8>),
     Ids(Unit, Joined<u32>),
@@ -140,7 +138,7 @@ impl Chunk {
     }
 
     /// Texts after the first `before` rows of a table.
-    pub(crate) fn rows(before: u64, texts: StringArray) -> Self {
+    pub(crate) fn rows(before: u64, texts: BinaryArray) -> Self {
         Self { before, documents: Documents::Rows(texts) }
     }
 
@@ -190,7 +188,7 @@ impl Chunk {
                 Box::new(std::iter::once((before, Raw::Bytes(without_mark(before, bytes)))))
             }
             Documents::Rows(texts) => {
-                let text = |text: Option<_>| text.map_or(Raw::Null, Raw::Text);
+                let text = |text: Option<_>| text.map_or(Raw::Null, Raw::Bytes);
                 Box::new((before..).zip(texts.iter().map(text)))
             }
             Documents::Texts(texts) => Box::new((before..).zip(texts.iter().map(Raw::Bytes))),
@@ -225,10 +223,10 @@ mod tests {
         assert_eq!(of(&Chunk::long_line(4)), [5]);
         let marked = Chunk::lines(0, b"\xef\xbb\xbfa\n".to_vec());
         assert_eq!(marked.documents().collect::<Vec<_>>(), [(1, Raw::Json(b"a"))]);
-        let texts = StringArray::from(vec![Some("a"), None, Some(""), Some("bc")]);
+        let texts = BinaryArray::from_iter([Some("a"), None, Some("caf\u{e9}")]);
         let chunk = Chunk::rows(10, texts);
         let expected =
-            [(10, Raw::Text("a")), (11, Raw::Null), (12, Raw::Text("")), (13, Raw::Text("bc"))];
+            [(10, Raw::Bytes(b"a")), (11, Raw::Null), (12, Raw::Bytes("caf\u{e9}".as_bytes()))];
         assert_eq!(chunk.documents().collect::<Vec<_>>(), expected);
         let mut ids = Joined::default();
         [&[1, 2][..], &[], &[3]].into_iter().for_each(|list| ids.push(list.iter().copied()));

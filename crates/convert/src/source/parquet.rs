@@ -5,14 +5,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
-use arrow_array::{RecordBatch, StringArray};
+use arrow_array::{BinaryArray, RecordBatch};
 use arrow_schema::DataType;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader,
     ParquetRecordBatchReaderBuilder,
 };
+use parquet::basic::Type as PhysicalType;
 use parquet::errors::ParquetError;
+use parquet::file::metadata::{FileMetaData, ParquetMetaData};
+use parquet::schema::types::{SchemaDescriptor, Type};
 
 use super::chunk::Chunk;
 use super::{Chunks, Part};
@@ -40,6 +43,7 @@ pub(super) fn parts(file: &ParquetFile, column: &str, from: Position) -> Result<
     let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
     let metadata = ArrowReaderMetadata::load(&opened, options).map_err(failed)?;
     let column = position_of(&metadata, column, &file.name)?;
+    let metadata = with_bytes(&metadata, column).map_err(failed)?;
     let mut parts = Vec::new();
     let mut first_row = 0;
     for (number, group) in metadata.metadata().row_groups().iter().enumerate() {
@@ -85,6 +89,27 @@ fn position_of(metadata: &ArrowReaderMetadata, column: &str, name: &str) -> Resu
     Ok(position)
 }
 
+/// The same, but what is text in `column` is no more than bytes: of text the reader would refuse a whole batch of rows,
+/// and not say for which of them.
+fn with_bytes(
+    metadata: &ArrowReaderMetadata,
+    column: usize,
+) -> Result<ArrowReaderMetadata, ParquetError> {
+    let file = metadata.metadata().file_metadata();
+    let mut columns = file.schema().get_fields().to_vec();
+    let text = columns[column].get_basic_info();
+    let bytes = Type::primitive_type_builder(text.name(), PhysicalType::BYTE_ARRAY)
+        .with_repetition(text.repetition())
+        .build()?;
+    columns[column] = Arc::new(bytes);
+    let rows = Type::group_type_builder(file.schema().name()).with_fields(columns).build()?;
+    let descriptor = Arc::new(SchemaDescriptor::new(Arc::new(rows)));
+    let file = FileMetaData::new(file.version(), file.num_rows(), None, None, descriptor, None);
+    let row_groups = metadata.metadata().row_groups().to_vec();
+    let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
+    ArrowReaderMetadata::try_new(Arc::new(ParquetMetaData::new(file, row_groups)), options)
+}
+
 struct RowGroup {
     file: ParquetFile,
     metadata: ArrowReaderMetadata,
@@ -112,10 +137,7 @@ impl RowGroup {
             // The copy of a remote file stays until its last row is read.
             let _ = &held;
             let before = place.units;
-            let batch = batch.map_err(|e| match ParquetError::from(e) {
-                e if e.to_string().contains("non UTF-8") => not_utf8(&name, before, e),
-                e => unreadable(&name, e),
-            })?;
+            let batch = batch.map_err(|e| unreadable(&name, e.into()))?;
             place.units += batch.num_rows() as u64;
             let read = |done: u64| (u128::from(bytes) * u128::from(done) / u128::from(rows)) as u64;
             meter.pass_over(read(done + batch.num_rows() as u64) - read(done));
@@ -139,8 +161,8 @@ impl RowGroup {
     }
 }
 
-fn texts(batch: &RecordBatch, name: &str) -> Result<StringArray> {
-    let column = batch.columns().first().and_then(|column| column.as_string_opt::<i32>());
+fn texts(batch: &RecordBatch, name: &str) -> Result<BinaryArray> {
+    let column = batch.columns().first().and_then(|column| column.as_binary_opt::<i32>());
     column
         .cloned()
         .ok_or_else(|| Error::internal(&format!("the text of {name} was read as something else")))
@@ -148,14 +170,6 @@ fn texts(batch: &RecordBatch, name: &str) -> Result<StringArray> {
 
 fn open(path: &Path) -> Result<File> {
     File::open(path).map_err(|e| Error::io(e, "open", path))
-}
-
-/// The library does not say which row it is.
-fn not_utf8(name: &str, first_row: u64, error: ParquetError) -> Error {
-    let what =
-        format!("{name}: a text in row {first_row} or the {BATCH_ROWS} after it is not UTF-8");
-    Error::new(ErrorKind::Corrupt, what, "write the file again with texts in UTF-8")
-        .with_source(error)
 }
 
 fn unreadable(name: &str, error: ParquetError) -> Error {
