@@ -178,6 +178,26 @@ fn json_lines_need_no_more_than_text() {
         "convert json: error: bad/a.jsonl, line 1: the key \"text\" is missing; correct the line, or leave such lines \
          out with --on_bad_line skip"
     );
+    let last_line = |text: &str| {
+        shop.write("bad/a.jsonl", text);
+        failure(&["--path", "bad"]).lines().last().unwrap().to_owned()
+    };
+    assert_eq!(
+        last_line("{\"text\": null}\n"),
+        "convert json: error: bad/a.jsonl, line 1: the key \"text\" is null; correct the line, or leave such lines out \
+         with --on_bad_line skip"
+    );
+    assert_eq!(
+        last_line("[{\"text\": \"a\"}, {\"text\": \"b\"}]"),
+        "convert json: error: bad/a.jsonl, line 1: not a JSON object; one JSON object per line is expected, and this \
+         looks like an array: `jq -c '.[]' FILE` writes its elements so"
+    );
+    assert_eq!(
+        last_line("{\n  \"text\": \"a\"\n}\n"),
+        "convert json: error: bad/a.jsonl, line 1: not a JSON object with text keys: EOF while parsing an object at \
+         column 1; one JSON object per line is expected, and this looks like one over several lines: `jq -c . FILE` \
+         writes it so"
+    );
 }
 
 #[test]

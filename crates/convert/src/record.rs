@@ -1,8 +1,10 @@
 //! What a source stores to a document: lines of JSON with the keys of C4 or of the Pile, or text as it is.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use serde::Deserialize;
+use serde::de::{Deserializer, Visitor};
 
 use crate::source::chunk::Raw;
 
@@ -20,12 +22,59 @@ pub struct Record {
 /// The keys of interest; a line may hold others. Strings without escapes are borrowed from the line.
 #[derive(Deserialize)]
 struct Line<'a> {
-    #[serde(borrow)]
-    text: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    timestamp: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    url: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    text: Text<'a>,
+    #[serde(borrow, default)]
+    timestamp: Text<'a>,
+    #[serde(borrow, default)]
+    url: Text<'a>,
+}
+
+/// What an object has under a key.
+#[derive(Default)]
+enum Text<'a> {
+    #[default]
+    Missing,
+    Null,
+    Is(Cow<'a, str>),
+}
+
+impl<'a> Text<'a> {
+    fn under(self, key: &str) -> Result<Cow<'a, str>, String> {
+        match self {
+            Self::Missing => Err(format!("the key {key:?} is missing")),
+            Self::Null => Err(format!("the key {key:?} is null")),
+            Self::Is(text) => Ok(text),
+        }
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(TextVisitor)
+    }
+}
+
+struct TextVisitor;
+
+impl<'de> Visitor<'de> for TextVisitor {
+    type Value = Text<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string")
+    }
+
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(Text::Null)
+    }
+
+    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
+        Ok(Text::Is(Cow::Borrowed(text)))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+        Ok(Text::Is(Cow::Owned(text.to_owned())))
+    }
 }
 
 impl Record {
@@ -36,9 +85,9 @@ impl Record {
     pub fn parse(line: &[u8]) -> Result<Self, String> {
         let line: Line<'_> = parse_object(line)?;
         Ok(Self {
-            text: line.text.ok_or_else(|| missing("text"))?.into_owned(),
-            timestamp: line.timestamp.ok_or_else(|| missing("timestamp"))?.into_owned(),
-            url: line.url.ok_or_else(|| missing("url"))?.into_owned(),
+            text: line.text.under("text")?.into_owned(),
+            timestamp: line.timestamp.under("timestamp")?.into_owned(),
+            url: line.url.under("url")?.into_owned(),
         })
     }
 }
@@ -46,16 +95,17 @@ impl Record {
 /// A line of the Pile names the subset that it is of: `{"text": ..., "meta": {"pile_set_name": ...}}`.
 #[derive(Deserialize)]
 struct PileLine<'a> {
-    #[serde(borrow)]
-    text: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    text: Text<'a>,
     #[serde(borrow)]
     meta: Option<PileMeta<'a>>,
 }
 
 #[derive(Deserialize)]
+#[serde(expecting = "an object under the key \"meta\"")]
 struct PileMeta<'a> {
-    #[serde(borrow)]
-    pile_set_name: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    pile_set_name: Text<'a>,
 }
 
 /// A document of the Pile.
@@ -74,9 +124,9 @@ impl<'a> PileRecord<'a> {
     /// What is wrong with the line, as a clause.
     pub fn parse(line: &'a [u8]) -> Result<Self, String> {
         let line: PileLine<'a> = parse_object(line)?;
-        let subset = line.meta.and_then(|meta| meta.pile_set_name);
-        let subset = subset.ok_or("the key \"meta.pile_set_name\" is missing")?;
-        Ok(Self { text: line.text.ok_or_else(|| missing("text"))?, subset })
+        let subset = line.meta.map_or(Text::Missing, |meta| meta.pile_set_name);
+        let subset = subset.under("meta.pile_set_name")?;
+        Ok(Self { text: line.text.under("text")?, subset })
     }
 }
 
@@ -86,7 +136,7 @@ impl<'a> PileRecord<'a> {
 /// What is wrong with it, as a clause.
 pub(crate) fn text_of(raw: Raw<'_>) -> Result<Cow<'_, str>, String> {
     match raw {
-        Raw::Json(line) => parse_object::<Line<'_>>(line)?.text.ok_or_else(|| missing("text")),
+        Raw::Json(line) => parse_object::<Line<'_>>(line)?.text.under("text"),
         Raw::Bytes(bytes) => std::str::from_utf8(bytes)
             .map(Cow::Borrowed)
             .map_err(|e| format!("not UTF-8 text after byte {}", e.valid_up_to())),
@@ -96,8 +146,17 @@ pub(crate) fn text_of(raw: Raw<'_>) -> Result<Cow<'_, str>, String> {
     }
 }
 
-fn missing(key: &str) -> String {
-    format!("the key {key:?} is missing")
+/// What to do about a file whose first line this is, if its JSON seems not to be one object a line.
+pub(crate) fn remedy_for_other_json(line: &[u8]) -> Option<&'static str> {
+    match line.trim_ascii() {
+        [b'[', ..] => Some(
+            "one JSON object per line is expected, and this looks like an array: `jq -c '.[]' FILE` writes its elements so",
+        ),
+        b"{" => Some(
+            "one JSON object per line is expected, and this looks like one over several lines: `jq -c . FILE` writes it so",
+        ),
+        _ => None,
+    }
 }
 
 fn parse_object<'a, T: Deserialize<'a>>(line: &'a [u8]) -> Result<T, String> {
@@ -129,7 +188,8 @@ mod tests {
                 url: "https://x/".into()
             }
         );
-        assert_eq!(text_of(Raw::Json(br#"{"id": 3, "text": "alone"}"#)).unwrap(), "alone");
+        let alone = text_of(Raw::Json(br#"{"id": 3, "text": "alone"}"#)).unwrap();
+        assert!(matches!(alone, Cow::Borrowed("alone")), "{alone:?}");
     }
 
     #[test]
@@ -143,6 +203,15 @@ mod tests {
         assert_eq!(problem(br#"{"text": "a"}"#), no_subset);
         let no_text = r#"the key "text" is missing"#;
         assert_eq!(problem(br#"{"meta": {"pile_set_name": "x"}}"#), no_text);
+        assert_eq!(
+            problem(br#"{"text": "a", "meta": {"pile_set_name": null}}"#),
+            r#"the key "meta.pile_set_name" is null"#
+        );
+        assert_eq!(
+            problem(br#"{"text": "a", "meta": "Pile-CC"}"#),
+            "not a JSON object with text keys: invalid type: string \"Pile-CC\", expected an object \
+             under the key \"meta\" at column 31"
+        );
     }
 
     #[test]
@@ -177,8 +246,13 @@ mod tests {
         ] {
             assert!(Record::parse(line).is_err(), "{:?}", String::from_utf8_lossy(line));
         }
-        assert!(
-            problem(br#"{"text":null,"timestamp":"","url":""}"#).contains("\"text\" is missing")
+        assert_eq!(
+            problem(br#"{"text":null,"timestamp":"","url":""}"#),
+            r#"the key "text" is null"#
+        );
+        assert_eq!(
+            problem(br#"{"text":{"en":"a"}}"#),
+            "not a JSON object with text keys: invalid type: map, expected a string at column 9"
         );
     }
 }

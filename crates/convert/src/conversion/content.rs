@@ -7,7 +7,7 @@ use super::OnBadLine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::pipeline::Parse;
 use crate::progress::{Meter, Stage};
-use crate::record::{PileRecord, Record, text_of};
+use crate::record::{PileRecord, Record, remedy_for_other_json, text_of};
 use crate::source::BadDocument;
 use crate::source::chunk::{Chunk, Raw};
 use crate::tokenizer::Tokenizer;
@@ -255,10 +255,7 @@ impl Parser {
                 let (file, unit) = (file.to_owned(), chunk.unit());
                 let bad = BadDocument { file, unit, number, problem };
                 if on_bad_line == OnBadLine::Fail {
-                    let noun = bad.unit.noun();
-                    let remedy = format!(
-                        "correct the {noun}, or leave such {noun}s out with --on_bad_line skip"
-                    );
+                    let remedy = remedy(&bad, raw);
                     return Err(Error::new(ErrorKind::Corrupt, bad.to_string(), remedy));
                 }
                 parsed.bad.push(bad);
@@ -313,4 +310,17 @@ impl Parser {
         }
         Ok(())
     }
+}
+
+/// What to do about a document that cannot be read.
+fn remedy(bad: &BadDocument, raw: Raw<'_>) -> String {
+    let noun = bad.unit.noun();
+    match raw {
+        Raw::Json(line) if bad.number == 1 => remedy_for_other_json(line),
+        _ => None,
+    }
+    .map_or_else(
+        || format!("correct the {noun}, or leave such {noun}s out with --on_bad_line skip"),
+        str::to_owned,
+    )
 }
