@@ -114,7 +114,7 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0.what)?;
-        // A message of the dataset library ends with its own remedy.
+        // A malformation ends with its own remedy.
         if self.0.remedy.is_empty() { Ok(()) } else { write!(f, "; {}", self.0.remedy) }
     }
 }
@@ -145,11 +145,17 @@ impl Error {
     }
 
     fn of_dataset_library(kind: ErrorKind, source: mds::Error) -> Self {
-        let mut what = source.to_string();
+        let (text, remedy) = (source.to_string(), source.remedy());
+        let mut what = text.strip_suffix(&format!("; {remedy}")).unwrap_or(&text).to_owned();
         if let Some(cause) = source.source() {
             what = format!("{what} ({cause})");
         }
-        Self::new(kind, what, "").with_source(source)
+        // The limits on time and attempts are options of the library, which these programs do not have.
+        let remedy = match remedy.split_once(", or raise ") {
+            Some((check, _)) => format!("{check}, and run the command again"),
+            None => remedy.to_owned(),
+        };
+        Self::new(kind, what, remedy).with_source(source)
     }
 
     /// The error behind a failed read of the source `name`: the reader's own if it was one of this
@@ -207,6 +213,19 @@ mod tests {
     fn an_error_survives_the_way_through_a_reader() {
         let error = Error::from_read(Error::interrupted().into(), "x", 3);
         assert_eq!(error.kind(), ErrorKind::Interrupted);
+    }
+
+    #[test]
+    fn remedies_of_the_dataset_library_name_no_options_of_its_own() {
+        let remedy =
+            "check the network and the remote, or raise download_timeout and download_retry";
+        let stalled = mds::Error::new(mds::ErrorKind::Download, "cannot download x", remedy);
+        assert_eq!(
+            Error::of_remote(stalled.with_source(io::Error::other("stalled"))).to_string(),
+            "cannot download x (stalled); check the network and the remote, and run the command again"
+        );
+        let missing = mds::Error::new(mds::ErrorKind::NotFound, "x is not there", "check the path");
+        assert_eq!(Error::of_remote(missing).to_string(), "x is not there; check the path");
     }
 
     #[test]
