@@ -249,8 +249,9 @@ impl Lines {
 fn line(progress: Progress, num_docs: Option<u64>, took: Duration) -> String {
     let seconds = took.as_secs_f64().max(1e-9);
     let of = num_docs.map(|all| format!("/{all}")).unwrap_or_default();
+    let noun = if num_docs.unwrap_or(progress.documents) == 1 { "document" } else { "documents" };
     format!(
-        "Processed {}{of} documents ({:.2} docs/s, {:.2} MB/s).",
+        "Processed {}{of} {noun} ({:.2} docs/s, {:.2} MB/s).",
         progress.documents,
         progress.documents as f64 / seconds,
         progress.bytes as f64 / seconds / 1024.0 / 1024.0
@@ -278,6 +279,19 @@ mod tests {
         assert_eq!(
             line(progress, Some(1000), two_seconds),
             "Processed 300/1000 documents (150.00 docs/s, 1.50 MB/s)."
+        );
+        let one = Progress { documents: 1, bytes: 1 << 20 };
+        assert_eq!(
+            line(one, None, two_seconds),
+            "Processed 1 document (0.50 docs/s, 0.50 MB/s)."
+        );
+        assert_eq!(
+            line(one, Some(1), two_seconds),
+            "Processed 1/1 document (0.50 docs/s, 0.50 MB/s)."
+        );
+        assert_eq!(
+            line(one, Some(1000), two_seconds),
+            "Processed 1/1000 documents (0.50 docs/s, 0.50 MB/s)."
         );
     }
 
