@@ -25,7 +25,6 @@ use std::io::{self, Write};
 use std::ops::{Range, RangeInclusive};
 
 const MAGIC: [u8; 9] = *b"MMIDIDX\0\0";
-const LEGACY_MAGIC: [u8; 8] = *b"TNTIDX\0\0";
 const VERSION: u64 = 1;
 
 const VERSION_AT: usize = MAGIC.len();
@@ -48,6 +47,16 @@ pub enum Dtype {
     I32,
     I64,
     U16,
+}
+
+/// How an `.idx` file is laid out.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Layout {
+    /// That of this module, which GPT-NeoX calls `mmap`.
+    #[default]
+    Mapped,
+    /// That of [`legacy`](super::legacy), which GPT-NeoX calls `lazy` and `cached`.
+    Legacy,
 }
 
 impl Dtype {
@@ -121,7 +130,7 @@ pub struct Malformed {
 }
 
 impl Malformed {
-    fn new(byte: usize, what: impl Into<String>) -> Self {
+    pub(super) fn new(byte: usize, what: impl Into<String>) -> Self {
         Self { byte: byte as u64, what: what.into(), remedy: "copy or write the dataset again" }
     }
 
@@ -205,13 +214,6 @@ impl<B: AsRef<[u8]>> IndexFile<B> {
 
     fn parse_header(bytes: B) -> Result<Self, Malformed> {
         let file = bytes.as_ref();
-        if file.starts_with(&LEGACY_MAGIC) {
-            return Err(Malformed::new(
-                0,
-                "the file is of the old formats cached and lazy (TNTIDX)",
-            )
-            .or("write the dataset again in the format mmap"));
-        }
         let begins = &file[..file.len().min(MAGIC.len())];
         if !MAGIC.starts_with(begins) {
             return Err(Malformed::new(
@@ -232,7 +234,7 @@ impl<B: AsRef<[u8]>> IndexFile<B> {
             return Err(Malformed::new(VERSION_AT, format!("the version is {version}, not 1"))
                 .or("write the dataset again as version 1"));
         }
-        let dtype = dtype_of_code(header[DTYPE_AT])?;
+        let dtype = dtype_of_code(header[DTYPE_AT], DTYPE_AT)?;
         let (sequences, boundaries) = (number(SEQUENCES_AT), number(BOUNDARIES_AT));
         let counts = || format!("{sequences} sequences and {boundaries} document boundaries");
         let needed = sequences.checked_mul(12).zip(boundaries.checked_mul(8)).and_then(|(a, b)| {
@@ -440,7 +442,8 @@ pub fn write_index(
     Ok(())
 }
 
-fn dtype_of_code(code: u8) -> Result<Dtype, Malformed> {
+/// The type of the code, which is at `byte`.
+pub(super) fn dtype_of_code(code: u8, byte: usize) -> Result<Dtype, Malformed> {
     if let Some(dtype) = Dtype::ALL.into_iter().find(|dtype| dtype.code() == code) {
         return Ok(dtype);
     }
@@ -450,13 +453,13 @@ fn dtype_of_code(code: u8) -> Result<Dtype, Malformed> {
         _ => {
             let known = Dtype::ALL.map(|dtype| format!("{} {dtype}", dtype.code())).join(", ");
             return Err(Malformed::new(
-                DTYPE_AT,
+                byte,
                 format!("dtype code {code} is unknown; those known are {known}"),
             ));
         }
     };
     Err(Malformed::new(
-        DTYPE_AT,
+        byte,
         format!(
             "dtype code {code} is {neox} to GPT-NeoX and {megatron} to Megatron-core, so that the file \
              does not say what its numbers are"

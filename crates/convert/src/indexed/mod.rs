@@ -2,7 +2,7 @@
 //! `.idx`, and which tokens make each training sample.
 //!
 //! # Layout
-//! * [`mod@format`] is the `.idx` file, bytes only.
+//! * [`mod@format`] is the `.idx` file, bytes only; `legacy` is the older one.
 //! * [`reader`] maps a dataset into memory; [`writer`] writes and merges datasets.
 //! * [`split`] says which documents are for training, validation and tests.
 //! * [`sample_index`] makes samples of documents, and [`cache`] keeps them in files.
@@ -37,6 +37,7 @@
 
 pub mod cache;
 pub mod format;
+mod legacy;
 mod mapped;
 mod npy;
 pub mod random_state;
@@ -46,7 +47,7 @@ pub mod split;
 pub mod writer;
 
 pub use cache::SampleCache;
-pub use format::{Dtype, Malformed, Sizes};
+pub use format::{Dtype, Layout, Malformed, Sizes};
 pub use random_state::RandomState;
 pub use reader::{IndexedDataset, Tokens};
 pub use sample_index::{Piece, SampleIndex, Sampling};

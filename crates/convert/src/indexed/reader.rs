@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use memmap2::Mmap;
 
 use super::format::{Dtype, IndexFile, Sizes};
-use super::mapped;
+use super::{legacy, mapped};
 use crate::error::{Error, ErrorKind, Result};
 
 /// The path of the index of the dataset `prefix`, whose own dots are no extensions.
@@ -26,6 +26,23 @@ pub(super) fn with_suffix(prefix: &Path, suffix: &str) -> PathBuf {
     path.into()
 }
 
+/// An index in the layout of [`super::format`].
+#[derive(Debug)]
+pub(super) enum IndexBytes {
+    Mapped(Mmap),
+    /// Of a file of the older layout.
+    Own(Vec<u8>),
+}
+
+impl AsRef<[u8]> for IndexBytes {
+    fn as_ref(&self) -> &[u8] {
+        match self {
+            Self::Mapped(bytes) => bytes,
+            Self::Own(bytes) => bytes,
+        }
+    }
+}
+
 /// The two files of an indexed dataset, mapped and checked. Processes share the memory of the maps.
 ///
 /// Neither file may be changed or cut short by another program while this lives; to replace a file
@@ -33,12 +50,13 @@ pub(super) fn with_suffix(prefix: &Path, suffix: &str) -> PathBuf {
 #[derive(Debug)]
 pub struct IndexedDataset {
     prefix: PathBuf,
-    index: IndexFile<Mmap>,
+    index: IndexFile<IndexBytes>,
     bin: Mmap,
 }
 
 impl IndexedDataset {
-    /// Opens `prefix.idx` and `prefix.bin`, and reads all of the former once, to check it.
+    /// Opens `prefix.idx` and `prefix.bin`, and reads all of the former once, to check it. One of the older layout is
+    /// kept in memory, 20 bytes for each document.
     ///
     /// # Errors
     /// [`ErrorKind::Corrupt`] if the index is not one, or not that of `prefix.bin`; failures of the
@@ -48,7 +66,14 @@ impl IndexedDataset {
         let idx_path = idx_path(&prefix);
         let idx = mapped::open(&idx_path)?;
         let bin = mapped::open(&bin_path(&prefix))?;
-        let index = IndexFile::parse(idx, bin.len() as u64).map_err(|malformed| {
+        let bin_bytes = bin.len() as u64;
+        let index = if legacy::is_legacy(&idx) {
+            legacy::in_newer_layout(&idx, bin_bytes).map(IndexBytes::Own)
+        } else {
+            Ok(IndexBytes::Mapped(idx))
+        };
+        let index = index.and_then(|index| IndexFile::parse(index, bin_bytes));
+        let index = index.map_err(|malformed| {
             let what = format!("{}: {malformed}", idx_path.display());
             // A malformation ends with its own remedy.
             Error::new(ErrorKind::Corrupt, what, "").with_source(malformed)
@@ -142,7 +167,7 @@ impl IndexedDataset {
         self.document(i)?.ids(name)
     }
 
-    pub(super) const fn index(&self) -> &IndexFile<Mmap> {
+    pub(super) const fn index(&self) -> &IndexFile<IndexBytes> {
         &self.index
     }
 

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use mds::durable::{Draft, Sealed};
 
-use super::format::{self, Dtype};
+use super::format::{self, Dtype, Layout};
+use super::legacy;
 use super::reader::{IndexedDataset, bin_path, idx_path};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -20,6 +21,7 @@ const BUFFER: usize = 1 << 20;
 pub struct IndexedWriter {
     prefix: PathBuf,
     dtype: Dtype,
+    layout: Layout,
     bin: BufWriter<Draft>,
     /// The bytes of one sequence.
     encoded: Vec<u8>,
@@ -45,7 +47,14 @@ impl IndexedWriter {
         }
         let bin = draft(bin_path(&prefix))?;
         let (encoded, sizes, boundaries) = (Vec::new(), Vec::new(), vec![0]);
-        Ok(Self { prefix, dtype, bin, encoded, sizes, boundaries })
+        let layout = Layout::default();
+        Ok(Self { prefix, dtype, layout, bin, encoded, sizes, boundaries })
+    }
+
+    /// The same with an index of another layout.
+    #[must_use]
+    pub fn with_layout(self, layout: Layout) -> Self {
+        Self { layout, ..self }
     }
 
     /// Adds a document of one sequence, as GPT-NeoX has them.
@@ -106,8 +115,12 @@ impl IndexedWriter {
         let (bin_path, idx_path) = (bin_path(&self.prefix), idx_path(&self.prefix));
         let bin = seal(self.bin, &bin_path)?;
         let mut idx = draft(idx_path.clone())?;
-        format::write_index(self.dtype, &self.sizes, &self.boundaries, &mut idx)
-            .map_err(|e| Error::io(e, "write", &idx_path))?;
+        let (sizes, boundaries) = (&self.sizes, &self.boundaries);
+        match self.layout {
+            Layout::Mapped => format::write_index(self.dtype, sizes, boundaries, &mut idx),
+            Layout::Legacy => legacy::write_index(self.dtype, sizes, boundaries, &mut idx),
+        }
+        .map_err(|e| Error::io(e, "write", &idx_path))?;
         let idx = seal(idx, &idx_path)?;
         Ok(SealedDataset { bin: (bin, bin_path), idx: (idx, idx_path) })
     }

@@ -20,7 +20,7 @@
 //! # Example
 //! ```
 //! use std::sync::Arc;
-//! use convert::indexed::IndexedDataset;
+//! use convert::indexed::{IndexedDataset, Layout};
 //! use convert::neox::documents::{Cut, input_files};
 //! use convert::neox::preprocess::Preprocess;
 //! use convert::neox::tokenizers::{TokenizerFiles, TokenizerType};
@@ -38,6 +38,7 @@
 //!     mask_before: Vec::new(),
 //!     cut: Cut::Whole,
 //!     output_prefix: folder.path().join("corpus"),
+//!     layout: Layout::Mapped,
 //!     workers: 2,
 //! };
 //! job.run(&mut |_| {}, &Arc::default())?;

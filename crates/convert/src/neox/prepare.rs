@@ -22,7 +22,7 @@ use super::preprocess::{Log, Preprocess, Written, prefix_of, run_and_report};
 use super::tokenizers::{TokenizerFiles, TokenizerType, gpt2_vocab_and_merges};
 use crate::cli;
 use crate::error::{Error, ErrorKind, Result};
-use crate::indexed::Split;
+use crate::indexed::{Layout, Split};
 
 /// The key of the documents of all corpora.
 const KEY: &str = "text";
@@ -149,6 +149,7 @@ fn prepare(corpus: &Corpus, args: &Args, cancel: &Arc<AtomicBool>) -> Result<()>
         mask_before: Vec::new(),
         cut: args.split_documents,
         output_prefix,
+        layout: Layout::Mapped,
         workers: args.workers.or_else(processors).unwrap_or(1),
     };
     // The number is that of whole documents.

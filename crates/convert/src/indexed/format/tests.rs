@@ -113,11 +113,6 @@ fn other_files_are_not_indexes() {
     assert_eq!(refusal(b"{\"text\": \"\"}", 0), text);
     assert_eq!(refusal(with(8, &[1]), BIN_BYTES), text);
     assert_eq!(
-        refusal(with(0, b"TNTIDX\0\0"), BIN_BYTES),
-        "byte 0: the file is of the old formats cached and lazy (TNTIDX); write the dataset again \
-         in the format mmap"
-    );
-    assert_eq!(
         refusal(with(9, &[2]), BIN_BYTES),
         "byte 9: the version is 2, not 1; write the dataset again as version 1"
     );

@@ -14,6 +14,7 @@ use super::super::tokenizers::{TokenizerFiles, TokenizerType};
 use super::{Preprocess, Progress, Written};
 use crate::cli;
 use crate::error::{Error, Result};
+use crate::indexed::Layout;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -80,7 +81,7 @@ struct Args {
     #[arg(long, value_name = "PREFIX")]
     output_prefix: PathBuf,
 
-    /// The format, of which there is one
+    /// How the .idx file is laid out
     #[arg(long, value_name = "IMPL", default_value = "mmap")]
     dataset_impl: DatasetImpl,
 
@@ -110,12 +111,21 @@ struct TokenizerArgs {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum DatasetImpl {
-    /// Files that are mapped into memory
+    /// To be mapped into memory
     Mmap,
-    /// Not supported
+    /// The older layout, TNTIDX, with tokens of type int32
     Lazy,
-    /// Not supported
+    /// The same: the two differ in how GPT-NeoX reads them
     Cached,
+}
+
+impl DatasetImpl {
+    fn layout(self) -> Layout {
+        match self {
+            Self::Mmap => Layout::Mapped,
+            Self::Lazy | Self::Cached => Layout::Legacy,
+        }
+    }
 }
 
 /// The program `preprocess-data`.
@@ -134,12 +144,6 @@ fn checked(args: Args) -> Result<Preprocess> {
             "run ftfy on the documents beforehand, and leave the flag out",
         ));
     }
-    if args.dataset_impl != DatasetImpl::Mmap {
-        return Err(Error::invalid(
-            "--dataset-impl lazy and cached write a format that GPT-NeoX itself cannot read any more",
-            "use mmap",
-        ));
-    }
     let TokenizerArgs { tokenizer_type, vocab_file: vocab, merge_file: merges } = args.tokenizer;
     Ok(Preprocess {
         inputs: input_files(&args.input)?,
@@ -149,6 +153,7 @@ fn checked(args: Args) -> Result<Preprocess> {
         mask_before: args.mask_before_token.as_deref().map(ids).transpose()?.unwrap_or_default(),
         cut: args.split_documents,
         output_prefix: args.output_prefix,
+        layout: args.dataset_impl.layout(),
         workers: args.workers,
     })
 }
@@ -281,10 +286,7 @@ mod tests {
             "Processed 300/1000 documents (150.00 docs/s, 1.50 MB/s)."
         );
         let one = Progress { documents: 1, bytes: 1 << 20 };
-        assert_eq!(
-            line(one, None, two_seconds),
-            "Processed 1 document (0.50 docs/s, 0.50 MB/s)."
-        );
+        assert_eq!(line(one, None, two_seconds), "Processed 1 document (0.50 docs/s, 0.50 MB/s).");
         assert_eq!(
             line(one, Some(1), two_seconds),
             "Processed 1/1 document (0.50 docs/s, 0.50 MB/s)."

@@ -12,7 +12,7 @@ use super::documents::{self, Cut, Document, InputFile};
 use super::texts;
 use super::tokenizers::NeoxTokenizer;
 use crate::error::{Error, ErrorKind, Result};
-use crate::indexed::{Dtype, IndexedWriter};
+use crate::indexed::{Dtype, IndexedWriter, Layout};
 use crate::ordered::{Ordered, Put};
 pub use command::main;
 pub(super) use command::{Log, run_and_report};
@@ -45,6 +45,8 @@ pub struct Preprocess {
     pub cut: Cut,
     /// `PREFIX_KEY_document.bin` and `.idx` are written, in a folder that exists.
     pub output_prefix: PathBuf,
+    /// Of the indexes.
+    pub layout: Layout,
     /// Threads that run the tokenizer.
     pub workers: usize,
 }
@@ -156,13 +158,13 @@ impl Preprocess {
 
     fn create_sets(&self) -> Result<Sets> {
         let is_masked = !self.mask_before.is_empty();
-        // Labels and texts are of one type, which has to hold -100.
-        let dtype = if is_masked {
+        // Labels and texts are of one type, which has to hold -100. GPT-NeoX's older layout is of this type always.
+        let dtype = if is_masked || self.layout == Layout::Legacy {
             Dtype::I32
         } else {
             Dtype::for_vocab_size(self.tokenizer.vocab_size() as u64)
         };
-        let set = |name: &str| Set::create(&self.output_prefix, name, dtype);
+        let set = |name: &str| Set::create(&self.output_prefix, name, dtype, self.layout);
         Ok(Sets {
             of_keys: self.keys.iter().map(|key| set(key)).collect::<Result<_>>()?,
             labels: is_masked.then(|| set(LABEL)).transpose()?,
@@ -239,9 +241,9 @@ struct Set {
 }
 
 impl Set {
-    fn create(output_prefix: &Path, name: &str, dtype: Dtype) -> Result<Self> {
+    fn create(output_prefix: &Path, name: &str, dtype: Dtype, layout: Layout) -> Result<Self> {
         let prefix = prefix_of(output_prefix, name);
-        let writer = IndexedWriter::create(&prefix, dtype)?;
+        let writer = IndexedWriter::create(&prefix, dtype)?.with_layout(layout);
         let written = Written { prefix, documents: 0, tokens: 0, dtype, left_out: 0 };
         Ok(Self { name: name.to_owned(), writer, written })
     }
