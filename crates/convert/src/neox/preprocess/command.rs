@@ -170,6 +170,10 @@ fn ids(list: &str) -> Result<Vec<u32>> {
     list.split(',').map(id).collect()
 }
 
+fn counted(count: u64, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
+
 /// When to say how far it is.
 pub(in crate::neox) struct Log {
     pub(in crate::neox) num_docs: Option<u64>,
@@ -190,14 +194,11 @@ pub(in crate::neox) fn run_and_report(
     let written = result?;
     for set in &written {
         let (documents, tokens) = (set.documents, set.tokens);
-        println!("{}: {documents} documents, {tokens} tokens, {}", set.prefix.display(), set.dtype);
+        let [documents, tokens] = [counted(documents, "document"), counted(tokens, "token")];
+        println!("{}: {documents}, {tokens}, {}", set.prefix.display(), set.dtype);
         if set.left_out > 0 {
-            let plural = if set.left_out == 1 { "text" } else { "texts" };
-            println!(
-                "{}: {} {plural} without a token left out",
-                set.prefix.display(),
-                set.left_out
-            );
+            let texts = counted(set.left_out, "text");
+            println!("{}: {texts} without a token left out", set.prefix.display());
         }
     }
     Ok(written)
