@@ -7,6 +7,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use axum::http::StatusCode;
 use convert::tokenizer::Tokenizer;
 
 #[path = "support/shards.rs"]
@@ -198,6 +199,26 @@ fn json_lines_need_no_more_than_text() {
          column 1; one JSON object per line is expected, and this looks like one over several lines: `jq -c . FILE` \
          writes it so"
     );
+}
+
+#[test]
+fn a_web_server_that_takes_no_files_is_refused_before_anything_is_read() {
+    let shop = Workshop::new();
+    // Not read so far that it is found to be none.
+    shop.write("bad.jsonl", "{\"text\"");
+    for status in [StatusCode::METHOD_NOT_ALLOWED, StatusCode::NOT_IMPLEMENTED] {
+        let store = store::Store::start();
+        store.refuse(Some(("", status)));
+        let args = ["--source", "bad.jsonl", "--splits", "val", "--out_root", &store.url];
+        assert_eq!(
+            shop.fail(&args),
+            format!(
+                "cannot upload {}/val/.probe: the server takes no files; give a folder, a bucket, or a web \
+                 server that takes what is PUT there",
+                store.url
+            )
+        );
+    }
 }
 
 #[test]

@@ -217,7 +217,13 @@ impl OutRoot {
                 Ok(Unfinished { records, place: Place::Folder { part, root, target, replace } })
             }
             Self::Remote(address) => {
-                let records = Records::Remote(open(address, split)?);
+                let remote = open(address, split)?;
+                if is_on_the_web(address) {
+                    // Most web servers take no files: better found before the conversion than after it.
+                    remote.put(PROBE, Vec::new())?;
+                    remove(&remote, PROBE);
+                }
+                let records = Records::Remote(remote);
                 let begin_anew = match earlier {
                     Earlier::GoOn => Journal::open(&records, None, 1)?.shards()?.is_empty(),
                     Earlier::Restart | Earlier::Replace => true,
@@ -229,6 +235,11 @@ impl OutRoot {
             }
         }
     }
+}
+
+fn is_on_the_web(address: &str) -> bool {
+    let scheme = address.split_once("://").map_or("", |(scheme, _)| scheme);
+    ["http", "https"].iter().any(|web| scheme.eq_ignore_ascii_case(web))
 }
 
 /// The folder of `split` at the remote `address`.
@@ -261,6 +272,9 @@ pub(crate) enum Records {
 
 /// Where records are at a remote.
 const REMOTE_RECORDS: &str = ".part";
+
+/// What is put beside the shards to see whether anything can be.
+const PROBE: &str = ".probe";
 
 /// Of one record.
 const LARGEST_RECORD: u64 = 1 << 30;
@@ -308,17 +322,22 @@ impl Records {
         matches!(self, Self::Remote(_))
     }
 
-    /// Removes those at a remote. Not everything that can be written to can delete, and then they are in nobody's way.
+    /// Removes those at a remote.
     pub(crate) fn remove(&self) {
         let Self::Remote(remote) = self else { return };
         for name in Self::NAMES {
             let name = format!("{REMOTE_RECORDS}/{name}");
-            if let Ok(Some(_)) = remote.known_size(&name)
-                && let Err(error) = remote.delete(&name)
-            {
-                tracing::debug!(%error, "a record stays");
+            if let Ok(Some(_)) = remote.known_size(&name) {
+                remove(remote, &name);
             }
         }
+    }
+}
+
+/// Not everything that can be written to can delete, and then what stays is in nobody's way.
+fn remove(remote: &Remote, name: &str) {
+    if let Err(error) = remote.delete(name) {
+        tracing::debug!(%error, "{name} stays");
     }
 }
 

@@ -473,7 +473,14 @@ fn reason(error: &object_store::Error, options: &AddressOptions) -> String {
             text = format!("{text}: {more}");
         }
     }
-    options.scrub(text.split_whitespace().collect::<Vec<_>>().join(" "))
+    options.scrub(without_page(&text).split_whitespace().collect::<Vec<_>>().join(" "))
+}
+
+/// The text before the page of HTML that a web server sends with a refusal.
+fn without_page(text: &str) -> &str {
+    let lower = text.to_ascii_lowercase();
+    let page = ["<!doctype html", "<html"].iter().filter_map(|tag| lower.find(tag)).min();
+    page.map_or(text, |page| text[..page].trim_end().trim_end_matches(':'))
 }
 
 #[cfg(test)]
@@ -503,6 +510,15 @@ mod tests {
             "a download needs at least one attempt and a time limit above zero; \
              raise download_retry or download_timeout"
         );
+    }
+
+    #[test]
+    fn pages_of_web_servers_are_left_out() {
+        let page = "501 Not Implemented: <!DOCTYPE HTML>\n<html>\n<p>no</p></html>";
+        assert_eq!(without_page(page), "501 Not Implemented");
+        assert_eq!(without_page("502 Bad Gateway: <HTML>no"), "502 Bad Gateway");
+        let xml = "403 Forbidden: <Error><Code>AccessDenied</Code></Error>";
+        assert_eq!(without_page(xml), xml);
     }
 
     #[test]

@@ -247,6 +247,13 @@ impl Remote {
                 "check the address, or make the bucket first",
             );
         }
+        if has_status(error, &["405", "501"]) {
+            return Error::new(
+                ErrorKind::Upload,
+                format!("cannot upload {}: the server takes no files", self.object(name)),
+                "give a folder, a bucket, or a web server that takes what is PUT there",
+            );
+        }
         self.not_changed("writing", "upload", name, error)
     }
 
