@@ -366,6 +366,91 @@ fn labels_are_masked_up_to_a_delimiter() {
     }
 }
 
+/// GPT-2's tokenizer with a chat template, in the folder `tokenizer`.
+fn write_chat_tokenizer(shop: &Workshop) {
+    shop.write("tokenizer/tokenizer.json", Tokenizer::load("gpt2").unwrap().json());
+    let template = "{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}\
+                    {% if add_generation_prompt %}assistant:{% endif %}";
+    let config = serde_json::json!({"chat_template": template, "eos_token": "<|endoftext|>"});
+    shop.write("tokenizer/tokenizer_config.json", config.to_string());
+}
+
+const CHATS: [&str; 2] = ["--tokenizer-path", "tokenizer"];
+
+#[test]
+fn chats_become_ids_labels_and_rewards() {
+    let shop = shop();
+    write_chat_tokenizer(&shop);
+    let lines = [
+        r#"{"good": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes"}],
+            "bad": [{"role": "user", "content": "Hi"}], "liked": true}"#,
+        r#"{"good": [{"role": "user", "content": "So"}], "bad": [{"role": "assistant", "content": "No"}], "liked": 0}"#,
+    ];
+    shop.write("a.jsonl", lines.map(|line| line.replace('\n', " ") + "\n").concat());
+    let more = ["--jsonl-keys", "good", "bad", "--reward-key", "liked", "--binary-reward"];
+    let output = shop.succeed(&args("a.jsonl", &[&CHATS[..], &more].concat()));
+    let read = |name: &str| documents(&shop, &format!("out/set_{name}_document"));
+    let good = ["user: Hi\nassistant: Yes\n", "user: So\n"];
+    assert_eq!(read("good"), expected(&good));
+    assert_eq!(read("bad"), expected(&["user: Hi\n", "assistant: No\n"]));
+    // Of the first chat ` Yes`, the line's end and the text's are learned.
+    let mut labels = read("good");
+    let of_reply = labels[0].len() - 3;
+    labels[0][..of_reply].fill(-100);
+    labels[1].fill(-100);
+    assert_eq!(read("good_label"), labels);
+    let bad = read("bad");
+    assert_eq!(read("bad_label"), [vec![-100; bad[0].len()], bad[1].clone()]);
+    assert_eq!(read("reward"), [[1], [-1]]);
+    let said = stdout(&output);
+    assert!(said.ends_with("out/set_reward_document: 2 documents, 2 tokens, int32\n"), "{said}");
+    clear(&shop);
+
+    let key = ["--jsonl-keys", "good"];
+    shop.succeed(&args("a.jsonl", &[&CHATS[..], &key, &["--no-mask"]].concat()));
+    assert_eq!(read("good"), expected(&good));
+    assert_eq!(entries(&shop.path("out")), ["set_good_document.bin", "set_good_document.idx"]);
+}
+
+#[test]
+fn what_is_no_chat_is_named() {
+    let shop = shop();
+    write_chat_tokenizer(&shop);
+    let refused = |line: &str, more: &[&str]| {
+        shop.write("a.jsonl", format!("{line}\n"));
+        let said = stderr(&shop.run(&args("a.jsonl", &[&CHATS[..], more].concat())));
+        assert_eq!(entries(&shop.path("out")), [""; 0]);
+        said.lines().last().unwrap().trim_start_matches("preprocess-data: error: ").to_owned()
+    };
+    let end = "; correct it, or take it out";
+    assert_eq!(
+        refused(r#"{"conversation": [{"role": "user"}, "text"]}"#, &[]),
+        format!(
+            "a.jsonl, line 1: the chat under \"conversation\" is no list of messages, each with a \"role\" and a \
+             \"content\"{end}"
+        )
+    );
+    assert_eq!(
+        refused(r#"{"text": []}"#, &[]),
+        format!("a.jsonl, line 1: the key \"conversation\" is missing{end}")
+    );
+    assert_eq!(
+        refused(r#"{"conversation": [], "x": 1"#, &[]),
+        format!(
+            "a.jsonl, line 1: not a JSON object: EOF while parsing an object at column 27{end}"
+        )
+    );
+    assert_eq!(
+        refused(r#"{"a": []}"#, &["--jsonl-keys", "a", "a_label"]),
+        "two datasets would be called PREFIX_a_label_document; rename the key in the documents"
+    );
+    let both = [&GPT2[..], &CHATS].concat();
+    let said = stderr(&shop.run(&args("a.jsonl", &both)));
+    assert!(said.contains("cannot be used with"), "{said}");
+    let said = stderr(&shop.run(&args("a.jsonl", &[&GPT2[..], &["--only-last"]].concat())));
+    assert!(said.contains("--tokenizer-path"), "{said}");
+}
+
 #[test]
 fn texts_are_cut_where_that_is_asked_for() {
     let shop = shop();
@@ -645,6 +730,8 @@ fn help_teaches() {
         "--mask-before-token 33706,25",
         "preprocess-data --input enwik8.zip --split-documents articles",
         "- HFGPT2Tokenizer:",
+        "--generation-role <ROLE>",
+        "--input chats.jsonl --tokenizer-path",
     ] {
         assert!(help.contains(part), "{part}: {help}");
     }

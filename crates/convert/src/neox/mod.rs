@@ -8,6 +8,7 @@
 //! * [`documents`] finds the documents of a file, whatever kind of archive it is.
 //! * `texts` takes the texts under the keys asked for out of a document.
 //! * [`tokenizers`] makes ids of them, by the names that `--tokenizer-type` has.
+//! * [`chats`] makes ids and labels of chats, by the templates of `chat_template`.
 //! * [`preprocess`] puts it together, and is the program `preprocess-data`.
 //! * [`corpora`] is the registry of corpora, [`fetch`] brings their files, and [`prepare`] is the program
 //!   `prepare-data`.
@@ -22,7 +23,7 @@
 //! use std::sync::Arc;
 //! use convert::indexed::{IndexedDataset, Layout};
 //! use convert::neox::documents::{Cut, input_files};
-//! use convert::neox::preprocess::Preprocess;
+//! use convert::neox::preprocess::{Encoder, Preprocess, TextEncoder};
 //! use convert::neox::tokenizers::{TokenizerFiles, TokenizerType};
 //!
 //! # fn main() -> convert::Result<()> {
@@ -33,9 +34,11 @@
 //! let job = Preprocess {
 //!     inputs: input_files(corpus.to_str().unwrap())?,
 //!     keys: vec!["text".to_owned()],
-//!     tokenizer: TokenizerType::HfGpt2.load(&TokenizerFiles::default())?,
-//!     append_eod: true,
-//!     mask_before: Vec::new(),
+//!     encoder: Encoder::Texts(TextEncoder {
+//!         tokenizer: TokenizerType::HfGpt2.load(&TokenizerFiles::default())?,
+//!         append_eod: true,
+//!         mask_before: Vec::new(),
+//!     }),
 //!     cut: Cut::Whole,
 //!     output_prefix: folder.path().join("corpus"),
 //!     layout: Layout::Mapped,
@@ -50,6 +53,8 @@
 //! # }
 //! ```
 
+mod chat_template;
+pub mod chats;
 pub mod corpora;
 pub mod documents;
 pub mod fetch;

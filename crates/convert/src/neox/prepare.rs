@@ -18,7 +18,9 @@ use serde::{Deserialize, Serialize};
 use super::corpora::{Corpus, find, registry, table};
 use super::documents::{Cut, InputFile};
 use super::fetch::Source;
-use super::preprocess::{Log, Preprocess, Written, prefix_of, run_and_report};
+use super::preprocess::{
+    Encoder, Log, Preprocess, TextEncoder, Written, prefix_of, run_and_report,
+};
 use super::tokenizers::{TokenizerFiles, TokenizerType, gpt2_vocab_and_merges};
 use crate::cli;
 use crate::error::{Error, ErrorKind, Result};
@@ -144,9 +146,11 @@ fn prepare(corpus: &Corpus, args: &Args, cancel: &Arc<AtomicBool>) -> Result<()>
     let job = Preprocess {
         inputs,
         keys: vec![KEY.to_owned()],
-        tokenizer,
-        append_eod: true,
-        mask_before: Vec::new(),
+        encoder: Encoder::Texts(TextEncoder {
+            tokenizer,
+            append_eod: true,
+            mask_before: Vec::new(),
+        }),
         cut: args.split_documents,
         output_prefix,
         layout: Layout::Mapped,

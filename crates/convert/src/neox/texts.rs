@@ -36,7 +36,8 @@ pub(super) fn of<'a>(document: &'a Document, keys: &[String]) -> Result<Vec<Cow<
         .map_err(|e| wrong(format!("byte {} of it is not UTF-8", e.valid_up_to())))?;
     let found = match &document.content {
         Content::Text(_) => plain(keys, Cow::Borrowed(text)),
-        Content::Json(_) => under_keys(text, keys).map_err(|e| wrong(not_json(&e)))?,
+        Content::Json(_) => under_keys(text.trim_ascii_end(), keys)
+            .map_err(|e| wrong(format!("not JSON with texts: {}", in_words(&e))))?,
     };
     let missing = |key: &String| match &document.content {
         Content::Text(_) => wrong(format!("plain text has no key {key:?}, but {PLAIN:?} alone")),
@@ -47,11 +48,11 @@ pub(super) fn of<'a>(document: &'a Document, keys: &[String]) -> Result<Vec<Cow<
 }
 
 /// serde's words, with the column alone: the line is that of the file.
-fn not_json(error: &serde_json::Error) -> String {
+pub(super) fn in_words(error: &serde_json::Error) -> String {
     let whole = error.to_string();
     let place = format!(" at line {} column {}", error.line(), error.column());
     let what = whole.strip_suffix(&place).unwrap_or(&whole);
-    format!("not JSON with texts: {what} at column {}", error.column())
+    format!("{what} at column {}", error.column())
 }
 
 fn under_keys<'a>(

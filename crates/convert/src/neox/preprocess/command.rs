@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 
 use clap::{Parser, ValueEnum};
 
+use super::super::chats::{ChatEncoder, Learned};
 use super::super::documents::{Cut, input_files};
-use super::super::tokenizers::{TokenizerFiles, TokenizerType};
-use super::{Preprocess, Progress, Written};
+use super::super::tokenizers::{NeoxTokenizer, TokenizerFiles, TokenizerType};
+use super::{Encoder, Preprocess, Progress, TextEncoder, Written};
 use crate::cli;
 use crate::error::{Error, Result};
 use crate::indexed::Layout;
@@ -29,6 +30,10 @@ Examples:
   Answers alone are to be learned: -100 up to the tokens of a delimiter, in mine_label_document.*
     preprocess-data --input chat.jsonl.zst --tokenizer-type HFGPT2Tokenizer --append-eod \\
         --mask-before-token 33706,25 --output-prefix data/mine
+
+  Chats of several turns, written by the model's chat template, to train on the model's turns alone:
+  mine_conversation_document.* and mine_conversation_label_document.*
+    preprocess-data --input chats.jsonl --tokenizer-path llama-3-8b-instruct/ --output-prefix data/mine
 
   A dump of Wikipedia, which is one document otherwise
     preprocess-data --input enwik8.zip --split-documents articles --append-eod \\
@@ -50,8 +55,9 @@ struct Args {
     #[arg(long, value_name = "PATHS", verbatim_doc_comment)]
     input: String,
 
-    /// Keys of JSON lines; each gives a dataset. Files of plain text have the key text alone
-    #[arg(long, value_name = "KEY", num_args = 1.., default_values = ["text"])]
+    /// Keys of JSON lines; each gives a dataset. Files of plain text have the key text alone [default: text;
+    /// conversation with --tokenizer-path]
+    #[arg(long, value_name = "KEY", num_args = 1..)]
     jsonl_keys: Vec<String>,
 
     /// How many documents there are, for the lines that say how far it is
@@ -61,8 +67,11 @@ struct Args {
     #[command(flatten)]
     tokenizer: TokenizerArgs,
 
+    #[command(flatten)]
+    chats: ChatArgs,
+
     /// End each document with the tokenizer's end-of-text token
-    #[arg(long)]
+    #[arg(long, conflicts_with = "tokenizer_path")]
     append_eod: bool,
 
     /// Not supported: clean the text beforehand
@@ -70,7 +79,7 @@ struct Args {
     ftfy: bool,
 
     /// Write labels too: -100 up to the first occurrence of these token ids, and with it
-    #[arg(long, value_name = "IDS")]
+    #[arg(long, value_name = "IDS", conflicts_with = "tokenizer_path")]
     mask_before_token: Option<String>,
 
     /// What becomes of texts that are one document by their kind of file (.txt, .zip, .tar.*)
@@ -97,8 +106,8 @@ struct Args {
 #[derive(clap::Args, Debug)]
 struct TokenizerArgs {
     /// What makes ids of texts
-    #[arg(long, value_name = "TYPE")]
-    tokenizer_type: TokenizerType,
+    #[arg(long, value_name = "TYPE", required_unless_present = "tokenizer_path")]
+    tokenizer_type: Option<TokenizerType>,
 
     /// tokenizer.json of HFTokenizer, vocab.json of GPT2BPETokenizer, or the name of a tiktoken encoding
     #[arg(long, alias = "vocab", value_name = "FILE|NAME")]
@@ -107,6 +116,65 @@ struct TokenizerArgs {
     /// merges.txt of GPT2BPETokenizer
     #[arg(long, value_name = "FILE")]
     merge_file: Option<PathBuf>,
+}
+
+impl TokenizerArgs {
+    fn load(self) -> Result<NeoxTokenizer> {
+        let Self { tokenizer_type, vocab_file: vocab, merge_file: merges } = self;
+        let absent =
+            || Error::invalid("--tokenizer-type is missing", "give one, such as HFGPT2Tokenizer");
+        tokenizer_type.ok_or_else(absent)?.load(&TokenizerFiles { vocab, merges })
+    }
+}
+
+/// As in GPT-NeoX's preprocess_data_with_chat_template.py.
+#[derive(clap::Args, Debug)]
+#[command(next_help_heading = "Chats: lists of messages, each with a role and a content")]
+struct ChatArgs {
+    /// Chats are under the keys, not texts: folder of the tokenizer whose chat template writes them. Labels are written too,
+    /// as PREFIX_KEY_label_document: -100 but for the model's turns
+    #[arg(long, value_name = "FOLDER|NAME", conflicts_with_all = ["tokenizer_type", "vocab_file", "merge_file"])]
+    tokenizer_path: Option<String>,
+
+    /// The role of the model's turns
+    #[arg(long, value_name = "ROLE", default_value = "assistant", requires = "tokenizer_path")]
+    generation_role: String,
+
+    /// Only the last turn is to be learned
+    #[arg(long, requires = "tokenizer_path", conflicts_with_all = ["for_rm", "no_mask"])]
+    only_last: bool,
+
+    /// Only the end-of-text token is to be learned, for reward models
+    #[arg(long, requires = "tokenizer_path", conflicts_with = "no_mask")]
+    for_rm: bool,
+
+    /// Write no labels: all is to be learned
+    #[arg(long, requires = "tokenizer_path")]
+    no_mask: bool,
+
+    /// Write what each chat is worth, from this key, as PREFIX_reward_document
+    #[arg(long, value_name = "KEY", requires = "tokenizer_path", requires = "binary_reward")]
+    reward_key: Option<String>,
+
+    /// That is true or false: 1 or -1, the only kind of reward that can be written
+    #[arg(long, requires = "reward_key")]
+    binary_reward: bool,
+}
+
+impl ChatArgs {
+    fn encoder(self, path: &str) -> Result<ChatEncoder> {
+        let learned = match self {
+            Self { no_mask: true, .. } => Learned::All,
+            Self { for_rm: true, .. } => Learned::End,
+            Self { only_last: true, .. } => Learned::LastTurn,
+            _ => Learned::Turns,
+        };
+        let encoder = ChatEncoder::load(path, self.generation_role, learned)?;
+        Ok(match self.reward_key {
+            Some(key) => encoder.with_rewards(key),
+            None => encoder,
+        })
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -144,13 +212,25 @@ fn checked(args: Args) -> Result<Preprocess> {
             "run ftfy on the documents beforehand, and leave the flag out",
         ));
     }
-    let TokenizerArgs { tokenizer_type, vocab_file: vocab, merge_file: merges } = args.tokenizer;
+    let keys = match (args.jsonl_keys, &args.chats.tokenizer_path) {
+        (keys, _) if !keys.is_empty() => keys,
+        (_, Some(_)) => vec!["conversation".to_owned()],
+        (_, None) => vec!["text".to_owned()],
+    };
+    let mask_before = args.mask_before_token.as_deref().map(ids).transpose()?.unwrap_or_default();
+    let inputs = input_files(&args.input)?;
+    let encoder = match args.chats.tokenizer_path.clone() {
+        Some(path) => Encoder::Chats(Box::new(args.chats.encoder(&path)?)),
+        None => Encoder::Texts(TextEncoder {
+            tokenizer: args.tokenizer.load()?,
+            append_eod: args.append_eod,
+            mask_before,
+        }),
+    };
     Ok(Preprocess {
-        inputs: input_files(&args.input)?,
-        keys: args.jsonl_keys,
-        tokenizer: tokenizer_type.load(&TokenizerFiles { vocab, merges })?,
-        append_eod: args.append_eod,
-        mask_before: args.mask_before_token.as_deref().map(ids).transpose()?.unwrap_or_default(),
+        inputs,
+        keys,
+        encoder,
         cut: args.split_documents,
         output_prefix: args.output_prefix,
         layout: args.dataset_impl.layout(),
@@ -186,7 +266,7 @@ pub(in crate::neox) fn run_and_report(
     log: Log,
     cancel: &Arc<AtomicBool>,
 ) -> Result<Vec<Written>> {
-    println!("Vocab size: {}", job.tokenizer.vocab_size());
+    println!("Vocab size: {}", job.encoder.vocab_size());
     println!("Output prefix: {}", job.output_prefix.display());
     let mut lines = Lines::new(log);
     let result = job.run(&mut |progress| lines.show(progress), cancel);

@@ -3,44 +3,38 @@
 //! `command` is the program `preprocess-data` around this.
 
 mod command;
+mod encoder;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use super::documents::{self, Cut, Document, InputFile};
-use super::texts;
-use super::tokenizers::NeoxTokenizer;
 use crate::error::{Error, ErrorKind, Result};
 use crate::indexed::{Dtype, IndexedWriter, Layout};
 use crate::ordered::{Ordered, Put};
 pub use command::main;
 pub(super) use command::{Log, run_and_report};
+use encoder::Encoded;
+pub use encoder::{Encoder, TextEncoder};
+pub(super) use encoder::{IGNORED, Row};
 
-/// The label of a token that is not to be learned.
-const IGNORED: i64 = -100;
-
-/// The name of the set of labels, in the place of a key.
-const LABEL: &str = "label";
+/// The name of the set of rewards, in the place of a key.
+const REWARD: &str = "reward";
 
 /// A batch that goes to a worker ends with this many documents or bytes.
 const BATCH_DOCUMENTS: usize = 64;
 const BATCH_BYTES: usize = 256 << 10;
 
 /// What is made of what. All that is in a dataset depends on this, but for `workers`.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Preprocess {
     /// Where documents come from, in this order.
     pub inputs: Vec<InputFile>,
     /// The keys of JSON objects; each gives a dataset.
     pub keys: Vec<String>,
-    /// What makes ids of texts.
-    pub tokenizer: NeoxTokenizer,
-    /// Whether each document ends with a token that says so.
-    pub append_eod: bool,
-    /// Where this is not empty, labels are written too; up to the first occurrence of these ids and with
-    /// it they are -100.
-    pub mask_before: Vec<u32>,
+    /// What is under the keys, and what makes ids of it.
+    pub encoder: Encoder,
     /// What becomes of texts that are one document by their kind of file.
     pub cut: Cut,
     /// `PREFIX_KEY_document.bin` and `.idx` are written, in a folder that exists.
@@ -93,11 +87,7 @@ impl Preprocess {
         let mut sets = self.create_sets()?;
         let inputs: Vec<_> =
             self.inputs.iter().map(|file| file.path().display().to_string()).collect();
-        let encoder = Encoder {
-            end: self.append_eod.then(|| self.tokenizer.end_of_document()).transpose()?,
-            tokenizer: self.tokenizer,
-            keys: self.keys,
-        };
+        let (encoder, keys) = (self.encoder, self.keys);
         let (files, cut, flag) = (self.inputs, self.cut, Arc::clone(cancel));
         let produce = move |put: &mut Put<'_, Vec<Document>>| {
             let mut batches = Batches { put, batch: Vec::new(), bytes: 0 };
@@ -107,13 +97,13 @@ impl Preprocess {
             all.err().map(Err)
         };
         let work = move |batch: Vec<Document>| {
-            batch.iter().map(|document| encoder.encode(document)).collect::<Result<Vec<_>>>()
+            batch.iter().map(|document| encoder.encode(document, &keys)).collect::<Result<Vec<_>>>()
         };
         let mut progress = Progress::default();
         let mut batches = Ordered::start(produce, work, self.workers, cancel);
         while let Some(batch) = batches.next()?.transpose()? {
             for encoded in batch {
-                sets.write(&encoded, &self.mask_before)?;
+                sets.write(&encoded)?;
                 if encoded.bytes > 0 {
                     progress.documents += 1;
                     progress.bytes += encoded.bytes;
@@ -140,13 +130,24 @@ impl Preprocess {
         if self.keys.is_empty() {
             return Err(Error::invalid("--jsonl-keys names no key", "name one, such as text"));
         }
-        let is_labelled_twice = self.keys.len() > 1 || self.keys[0] == LABEL;
-        if !self.mask_before.is_empty() && is_labelled_twice {
+        if let Encoder::Texts(TextEncoder { mask_before, .. }) = &self.encoder
+            && !mask_before.is_empty()
+            && self.names().len() > 2
+        {
             return Err(Error::invalid(
                 "--mask-before-token writes the labels of one key, as PREFIX_label_document",
                 "give --jsonl-keys one key, which is not label",
             ));
         }
+        let mut names = self.names();
+        names.sort_unstable();
+        if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(Error::invalid(
+                format!("two datasets would be called PREFIX_{}_document", twice[0]),
+                "rename the key in the documents",
+            ));
+        }
+        self.encoder.check()?;
         if self.cut != Cut::Whole && !self.inputs.iter().any(InputFile::can_be_cut) {
             return Err(Error::invalid(
                 "--split-documents has no effect: the documents of all input files are cut already",
@@ -156,18 +157,31 @@ impl Preprocess {
         Ok(())
     }
 
+    /// What stands in the place of a key in the names of all datasets.
+    fn names(&self) -> Vec<String> {
+        let labels = self.keys.iter().filter_map(|key| self.encoder.name_of_labels(key));
+        let reward = self.encoder.has_rewards().then(|| REWARD.to_owned());
+        self.keys.iter().cloned().chain(labels).chain(reward).collect()
+    }
+
     fn create_sets(&self) -> Result<Sets> {
-        let is_masked = !self.mask_before.is_empty();
-        // Labels and texts are of one type, which has to hold -100. GPT-NeoX's older layout is of this type always.
-        let dtype = if is_masked || self.layout == Layout::Legacy {
-            Dtype::I32
-        } else {
-            Dtype::for_vocab_size(self.tokenizer.vocab_size() as u64)
+        // Labels are of the type of the ids, and have to hold -100. GPT-NeoX's older layout is of this type always.
+        let dtype = match &self.encoder {
+            Encoder::Texts(texts)
+                if texts.mask_before.is_empty() && self.layout != Layout::Legacy =>
+            {
+                Dtype::for_vocab_size(texts.tokenizer.vocab_size() as u64)
+            }
+            _ => Dtype::I32,
         };
         let set = |name: &str| Set::create(&self.output_prefix, name, dtype, self.layout);
+        let of_key = |key: &String| {
+            let labels = self.encoder.name_of_labels(key);
+            Ok((set(key)?, labels.map(|name| set(&name)).transpose()?))
+        };
         Ok(Sets {
-            of_keys: self.keys.iter().map(|key| set(key)).collect::<Result<_>>()?,
-            labels: is_masked.then(|| set(LABEL)).transpose()?,
+            of_keys: self.keys.iter().map(of_key).collect::<Result<_>>()?,
+            rewards: self.encoder.has_rewards().then(|| set(REWARD)).transpose()?,
         })
     }
 }
@@ -195,46 +209,16 @@ impl Batches<'_, '_> {
     }
 }
 
-/// What the workers do.
-struct Encoder {
-    tokenizer: NeoxTokenizer,
-    keys: Vec<String>,
-    /// What each document ends with, if anything.
-    end: Option<u32>,
-}
-
-/// One document as ids.
-struct Encoded {
-    /// Bytes of its texts.
-    bytes: u64,
-    /// The ids under each key; none for a text that is to be left out.
-    ids: Vec<Vec<u32>>,
-}
-
-impl Encoder {
-    fn encode(&self, document: &Document) -> Result<Encoded> {
-        let texts = texts::of(document, &self.keys)?;
-        let bytes = texts.iter().map(|text| text.len() as u64).sum();
-        let ids = texts.iter().map(|text| {
-            let mut ids = self.tokenizer.encode(text)?;
-            if !ids.is_empty() {
-                ids.extend(self.end);
-            }
-            Ok(ids)
-        });
-        Ok(Encoded { bytes, ids: ids.collect::<Result<_>>()? })
-    }
-}
-
 /// The datasets that are written.
 struct Sets {
-    of_keys: Vec<Set>,
-    labels: Option<Set>,
+    /// The ids of each key, and their labels.
+    of_keys: Vec<(Set, Option<Set>)>,
+    rewards: Option<Set>,
 }
 
 /// One of them.
 struct Set {
-    /// The key, or `label`.
+    /// The key, or what stands in its place.
     name: String,
     writer: IndexedWriter,
     written: Written,
@@ -268,19 +252,23 @@ pub(super) fn prefix_of(output_prefix: &Path, key: &str) -> PathBuf {
 }
 
 impl Sets {
-    fn write(&mut self, encoded: &Encoded, mask_before: &[u32]) -> Result<()> {
-        for (set, ids) in self.of_keys.iter_mut().zip(&encoded.ids) {
-            set.write(ids)?;
-            if let Some(labels) = &mut self.labels {
-                labels.write(&labels_of(ids, mask_before))?;
+    fn write(&mut self, encoded: &Encoded) -> Result<()> {
+        for ((ids, labels), row) in self.of_keys.iter_mut().zip(&encoded.rows) {
+            ids.write(&row.ids)?;
+            if let Some(labels) = labels {
+                labels.write(&row.labels)?;
             }
         }
-        Ok(())
+        match (&mut self.rewards, encoded.reward) {
+            (Some(rewards), Some(reward)) => rewards.write(&[reward]),
+            _ => Ok(()),
+        }
     }
 
     /// Gives the datasets their names when all of them are complete.
     fn finish(self, inputs: &[String]) -> Result<Vec<Written>> {
-        if let Some(empty) = self.of_keys.iter().find(|set| set.written.documents == 0) {
+        let mut of_keys = self.of_keys.iter().map(|(ids, _)| ids);
+        if let Some(empty) = of_keys.find(|set| set.written.documents == 0) {
             return Err(Error::new(
                 ErrorKind::Empty,
                 format!(
@@ -292,7 +280,9 @@ impl Sets {
             ));
         }
         let (mut sealed, mut written) = (Vec::new(), Vec::new());
-        for set in self.of_keys.into_iter().chain(self.labels) {
+        let of_keys =
+            self.of_keys.into_iter().flat_map(|(ids, labels)| std::iter::once(ids).chain(labels));
+        for set in of_keys.chain(self.rewards) {
             sealed.push(set.writer.seal()?);
             written.push(set.written);
         }
@@ -300,28 +290,5 @@ impl Sets {
             dataset.publish()?;
         }
         Ok(written)
-    }
-}
-
-/// The ids, with -100 up to the end of the first occurrence of `pattern`, if there is one.
-fn labels_of(ids: &[u32], pattern: &[u32]) -> Vec<i64> {
-    let found = ids.windows(pattern.len().max(1)).position(|window| window == pattern);
-    let masked = found.map_or(0, |begin| begin + pattern.len());
-    let labels = ids.iter().enumerate();
-    labels.map(|(i, &id)| if i < masked { IGNORED } else { id.into() }).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn labels_are_masked_up_to_the_first_occurrence() {
-        assert_eq!(labels_of(&[7, 1, 2, 9, 1, 2, 8], &[1, 2]), [-100, -100, -100, 9, 1, 2, 8]);
-        assert_eq!(labels_of(&[1, 1, 2, 9], &[1, 2]), [-100, -100, -100, 9]);
-        assert_eq!(labels_of(&[7, 1], &[1]), [-100, -100]);
-        assert_eq!(labels_of(&[7, 1], &[1, 2]), [7, 1]);
-        assert_eq!(labels_of(&[7], &[1, 2]), [7]);
-        assert_eq!(labels_of(&[], &[1]), [0; 0]);
     }
 }

@@ -1,0 +1,182 @@
+//! One document to ids and labels, under each key.
+
+use serde_json::{Map, Value};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::neox::chats::ChatEncoder;
+use crate::neox::documents::{Content, Document};
+use crate::neox::texts;
+use crate::neox::tokenizers::NeoxTokenizer;
+
+/// The label of a token that is not to be learned.
+pub(in crate::neox) const IGNORED: i64 = -100;
+
+/// What there is under the keys, and what is made of it.
+#[derive(Debug)]
+pub enum Encoder {
+    /// Texts.
+    Texts(TextEncoder),
+    /// Chats: lists of messages.
+    Chats(Box<ChatEncoder>),
+}
+
+/// What makes ids of texts.
+#[derive(Debug)]
+pub struct TextEncoder {
+    /// What makes ids of a text.
+    pub tokenizer: NeoxTokenizer,
+    /// Whether each document ends with a token that says so.
+    pub append_eod: bool,
+    /// Where this is not empty, labels are written too; up to the first occurrence of these ids and with
+    /// it they are -100.
+    pub mask_before: Vec<u32>,
+}
+
+/// One document as ids.
+pub(super) struct Encoded {
+    /// Bytes of its texts, or of its JSON if it holds chats.
+    pub(super) bytes: u64,
+    /// What is under each key.
+    pub(super) rows: Vec<Row>,
+    /// What a chat is worth, if that is written.
+    pub(super) reward: Option<i64>,
+}
+
+/// What is under one key.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(in crate::neox) struct Row {
+    /// None if it is to be left out.
+    pub(in crate::neox) ids: Vec<u32>,
+    /// As many as there are ids, or none where no labels are written.
+    pub(in crate::neox) labels: Vec<i64>,
+}
+
+impl Encoder {
+    /// One more than the largest id.
+    pub fn vocab_size(&self) -> usize {
+        match self {
+            Self::Texts(texts) => texts.tokenizer.vocab_size(),
+            Self::Chats(chats) => chats.vocab_size(),
+        }
+    }
+
+    /// What stands in the place of a key in the name of its labels, if there are labels.
+    pub(super) fn name_of_labels(&self, key: &str) -> Option<String> {
+        match self {
+            Self::Texts(texts) => (!texts.mask_before.is_empty()).then(|| "label".to_owned()),
+            Self::Chats(chats) => chats.has_labels().then(|| format!("{key}_label")),
+        }
+    }
+
+    /// Whether there are rewards.
+    pub(super) fn has_rewards(&self) -> bool {
+        matches!(self, Self::Chats(chats) if chats.reward_key().is_some())
+    }
+
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`] if a document is to end with a token that the vocabulary does not have.
+    pub(super) fn check(&self) -> Result<()> {
+        match self {
+            Self::Texts(texts) => texts.end().map(drop),
+            Self::Chats(_) => Ok(()),
+        }
+    }
+
+    /// # Errors
+    /// [`ErrorKind::Corrupt`] with the place of a document that cannot be read.
+    pub(super) fn encode(&self, document: &Document, keys: &[String]) -> Result<Encoded> {
+        match self {
+            Self::Texts(texts) => texts.encode(document, keys),
+            Self::Chats(chats) => encode_chats(chats, document, keys),
+        }
+    }
+}
+
+impl TextEncoder {
+    /// What each document ends with, if anything.
+    fn end(&self) -> Result<Option<u32>> {
+        self.append_eod.then(|| self.tokenizer.end_of_document()).transpose()
+    }
+
+    fn encode(&self, document: &Document, keys: &[String]) -> Result<Encoded> {
+        let texts = texts::of(document, keys)?;
+        let bytes = texts.iter().map(|text| text.len() as u64).sum();
+        let rows = texts.iter().map(|text| {
+            let mut ids = self.tokenizer.encode(text)?;
+            if !ids.is_empty() {
+                ids.extend(self.end()?);
+            }
+            let labels = match &*self.mask_before {
+                [] => Vec::new(),
+                pattern => labels_of(&ids, pattern),
+            };
+            Ok(Row { ids, labels })
+        });
+        Ok(Encoded { bytes, rows: rows.collect::<Result<_>>()?, reward: None })
+    }
+}
+
+fn encode_chats(chats: &ChatEncoder, document: &Document, keys: &[String]) -> Result<Encoded> {
+    let wrong = |problem: String| {
+        let what = format!("{}: {problem}", document.place);
+        Error::new(ErrorKind::Corrupt, what, "correct it, or take it out")
+    };
+    let Content::Json(json) = &document.content else {
+        return Err(wrong("plain text is no chat".to_owned()));
+    };
+    let object: Map<String, Value> = serde_json::from_slice(json.trim_ascii_end())
+        .map_err(|e| wrong(format!("not a JSON object: {}", texts::in_words(&e))))?;
+    let under =
+        |key: &str| object.get(key).ok_or_else(|| wrong(format!("the key {key:?} is missing")));
+    let rows = keys.iter().map(|key| {
+        chats
+            .encode(under(key)?)
+            .map_err(|problem| wrong(format!("the chat under {key:?} {problem}")))
+    });
+    let rows = rows.collect::<Result<_>>()?;
+    let reward =
+        chats.reward_key().map(|key| under(key).map(|value| if is_true(value) { 1 } else { -1 }));
+    Ok(Encoded { bytes: json.len() as u64, rows, reward: reward.transpose()? })
+}
+
+/// As Python takes it.
+fn is_true(value: &Value) -> bool {
+    match value {
+        Value::Null => false,
+        Value::Bool(value) => *value,
+        Value::Number(number) => number.as_f64() != Some(0.0),
+        Value::String(text) => !text.is_empty(),
+        Value::Array(list) => !list.is_empty(),
+        Value::Object(entries) => !entries.is_empty(),
+    }
+}
+
+/// The ids, with -100 up to the end of the first occurrence of `pattern`, if there is one.
+fn labels_of(ids: &[u32], pattern: &[u32]) -> Vec<i64> {
+    let found = ids.windows(pattern.len()).position(|window| window == pattern);
+    let masked = found.map_or(0, |begin| begin + pattern.len());
+    let labels = ids.iter().enumerate();
+    labels.map(|(i, &id)| if i < masked { IGNORED } else { id.into() }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_are_masked_up_to_the_first_occurrence() {
+        assert_eq!(labels_of(&[7, 1, 2, 9, 1, 2, 8], &[1, 2]), [-100, -100, -100, 9, 1, 2, 8]);
+        assert_eq!(labels_of(&[1, 1, 2, 9], &[1, 2]), [-100, -100, -100, 9]);
+        assert_eq!(labels_of(&[7, 1], &[1]), [-100, -100]);
+        assert_eq!(labels_of(&[7, 1], &[1, 2]), [7, 1]);
+        assert_eq!(labels_of(&[7], &[1, 2]), [7]);
+        assert_eq!(labels_of(&[], &[1]), [0; 0]);
+    }
+
+    #[test]
+    fn rewards_are_true_as_in_python() {
+        let judged = |json: &str| is_true(&serde_json::from_str(json).unwrap());
+        assert!(["true", "1", "-0.5", "\"no\"", "[0]", "{\"a\": 0}"].into_iter().all(judged));
+        assert!(!["false", "null", "0", "0.0", "\"\"", "[]", "{}"].into_iter().any(judged));
+    }
+}
