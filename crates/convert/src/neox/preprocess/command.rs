@@ -136,24 +136,24 @@ struct ChatArgs {
     #[arg(long, value_name = "FOLDER|NAME", conflicts_with_all = ["tokenizer_type", "vocab_file", "merge_file"])]
     tokenizer_path: Option<String>,
 
-    /// The role of the model's turns
-    #[arg(long, value_name = "ROLE", default_value = "assistant", requires = "tokenizer_path")]
-    generation_role: String,
+    /// The role of the model's turns [default: assistant]
+    #[arg(long, value_name = "ROLE")]
+    generation_role: Option<String>,
 
     /// Only the last turn is to be learned
-    #[arg(long, requires = "tokenizer_path", conflicts_with_all = ["for_rm", "no_mask"])]
+    #[arg(long, conflicts_with_all = ["for_rm", "no_mask"])]
     only_last: bool,
 
     /// Only the end-of-text token is to be learned, for reward models
-    #[arg(long, requires = "tokenizer_path", conflicts_with = "no_mask")]
+    #[arg(long, conflicts_with = "no_mask")]
     for_rm: bool,
 
     /// Write no labels: all is to be learned
-    #[arg(long, requires = "tokenizer_path")]
+    #[arg(long)]
     no_mask: bool,
 
     /// Write what each chat is worth, from this key, as PREFIX_reward_document
-    #[arg(long, value_name = "KEY", requires = "tokenizer_path", requires = "binary_reward")]
+    #[arg(long, value_name = "KEY", requires = "binary_reward")]
     reward_key: Option<String>,
 
     /// That is true or false: 1 or -1, the only kind of reward that can be written
@@ -162,6 +162,18 @@ struct ChatArgs {
 }
 
 impl ChatArgs {
+    /// A flag that is of no use to texts, if one is given.
+    fn alone(&self) -> Option<&'static str> {
+        let given = [
+            ("--generation-role", self.generation_role.is_some()),
+            ("--only-last", self.only_last),
+            ("--for-rm", self.for_rm),
+            ("--no-mask", self.no_mask),
+            ("--reward-key", self.reward_key.is_some()),
+        ];
+        given.into_iter().find(|(_, is_given)| *is_given).map(|(flag, _)| flag)
+    }
+
     fn encoder(self, path: &str) -> Result<ChatEncoder> {
         let learned = match self {
             Self { no_mask: true, .. } => Learned::All,
@@ -169,7 +181,8 @@ impl ChatArgs {
             Self { only_last: true, .. } => Learned::LastTurn,
             _ => Learned::Turns,
         };
-        let encoder = ChatEncoder::load(path, self.generation_role, learned)?;
+        let role = self.generation_role.unwrap_or_else(|| "assistant".to_owned());
+        let encoder = ChatEncoder::load(path, role, learned)?;
         Ok(match self.reward_key {
             Some(key) => encoder.with_rewards(key),
             None => encoder,
@@ -219,6 +232,12 @@ fn checked(args: Args) -> Result<Preprocess> {
     };
     let mask_before = args.mask_before_token.as_deref().map(ids).transpose()?.unwrap_or_default();
     let inputs = input_files(&args.input)?;
+    if let (None, Some(flag)) = (&args.chats.tokenizer_path, args.chats.alone()) {
+        return Err(Error::invalid(
+            format!("{flag} has no effect on texts"),
+            "leave it out, or give --tokenizer-path in place of --tokenizer-type if there are chats",
+        ));
+    }
     let encoder = match args.chats.tokenizer_path.clone() {
         Some(path) => Encoder::Chats(Box::new(args.chats.encoder(&path)?)),
         None => Encoder::Texts(TextEncoder {
