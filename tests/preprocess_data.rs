@@ -589,6 +589,40 @@ fn a_document_does_not_fill_the_memory() {
     );
 }
 
+/// The ids are those of `tests/fixtures/neox_tokenizers.json`, which SentencePiece and tiktoken gave.
+#[test]
+fn models_of_sentencepiece_and_encodings_of_tiktoken_are_used() {
+    let shop = shop();
+    let fixture =
+        |name| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures").join(name);
+    let recorded = fs::read_to_string(fixture("neox_tokenizers.json")).unwrap();
+    let recorded: serde_json::Value = serde_json::from_str(&recorded).unwrap();
+    let texts: Vec<&str> =
+        recorded["strings"].as_array().unwrap().iter().map(|text| text.as_str().unwrap()).collect();
+    shop.write("a.jsonl", json_lines(&texts));
+    let model = fixture("sentencepiece/bpe_llama.model").display().to_string();
+    for (kind, vocab, expected, dtype) in [
+        ("SPMTokenizer", model.as_str(), &recorded["sentencepiece"]["bpe_llama"], Dtype::U16),
+        ("TiktokenTokenizer", "cl100k_base", &recorded["tiktoken"]["cl100k_base"], Dtype::I32),
+    ] {
+        let more = ["--tokenizer-type", kind, "--vocab-file", vocab, "--append-eod"];
+        let output = shop.succeed(&args("a.jsonl", &more));
+        let size = format!("Vocab size: {}\n", expected["vocab_size"]);
+        assert!(stdout(&output).starts_with(&size), "{}", stdout(&output));
+        let ids: Vec<Vec<i64>> = serde_json::from_value(expected["ids"].clone()).unwrap();
+        let end = expected["end"].as_i64().unwrap();
+        let ids: Vec<_> = ids
+            .into_iter()
+            .filter(|ids| !ids.is_empty())
+            .map(|ids| [ids, vec![end]].concat())
+            .collect();
+        assert_eq!(documents(&shop, "out/set_text_document"), ids, "{kind}");
+        let dataset = IndexedDataset::open(shop.path("out/set_text_document")).unwrap();
+        assert_eq!(dataset.dtype(), dtype, "{kind}");
+        clear(&shop);
+    }
+}
+
 #[test]
 fn what_is_not_supported_is_refused_by_name() {
     let shop = shop();
@@ -597,13 +631,13 @@ fn what_is_not_supported_is_refused_by_name() {
     let gpt2 = |more: &[&'static str]| refusal(&[&GPT2[..], more].concat());
     assert_eq!(
         gpt2(&["--ftfy"]),
-        "--ftfy is not supported: there is no library here that repairs text as ftfy does; run ftfy on \
-         the documents beforehand, and leave the flag out"
+        "--ftfy is not supported: the library that repairs text in ftfy's way, plsfix 0.1.8, gives other \
+         text than ftfy does for documents with tags of HTML; run ftfy on the documents beforehand, and \
+         leave the flag out"
     );
     assert_eq!(
         refusal(&["--tokenizer-type", "SPMTokenizer", "--vocab-file", "x.model"]),
-        "SPMTokenizer: models of SentencePiece cannot be read; convert it to a tokenizer.json, as \
-         transformers does when it saves it, and use HFTokenizer"
+        "cannot read x.model: No such file or directory (os error 2); check the path"
     );
     assert_eq!(
         gpt2(&["--split-documents", "lines"]),

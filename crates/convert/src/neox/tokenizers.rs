@@ -6,17 +6,26 @@
 //! | `HFTokenizer` | a `tokenizer.json` | `<\|endoftext\|>` |
 //! | `GPT2BPETokenizer` | `vocab.json`, and `merges.txt` as `--merge-file` | `<\|endoftext\|>` |
 //! | `CharLevelTokenizer` | nothing: the bytes of UTF-8 | 0 |
-//! | `TiktokenTokenizer` | `gpt2` or `r50k_base`, whose vocabulary is GPT-2's | `<\|endoftext\|>` |
+//! | `TiktokenTokenizer` | `gpt2`, `r50k_base`, `p50k_base`, `p50k_edit`, `cl100k_base`, `o200k_base`, `o200k_harmony` | `<\|endoftext\|>` |
+//! | `SPMTokenizer` | a `.model` of SentencePiece | `<\|endoftext\|>` if it is a piece, or the model's own end, `</s>` |
 //!
 //! `<|endoftext|>` in a text is a token to the first two, as it is to the library that they stand for, and
-//! text like any other to `GPT2BPETokenizer` and `TiktokenTokenizer`.
+//! text like any other to `GPT2BPETokenizer` and `TiktokenTokenizer`. To `SPMTokenizer` it is a token if the
+//! model has it as a user-defined symbol. GPT-NeoX ends documents with the unknown token where a model has no
+//! piece `<|endoftext|>`.
+
+mod sentence_piece;
+mod tiktoken;
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::ValueEnum;
 use serde_json::{Map, Value, json};
 
+use self::sentence_piece::SentencePiece;
+use self::tiktoken::{Encoding, OF_GPT2};
 use crate::error::{Error, ErrorKind, Result};
 use crate::tokenizer::Tokenizer;
 
@@ -24,9 +33,6 @@ const END_OF_TEXT: &str = "<|endoftext|>";
 
 /// The vocabulary of bytes has room for more than there are.
 const BYTES_VOCABULARY: usize = 512;
-
-/// Encodings of tiktoken whose ids are those of GPT-2.
-const TIKTOKEN_OF_GPT2: [&str; 2] = ["gpt2", "r50k_base"];
 
 /// A kind of tokenizer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -43,10 +49,10 @@ pub enum TokenizerType {
     /// The bytes of UTF-8
     #[value(name = "CharLevelTokenizer")]
     CharLevel,
-    /// An encoding of tiktoken, by name: gpt2 or r50k_base
+    /// An encoding of tiktoken, by name, such as cl100k_base
     #[value(name = "TiktokenTokenizer")]
     Tiktoken,
-    /// Not supported
+    /// A .model of SentencePiece
     #[value(name = "SPMTokenizer")]
     Spm,
 }
@@ -86,6 +92,8 @@ pub struct NeoxTokenizer {
 enum Encoder {
     Bytes,
     Pairs(Tokenizer),
+    Tiktoken(Encoding),
+    SentencePiece(Arc<SentencePiece>),
 }
 
 impl TokenizerType {
@@ -125,19 +133,28 @@ impl TokenizerType {
             Self::Tiktoken => {
                 let name =
                     vocab.ok_or_else(|| self.lacks("--vocab-file", "an encoding such as gpt2"))?;
-                if !TIKTOKEN_OF_GPT2.contains(&name) {
-                    return Err(Error::invalid(
-                        format!("{}: the vocabulary of {name:?} is not built in", self.name()),
-                        "use gpt2 or r50k_base, or HFTokenizer with a tokenizer.json of that vocabulary",
-                    ));
+                if OF_GPT2.contains(&name) {
+                    return NeoxTokenizer::without_special_tokens(Tokenizer::load("gpt2")?.json());
                 }
-                NeoxTokenizer::without_special_tokens(Tokenizer::load("gpt2")?.json())
+                let encoding = Encoding::named(name).ok_or_else(|| {
+                    Error::invalid(
+                        format!("{}: tiktoken has no encoding {name:?}", self.name()),
+                        format!("use one of {}", Encoding::names()),
+                    )
+                })?;
+                let (vocab_size, end) = (encoding.vocab_size, Some(encoding.end_of_text));
+                Ok(NeoxTokenizer { encoder: Encoder::Tiktoken(encoding), vocab_size, end })
             }
-            Self::Spm => Err(Error::invalid(
-                "SPMTokenizer: models of SentencePiece cannot be read",
-                "convert it to a tokenizer.json, as transformers does when it saves it, and use \
-                 HFTokenizer",
-            )),
+            Self::Spm => {
+                let lacks = || self.lacks("--vocab-file", "a .model of SentencePiece");
+                let model = SentencePiece::open(Path::new(vocab.ok_or_else(lacks)?))?;
+                let (vocab_size, end) = (model.vocab_size(), model.end_of_document());
+                Ok(NeoxTokenizer {
+                    encoder: Encoder::SentencePiece(Arc::new(model)),
+                    vocab_size,
+                    end,
+                })
+            }
         }
     }
 
@@ -208,6 +225,8 @@ impl NeoxTokenizer {
         match &self.encoder {
             Encoder::Bytes => Ok(text.bytes().map(u32::from).collect()),
             Encoder::Pairs(tokenizer) => tokenizer.encode(text),
+            Encoder::Tiktoken(encoding) => encoding.encode(text),
+            Encoder::SentencePiece(model) => model.encode(text),
         }
     }
 
@@ -286,160 +305,4 @@ fn ascii_json(text: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use sha2::{Digest, Sha256};
-
-    use super::*;
-
-    const TEXT: &str = "Hello world, it's 1234 \u{e9}\u{1f600}\n\n  déjà   vu\t!";
-
-    fn files(vocab: &str) -> TokenizerFiles {
-        TokenizerFiles { vocab: Some(vocab.to_owned()), merges: None }
-    }
-
-    fn sha256(text: &str) -> String {
-        Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
-    }
-
-    /// The two files in `folder`, changed.
-    fn gpt2_files(
-        folder: &Path,
-        change: impl Fn(String, String) -> (String, String),
-    ) -> TokenizerFiles {
-        let (vocab, merges) = gpt2_vocab_and_merges().unwrap();
-        let (vocab, merges) = change(vocab, merges);
-        let [vocab_file, merge_file] = ["vocab.json", "merges.txt"].map(|name| folder.join(name));
-        std::fs::write(&vocab_file, vocab).unwrap();
-        std::fs::write(&merge_file, merges).unwrap();
-        TokenizerFiles { vocab: vocab_file.to_str().map(str::to_owned), merges: Some(merge_file) }
-    }
-
-    #[test]
-    fn the_files_of_gpt2_are_those_that_were_published() {
-        let (vocab, merges) = gpt2_vocab_and_merges().unwrap();
-        assert_eq!(
-            sha256(&vocab),
-            "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783"
-        );
-        assert_eq!(
-            sha256(&merges),
-            "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5"
-        );
-    }
-
-    #[test]
-    fn every_way_to_gpt2_gives_its_ids() {
-        let folder = tempfile::tempdir().unwrap();
-        let two_files = gpt2_files(folder.path(), |vocab, merges| (vocab, merges));
-        let expected = Tokenizer::load("gpt2").unwrap().encode(TEXT).unwrap();
-        for (kind, files) in [
-            (TokenizerType::HfGpt2, TokenizerFiles::default()),
-            (TokenizerType::HfGpt2, files("gpt2")),
-            (TokenizerType::Hf, files("gpt2")),
-            (TokenizerType::Gpt2Bpe, two_files),
-            (TokenizerType::Tiktoken, files("gpt2")),
-            (TokenizerType::Tiktoken, files("r50k_base")),
-        ] {
-            let tokenizer = kind.load(&files).unwrap();
-            assert_eq!(tokenizer.encode(TEXT).unwrap(), expected, "{kind:?}");
-            assert_eq!(tokenizer.vocab_size(), 50_257);
-            assert_eq!(tokenizer.end_of_document().unwrap(), 50_256);
-            // What ends a document is a token in a text to some.
-            let in_text = tokenizer.encode("a<|endoftext|>").unwrap();
-            let is_token = in_text.contains(&50_256);
-            let takes_tokens = matches!(kind, TokenizerType::HfGpt2 | TokenizerType::Hf);
-            assert_eq!(is_token, takes_tokens, "{kind:?}: {in_text:?}");
-        }
-    }
-
-    #[test]
-    fn bytes_are_their_own_ids() {
-        let bytes = TokenizerType::CharLevel.load(&TokenizerFiles::default()).unwrap();
-        assert_eq!(bytes.encode("a\u{e9}\u{1}").unwrap(), [97, 0xc3, 0xa9, 1]);
-        assert_eq!((bytes.vocab_size(), bytes.end_of_document().unwrap()), (512, 0));
-    }
-
-    #[test]
-    fn what_is_missing_or_of_no_use_is_named() {
-        let refused =
-            |kind: TokenizerType, files: &TokenizerFiles| kind.load(files).unwrap_err().to_string();
-        let none = TokenizerFiles::default();
-        assert_eq!(
-            refused(TokenizerType::Hf, &none),
-            "HFTokenizer needs --vocab-file; give a tokenizer.json"
-        );
-        assert_eq!(
-            refused(TokenizerType::Gpt2Bpe, &none),
-            "GPT2BPETokenizer needs --vocab-file; give a vocab.json"
-        );
-        assert_eq!(
-            refused(TokenizerType::Gpt2Bpe, &files("vocab.json")),
-            "GPT2BPETokenizer needs --merge-file; give a merges.txt"
-        );
-        assert_eq!(
-            refused(TokenizerType::CharLevel, &files("x")),
-            "--vocab-file has no effect on CharLevelTokenizer; leave it out"
-        );
-        let merges = TokenizerFiles { merges: Some("merges.txt".into()), ..none.clone() };
-        assert_eq!(
-            refused(TokenizerType::HfGpt2, &merges),
-            "--merge-file has no effect on HFGPT2Tokenizer; leave it out"
-        );
-        assert_eq!(
-            refused(TokenizerType::Tiktoken, &none),
-            "TiktokenTokenizer needs --vocab-file; give an encoding such as gpt2"
-        );
-        assert_eq!(
-            refused(TokenizerType::Tiktoken, &files("cl100k_base")),
-            "TiktokenTokenizer: the vocabulary of \"cl100k_base\" is not built in; use gpt2 or r50k_base, \
-             or HFTokenizer with a tokenizer.json of that vocabulary"
-        );
-        assert_eq!(
-            refused(TokenizerType::Spm, &files("x.model")),
-            "SPMTokenizer: models of SentencePiece cannot be read; convert it to a tokenizer.json, as \
-             transformers does when it saves it, and use HFTokenizer"
-        );
-    }
-
-    #[test]
-    fn files_that_do_not_belong_together_are_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        let at = |name: &str| folder.path().join(name).display().to_string();
-        let end = "give the two files that belong to a model of GPT-2";
-        let refused = |change: fn(String, String) -> (String, String)| {
-            let files = gpt2_files(folder.path(), change);
-            TokenizerType::Gpt2Bpe.load(&files).unwrap_err().to_string()
-        };
-        let text = refused(|_, merges| ("[1]".into(), merges));
-        assert!(
-            text.starts_with(&format!(
-                "{}: not a vocabulary of tokens and ids: ",
-                at("vocab.json")
-            )),
-            "{text}"
-        );
-        assert!(text.ends_with(end), "{text}");
-        assert_eq!(
-            refused(|vocab, merges| (vocab, merges.replace("\u{120} a\n", "\u{120}a\n"))),
-            format!("{}, line 3: not a pair of tokens; {end}", at("merges.txt"))
-        );
-        let text = refused(|_, merges| (r#"{"a": 0}"#.into(), merges));
-        let both =
-            format!("{} and {}: not a usable tokenizer: ", at("vocab.json"), at("merges.txt"));
-        assert!(text.starts_with(&both), "{text}");
-    }
-
-    #[test]
-    fn a_vocabulary_without_an_end_of_text_has_none() {
-        let folder = tempfile::tempdir().unwrap();
-        let files = gpt2_files(folder.path(), |vocab, merges| {
-            (vocab.replace("<|endoftext|>", "<|other|>"), merges)
-        });
-        let tokenizer = TokenizerType::Gpt2Bpe.load(&files).unwrap();
-        assert_eq!(
-            tokenizer.end_of_document().unwrap_err().to_string(),
-            "--append-eod needs the token <|endoftext|>, which the vocabulary does not have; leave \
-             --append-eod out, or add the token to the tokenizer"
-        );
-    }
-}
+mod tests;

@@ -31,9 +31,17 @@ Examples:
     preprocess-data --input chat.jsonl.zst --tokenizer-type HFGPT2Tokenizer --append-eod \\
         --mask-before-token 33706,25 --output-prefix data/mine
 
+<<<<<<< HEAD
   Chats of several turns, written by the model's chat template, to train on the model's turns alone:
   mine_conversation_document.* and mine_conversation_label_document.*
     preprocess-data --input chats.jsonl --tokenizer-path llama-3-8b-instruct/ --output-prefix data/mine
+=======
+  A model of SentencePiece, or an encoding of tiktoken
+    preprocess-data --input crawl/ --tokenizer-type SPMTokenizer --vocab-file tokenizer.model \\
+        --append-eod --output-prefix data/mine
+    preprocess-data --input crawl/ --tokenizer-type TiktokenTokenizer --vocab-file cl100k_base \\
+        --append-eod --output-prefix data/mine
+>>>>>>> be30578 (preprocess-data reads models of SentencePiece and all encodings of tiktoken, with the ids of both)
 
   A dump of Wikipedia, which is one document otherwise
     preprocess-data --input enwik8.zip --split-documents articles --append-eod \\
@@ -109,7 +117,8 @@ struct TokenizerArgs {
     #[arg(long, value_name = "TYPE", required_unless_present = "tokenizer_path")]
     tokenizer_type: Option<TokenizerType>,
 
-    /// tokenizer.json of HFTokenizer, vocab.json of GPT2BPETokenizer, or the name of a tiktoken encoding
+    /// tokenizer.json of HFTokenizer, vocab.json of GPT2BPETokenizer, .model of SPMTokenizer, or the name of
+    /// a tiktoken encoding
     #[arg(long, alias = "vocab", value_name = "FILE|NAME")]
     vocab_file: Option<String>,
 
@@ -221,7 +230,8 @@ pub fn main() -> ExitCode {
 fn checked(args: Args) -> Result<Preprocess> {
     if args.ftfy {
         return Err(Error::invalid(
-            "--ftfy is not supported: there is no library here that repairs text as ftfy does",
+            "--ftfy is not supported: the library that repairs text in ftfy's way, plsfix 0.1.8, gives other \
+             text than ftfy does for documents with tags of HTML",
             "run ftfy on the documents beforehand, and leave the flag out",
         ));
     }
