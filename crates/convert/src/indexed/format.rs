@@ -55,7 +55,7 @@ pub enum Layout {
     /// That of this module, which GPT-NeoX calls `mmap`.
     #[default]
     Mapped,
-    /// That of [`legacy`](super::legacy), which GPT-NeoX calls `lazy` and `cached`.
+    /// The older one, TNTIDX, which GPT-NeoX calls `lazy` and `cached`.
     Legacy,
 }
 

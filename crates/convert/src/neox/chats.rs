@@ -1,8 +1,8 @@
 //! Chats to token ids and labels, as GPT-NeoX's `preprocess_data_with_chat_template.py` makes them.
 //!
-//! A chat is a list of messages, `[{"role": "user", "content": "Hi"}, ...]`, which a
-//! [`ChatTemplate`](super::chat_template) makes text of. A label is the id that is to be learned at its place, or -100. Which
-//! are learned is a choice of [`Learned`]; the end-of-text token, if there is one, ends each chat.
+//! A chat is a list of messages, `[{"role": "user", "content": "Hi"}, ...]`, which the chat template of the tokenizer makes
+//! text of. A label is the id that is to be learned at its place, or -100. Which are learned is a choice of [`Learned`]; the
+//! end-of-text token, if there is one, ends each chat.
 //!
 //! GPT-NeoX tokenises the chat up to each turn anew, and at times set all of it behind the turns before. Here what is new in
 //! it is set there, and a template that changes what it wrote for earlier turns is refused.
