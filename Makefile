@@ -57,6 +57,7 @@ soak:
 	fi
 
 check:
+	@! git grep -nE '^(<{7}|>{7}) ' || { echo 'these are marks of a merge that was not finished'; exit 1; }
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy $(PROFILE) --workspace --all-targets -- -D warnings
 	$(CARGO) check $(PROFILE) -p mds

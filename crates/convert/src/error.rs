@@ -95,6 +95,13 @@ impl Error {
         self
     }
 
+    /// Says where it came.
+    #[must_use]
+    pub(crate) fn at(mut self, place: impl fmt::Display) -> Self {
+        self.0.what = format!("{place}: {}", self.0.what);
+        self
+    }
+
     /// Records the error below this one; its text must already be part of this one's.
     #[must_use]
     pub(crate) fn with_source(

@@ -21,6 +21,8 @@ const GPT2: &str =
 
 const FILE: &str = "tokenizer.json";
 const CONFIG_FILE: &str = "tokenizer_config.json";
+/// Where older tokenizers have their special tokens.
+const SPECIAL_TOKENS_FILE: &str = "special_tokens_map.json";
 
 /// More bytes than the file of any tokenizer has.
 const LARGEST: u64 = 1 << 30;
@@ -90,8 +92,17 @@ impl Tokenizer {
 
     fn from_file(file: &Path, name: &str) -> Result<Self> {
         let read = |path: &Path| std::fs::read_to_string(path);
-        let json = read(file).map_err(|e| Error::io(e, "read", file))?;
-        let config = read(&file.with_file_name(CONFIG_FILE)).ok();
+        let json = read(file).map_err(|e| match e.kind() {
+            std::io::ErrorKind::InvalidData => {
+                not_usable(&file.display().to_string(), "it is not text")
+            }
+            _ => Error::io(e, "read", file),
+        })?;
+        let beside = |name: &str| read(&file.with_file_name(name)).ok();
+        let config = match (beside(CONFIG_FILE), beside(SPECIAL_TOKENS_FILE)) {
+            (config, Some(tokens)) => Some(with_special_tokens(config, &tokens)),
+            (config, None) => config,
+        };
         Self::from_json(&json, config.as_deref(), name, &file.display().to_string())
     }
 
@@ -119,13 +130,7 @@ impl Tokenizer {
         name: &str,
         origin: &str,
     ) -> Result<Self> {
-        let corrupt = |problem: String| {
-            Error::new(
-                ErrorKind::Corrupt,
-                format!("{origin}: not a usable tokenizer: {problem}"),
-                "use a tokenizer.json of a byte-pair encoder, as the Hugging Face libraries save it",
-            )
-        };
+        let corrupt = |problem: String| not_usable(origin, &problem);
         let value: Value = serde_json::from_str(json).map_err(|e| corrupt(e.to_string()))?;
         if let Some(model) = value.pointer("/model/type").and_then(Value::as_str)
             && model != "BPE"
@@ -308,6 +313,22 @@ fn added_tokens(tokenizer: &Value) -> Vec<(String, u32)> {
         Some((content.to_owned(), u32::try_from(token.get("id")?.as_u64()?).ok()?))
     };
     entries.map(|all| all.iter().filter_map(entry).collect()).unwrap_or_default()
+}
+
+fn not_usable(origin: &str, problem: &str) -> Error {
+    Error::new(
+        ErrorKind::Corrupt,
+        format!("{origin}: not a usable tokenizer: {problem}"),
+        "use a tokenizer.json of a byte-pair encoder, as the Hugging Face libraries save it",
+    )
+}
+
+/// A `tokenizer_config.json` with those special tokens that it does not have itself.
+fn with_special_tokens(config: Option<String>, tokens: &str) -> String {
+    let object = |text: &str| serde_json::from_str::<serde_json::Map<String, Value>>(text).ok();
+    let mut whole = object(tokens).unwrap_or_default();
+    whole.extend(config.as_deref().and_then(object).unwrap_or_default());
+    Value::Object(whole).to_string()
 }
 
 /// `"eos_token": "</s>"` or `"eos_token": {"content": "</s>", ...}`.

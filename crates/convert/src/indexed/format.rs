@@ -218,7 +218,7 @@ impl<B: AsRef<[u8]>> IndexFile<B> {
         if !MAGIC.starts_with(begins) {
             return Err(Malformed::new(
                 0,
-                "the file does not begin with MMIDIDX and two zero bytes, as an index does",
+                "the file begins neither with MMIDIDX nor with TNTIDX and two zero bytes, as an index does",
             )
             .or("check the path"));
         }

@@ -2,15 +2,21 @@
 //!
 //! A chat template is a program in the language Jinja, in `chat_template.jinja` beside the `tokenizer.json` or under
 //! `chat_template` in its `tokenizer_config.json`. It gets the messages of a chat and writes what the model is to read, with
-//! its marks of turns. It runs as in transformers' `apply_chat_template`, but for `strftime_now`: there is no such function
-//! here, so that a chat gives the same text on every day (templates ask whether it is defined).
+//! its marks of turns. It runs as in transformers' `apply_chat_template` without tools and documents, but for `strftime_now`:
+//! there is no such function here, so that a chat gives the same text on every day (templates ask whether it is defined). A
+//! template is refused that has `{% generation %}` or Python's formatting of texts with `%`.
 
 use std::collections::BTreeMap;
+use std::error::Error as StdError;
+use std::fmt;
 use std::path::Path;
 
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Kwargs, Serde};
-use minijinja::{Environment, ErrorKind as JinjaKind, Value as Variable, context};
+use minijinja::value::{Kwargs, Serde, ValueKind as Kind};
+use minijinja::{
+    Environment, ErrorKind as JinjaKind, Output, State, Value as Variable, context,
+    escape_formatter,
+};
 use serde::Serialize;
 use serde_json::Value;
 use serde_json::ser::{Formatter, Serializer};
@@ -89,6 +95,13 @@ impl ChatTemplate {
         environment.add_function("raise_exception", raise_exception);
         environment
             .set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        environment.set_formatter(as_python_prints);
+        environment.add_test("iterable", |value: &Variable| {
+            matches!(value.kind(), Kind::String | Kind::Seq | Kind::Map | Kind::Iterable)
+        });
+        environment.add_test("sequence", |value: &Variable| {
+            matches!(value.kind(), Kind::String | Kind::Seq | Kind::Map)
+        });
         environment.add_filter("tojson", to_json);
         environment.add_template_owned(NAME, source)?;
         Ok(Self { environment, tokens })
@@ -97,20 +110,34 @@ impl ChatTemplate {
     /// The text of a chat; with `asks_for_reply` what begins the next turn of the model follows.
     ///
     /// # Errors
-    /// What the template says against the chat.
+    /// The chat is not one for the template, or the template cannot be run.
     pub(super) fn render(
         &self,
         messages: &[Value],
         asks_for_reply: bool,
-    ) -> Result<String, String> {
+    ) -> Result<String, Refusal> {
         let chat = context! {
             messages => Variable::from(Serde(messages)),
             add_generation_prompt => asks_for_reply,
+            tools => (),
+            documents => (),
             ..Variable::from(Serde(&self.tokens))
         };
         let template = self.environment.get_template(NAME);
-        template.and_then(|template| template.render(chat)).map_err(|e| in_words(&e))
+        template.and_then(|template| template.render(chat)).map_err(|e| match e.source() {
+            Some(cause) if cause.is::<Raised>() => Refusal::Chat(cause.to_string()),
+            _ => Refusal::Template(in_words(&e)),
+        })
     }
+}
+
+/// Why a chat has no text.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// What the template says against it.
+    Chat(String),
+    /// What is wrong with the template.
+    Template(String),
 }
 
 /// The template of a `tokenizer_config.json`: a text, or one of several that have names.
@@ -129,8 +156,49 @@ fn content(token: &Value) -> Option<&str> {
     token.as_str().or_else(|| token.get("content")?.as_str())
 }
 
+/// What a template says with `raise_exception`.
+#[derive(Debug)]
+struct Raised(String);
+
+impl fmt::Display for Raised {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl StdError for Raised {}
+
 fn raise_exception(message: String) -> Result<Variable, minijinja::Error> {
-    Err(minijinja::Error::new(JinjaKind::InvalidOperation, message))
+    Err(minijinja::Error::new(JinjaKind::InvalidOperation, "raised").with_source(Raised(message)))
+}
+
+/// Writes what `{{ value }}` stands for.
+fn as_python_prints(
+    output: &mut Output<'_>,
+    state: &mut State<'_, '_>,
+    value: &Variable,
+) -> Result<(), minijinja::Error> {
+    match value.kind() {
+        Kind::None => Ok(output.write_str("None")?),
+        Kind::Bool => Ok(output.write_str(if value.is_true() { "True" } else { "False" })?),
+        Kind::Number if !value.is_integer() => match f64::try_from(value.clone()) {
+            Ok(number) => Ok(output.write_str(&float(number))?),
+            Err(_) => escape_formatter(output, state, value),
+        },
+        _ => escape_formatter(output, state, value),
+    }
+}
+
+/// As Python's `repr`: the shortest digits, with an exponent below 1e-4 and from 1e16 on.
+fn float(number: f64) -> String {
+    let scientific = format!("{number:e}");
+    match scientific.split_once('e').map(|(digits, exponent)| (digits, exponent.parse::<i32>())) {
+        Some((digits, Ok(exponent))) if !(-4..16).contains(&exponent) => {
+            let sign = if exponent < 0 { '-' } else { '+' };
+            format!("{digits}e{sign}{:02}", exponent.abs())
+        }
+        _ => format!("{number:?}"),
+    }
 }
 
 /// As Python's `json.dumps` with `ensure_ascii=False`.
@@ -144,6 +212,13 @@ fn to_json(value: Variable, options: Kwargs) -> Result<Variable, minijinja::Erro
             written(&value, serde_json::ser::PrettyFormatter::with_indent(indent.as_bytes()))
         }
     };
+    // What is not ASCII is written as it is.
+    if options.get::<Option<bool>>("ensure_ascii")?.unwrap_or(false) {
+        return Err(minijinja::Error::new(
+            JinjaKind::InvalidOperation,
+            "tojson cannot ensure_ascii",
+        ));
+    }
     options.assert_all_used()?;
     Ok(Variable::from_safe_string(text.map_err(failed)?))
 }
@@ -154,7 +229,7 @@ fn written(value: &Variable, formatter: impl Formatter) -> serde_json::Result<St
     Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
-/// Blanks behind commas and colons, as Python sets them.
+/// Blanks behind commas and colons and numbers as Python writes them.
 struct Spaced;
 
 impl Formatter for Spaced {
@@ -180,15 +255,22 @@ impl Formatter for Spaced {
     ) -> std::io::Result<()> {
         to.write_all(b": ")
     }
+
+    fn write_f64<W: ?Sized + std::io::Write>(
+        &mut self,
+        to: &mut W,
+        number: f64,
+    ) -> std::io::Result<()> {
+        to.write_all(float(number).as_bytes())
+    }
 }
 
 /// What went wrong, and in which line of the template.
 fn in_words(error: &minijinja::Error) -> String {
     let what = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
-    match (error.kind(), error.line()) {
-        // The template's own words.
-        (JinjaKind::InvalidOperation, _) | (_, None) => what,
-        (_, Some(line)) => format!("{what} in its line {line}"),
+    match error.line() {
+        Some(line) => format!("{what} in its line {line}"),
+        None => what,
     }
 }
 
@@ -211,7 +293,7 @@ mod tests {
     fn chats_are_written_as_transformers_writes_them() {
         let expected: Value = serde_json::from_str(EXPECTED).unwrap();
         let cases = expected["cases"].as_array().unwrap();
-        assert_eq!(cases.len(), 32);
+        assert_eq!(cases.len(), 40);
         for case in cases {
             let [source, chat] = ["template", "chat"].map(|kind| {
                 let name = case[kind].as_str().unwrap();
@@ -221,7 +303,10 @@ mod tests {
             let asks_for_reply = case["add_generation_prompt"] == true;
             match template.render(chat.as_array().unwrap(), asks_for_reply) {
                 Ok(text) => assert_eq!(Value::from(text), case["text"], "{case}"),
-                Err(words) => assert_eq!(Value::from(words), case["refused"], "{case}"),
+                Err(Refusal::Chat(words)) => {
+                    assert_eq!(Value::from(words), case["refused"], "{case}")
+                }
+                Err(refusal) => panic!("{refusal:?}: {case}"),
             }
         }
     }
@@ -235,7 +320,7 @@ mod tests {
         let unknown = template("a\n{{ 'b' | nothing }}").unwrap();
         assert_eq!(
             unknown.render(&[], false),
-            Err("filter nothing is unknown in its line 2".to_owned())
+            Err(Refusal::Template("filter nothing is unknown in its line 2".to_owned()))
         );
     }
 
@@ -243,7 +328,7 @@ mod tests {
     fn indented_json_is_that_of_python() {
         let template = template("{{ [{'a': 1, 'b': []}] | tojson(indent=2) }}").unwrap();
         let text = "[\n  {\n    \"a\": 1,\n    \"b\": []\n  }\n]";
-        assert_eq!(template.render(&[], false).as_deref(), Ok(text));
+        assert_eq!(template.render(&[], false), Ok(text.to_owned()));
     }
 
     #[test]
@@ -256,7 +341,7 @@ mod tests {
         let rendered = || {
             let tokenizer = Tokenizer::load(path).unwrap();
             let template = ChatTemplate::load(path, &tokenizer).map_err(|e| e.to_string())?;
-            template.render(&[], false)
+            template.render(&[], false).map_err(|refusal| format!("{refusal:?}"))
         };
         assert_eq!(
             rendered(),
@@ -273,6 +358,10 @@ mod tests {
         let named = r#"{"chat_template": [{"name": "tools", "template": "x"}, {"name": "default", "template": "two"}]}"#;
         put("tokenizer_config.json", named);
         assert_eq!(rendered().as_deref(), Ok("two"));
+        put("special_tokens_map.json", r#"{"bos_token": "<begin>", "eos_token": "<other>"}"#);
+        let both = r#"{"chat_template": "{{ bos_token }} {{ eos_token }}", "eos_token": "<end>"}"#;
+        put("tokenizer_config.json", both);
+        assert_eq!(rendered().as_deref(), Ok("<begin> <end>"));
         put("chat_template.jinja", "three");
         assert_eq!(rendered().as_deref(), Ok("three"));
         put("chat_template.jinja", "{% if %}");

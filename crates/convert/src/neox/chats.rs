@@ -5,11 +5,12 @@
 //! end-of-text token, if there is one, ends each chat.
 //!
 //! GPT-NeoX tokenises the chat up to each turn anew, and at times set all of it behind the turns before. Here what is new in
-//! it is set there, and a template that changes what it wrote for earlier turns is refused.
+//! it is set there; a token that runs from one turn into the next belongs to the next. A template that changes what it wrote
+//! for earlier turns is refused where labels are written by turns.
 
 use serde_json::Value;
 
-use super::chat_template::ChatTemplate;
+use super::chat_template::{ChatTemplate, Refusal};
 use super::preprocess::{IGNORED, Row};
 use crate::error::{Error, Result};
 use crate::tokenizer::Tokenizer;
@@ -80,9 +81,9 @@ impl ChatEncoder {
     ///
     /// # Errors
     /// What it is that is wrong: it is no chat, or not one for the template.
-    pub(super) fn encode(&self, chat: &Value) -> Result<Row, String> {
+    pub(super) fn encode(&self, chat: &Value) -> Result<Row, Fault> {
         let messages = messages_of(chat)?;
-        let mut encoded = Row::default();
+        let (mut encoded, mut text) = (Row::default(), String::new());
         if messages.is_empty() {
             return Ok(encoded);
         }
@@ -92,7 +93,7 @@ impl ChatEncoder {
             Learned::End | Learned::All => last..=last,
         };
         for end in ends {
-            self.add_turn(messages, end, &mut encoded)?;
+            text = self.add_turn(messages, end, &text, &mut encoded)?;
         }
         if let Some(eos) = self.tokenizer.eos_id() {
             let is_learned =
@@ -106,20 +107,36 @@ impl ChatEncoder {
         Ok(encoded)
     }
 
-    /// Adds what message `turn` and those before it add to what is there.
-    fn add_turn(&self, messages: &[Value], turn: usize, encoded: &mut Row) -> Result<(), String> {
+    /// Adds what message `turn` adds to the text `before` it, and returns the new text.
+    fn add_turn(
+        &self,
+        messages: &[Value],
+        turn: usize,
+        before: &str,
+        encoded: &mut Row,
+    ) -> Result<String, Fault> {
         let is_of_model = |message: &Value| message["role"] == self.role.as_str();
         // What begins a turn of the model belongs to the turn before: the model does not write it.
         let asks_for_reply = messages.get(turn + 1).is_some_and(is_of_model);
-        let text = self.template.render(&messages[..=turn], asks_for_reply);
-        let text = text.map_err(|words| format!("is refused by the chat template: {words}"))?;
-        let ids = self.tokenizer.encode_bare(&text).map_err(|e| format!("has no ids: {e}"))?;
-        let Some(new) = ids.strip_prefix(&*encoded.ids) else {
-            return Err(format!(
-                "is written by the chat template in another way up to turn {} than up to the turn before",
-                turn + 1
-            ));
-        };
+        let text =
+            self.template.render(&messages[..=turn], asks_for_reply).map_err(Fault::of_refusal)?;
+        if !text.starts_with(before) {
+            return Err(Fault {
+                what: format!(
+                    "is written by the chat template in another way up to turn {} than up to the turn before",
+                    turn + 1
+                ),
+                remedy: "use another template, or --no-mask or --for-rm, which need no turns",
+            });
+        }
+        let ids = self
+            .tokenizer
+            .encode_bare(&text)
+            .map_err(|e| Fault::of_chat(format!("has no ids: {e}")))?;
+        let kept = ids.iter().zip(&encoded.ids).take_while(|(new, old)| new == old).count();
+        encoded.ids.truncate(kept);
+        encoded.labels.truncate(kept);
+        let new = &ids[kept..];
         let is_learned = match self.learned {
             Learned::Turns => is_of_model(&messages[turn]),
             Learned::LastTurn => is_of_model(&messages[turn]) && turn + 1 == messages.len(),
@@ -128,17 +145,42 @@ impl ChatEncoder {
         };
         encoded.labels.extend(new.iter().map(|&id| if is_learned { id.into() } else { IGNORED }));
         encoded.ids.extend(new);
-        Ok(())
+        Ok(text)
+    }
+}
+
+/// Why a chat has no ids: a clause without its subject, and what can be done.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Fault {
+    pub(super) what: String,
+    pub(super) remedy: &'static str,
+}
+
+impl Fault {
+    fn of_chat(what: String) -> Self {
+        Self { what, remedy: "correct it, or take it out" }
+    }
+
+    fn of_refusal(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Chat(words) => {
+                Self::of_chat(format!("is refused by the chat template: {words}"))
+            }
+            Refusal::Template(words) => Self {
+                what: format!("cannot be written, since the chat template fails: {words}"),
+                remedy: "put one that works beside tokenizer.json, as chat_template.jinja",
+            },
+        }
     }
 }
 
 /// The messages of a chat.
-fn messages_of(chat: &Value) -> Result<&[Value], String> {
+fn messages_of(chat: &Value) -> Result<&[Value], Fault> {
     let messages =
         chat.as_array().filter(|all| all.iter().all(|message| message["role"].is_string()));
-    messages
-        .map(Vec::as_slice)
-        .ok_or_else(|| "is no list of messages, each with a \"role\" and a \"content\"".to_owned())
+    messages.map(Vec::as_slice).ok_or_else(|| {
+        Fault::of_chat("is no list of messages, each with a \"role\" and a \"content\"".to_owned())
+    })
 }
 
 #[cfg(test)]
@@ -211,6 +253,17 @@ mod tests {
     }
 
     #[test]
+    fn a_token_that_runs_into_the_next_turn_belongs_to_it() {
+        let template = "{% for message in messages %}{{ message.content }}{% endfor %}";
+        let turn = |role: &str, content: &str| json!({"role": role, "content": content});
+        // ` the` and `re` are two tokens, and ` there` is one.
+        let chat = json!([turn("user", "a the"), turn("assistant", "re")]);
+        let row = load(template, Learned::Turns).unwrap().encode(&chat).unwrap();
+        assert_eq!(row.ids, [64, 612, 50_256]);
+        assert_eq!(row.labels, [-100, 612, 50_256]);
+    }
+
+    #[test]
     fn a_tokenizer_without_an_end_of_text_ends_nothing() {
         let row = load_with(TEMPLATE, Learned::Turns, false).unwrap().encode(&chat()).unwrap();
         assert_eq!(row.ids, IDS[..9]);
@@ -228,19 +281,28 @@ mod tests {
         assert_eq!(encoder.encode(&json!([])).unwrap(), Row::default());
         for other in [json!("text"), json!(null), json!([1]), json!([{"content": "no role"}])] {
             assert_eq!(
-                encoder.encode(&other).unwrap_err(),
+                encoder.encode(&other).unwrap_err().what,
                 "is no list of messages, each with a \"role\" and a \"content\""
             );
         }
         let shortens = "{{ messages[-1].content }}";
         assert_eq!(
-            load(shortens, Learned::Turns).unwrap().encode(&chat()).unwrap_err(),
+            load(shortens, Learned::Turns).unwrap().encode(&chat()).unwrap_err().what,
             "is written by the chat template in another way up to turn 2 than up to the turn before"
         );
         let raises = "{{ raise_exception('no turns, please') }}";
         assert_eq!(
-            load(raises, Learned::Turns).unwrap().encode(&chat()).unwrap_err(),
+            load(raises, Learned::Turns).unwrap().encode(&chat()).unwrap_err().what,
             "is refused by the chat template: no turns, please"
+        );
+        let fault =
+            load("{{ messages.none() }}", Learned::All).unwrap().encode(&chat()).unwrap_err();
+        assert_eq!(
+            (fault.what.as_str(), fault.remedy),
+            (
+                "cannot be written, since the chat template fails: sequence has no method named none in its line 1",
+                "put one that works beside tokenizer.json, as chat_template.jinja"
+            )
         );
     }
 }

@@ -108,7 +108,7 @@ fn an_empty_dataset_is_one() {
 
 #[test]
 fn other_files_are_not_indexes() {
-    let text = "byte 0: the file does not begin with MMIDIDX and two zero bytes, as an index does; \
+    let text = "byte 0: the file begins neither with MMIDIDX nor with TNTIDX and two zero bytes, as an index does; \
                 check the path";
     assert_eq!(refusal(b"{\"text\": \"\"}", 0), text);
     assert_eq!(refusal(with(8, &[1]), BIN_BYTES), text);

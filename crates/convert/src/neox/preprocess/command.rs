@@ -31,17 +31,16 @@ Examples:
     preprocess-data --input chat.jsonl.zst --tokenizer-type HFGPT2Tokenizer --append-eod \\
         --mask-before-token 33706,25 --output-prefix data/mine
 
-<<<<<<< HEAD
   Chats of several turns, written by the model's chat template, to train on the model's turns alone:
   mine_conversation_document.* and mine_conversation_label_document.*
-    preprocess-data --input chats.jsonl --tokenizer-path llama-3-8b-instruct/ --output-prefix data/mine
-=======
+    preprocess-data --input chats.jsonl --tokenizer-path llama-3-8b-instruct/ \\
+        --output-prefix data/mine
+
   A model of SentencePiece, or an encoding of tiktoken
     preprocess-data --input crawl/ --tokenizer-type SPMTokenizer --vocab-file tokenizer.model \\
         --append-eod --output-prefix data/mine
     preprocess-data --input crawl/ --tokenizer-type TiktokenTokenizer --vocab-file cl100k_base \\
         --append-eod --output-prefix data/mine
->>>>>>> be30578 (preprocess-data reads models of SentencePiece and all encodings of tiktoken, with the ids of both)
 
   A dump of Wikipedia, which is one document otherwise
     preprocess-data --input enwik8.zip --split-documents articles --append-eod \\
@@ -75,9 +74,6 @@ struct Args {
     #[command(flatten)]
     tokenizer: TokenizerArgs,
 
-    #[command(flatten)]
-    chats: ChatArgs,
-
     /// End each document with the tokenizer's end-of-text token
     #[arg(long, conflicts_with = "tokenizer_path")]
     append_eod: bool,
@@ -109,6 +105,9 @@ struct Args {
     /// Say how far it is every N documents, but not more than once a second
     #[arg(long, value_name = "N", default_value_t = 100)]
     log_interval: u64,
+
+    #[command(flatten)]
+    chats: ChatArgs,
 }
 
 #[derive(clap::Args, Debug)]

@@ -102,7 +102,7 @@ impl TextEncoder {
         let texts = texts::of(document, keys)?;
         let bytes = texts.iter().map(|text| text.len() as u64).sum();
         let rows = texts.iter().map(|text| {
-            let mut ids = self.tokenizer.encode(text)?;
+            let mut ids = self.tokenizer.encode(text).map_err(|e| e.at(&document.place))?;
             if !ids.is_empty() {
                 ids.extend(self.end()?);
             }
@@ -129,9 +129,10 @@ fn encode_chats(chats: &ChatEncoder, document: &Document, keys: &[String]) -> Re
     let under =
         |key: &str| object.get(key).ok_or_else(|| wrong(format!("the key {key:?} is missing")));
     let rows = keys.iter().map(|key| {
-        chats
-            .encode(under(key)?)
-            .map_err(|problem| wrong(format!("the chat under {key:?} {problem}")))
+        chats.encode(under(key)?).map_err(|fault| {
+            let what = format!("{}: the chat under {key:?} {}", document.place, fault.what);
+            Error::new(ErrorKind::Corrupt, what, fault.remedy)
+        })
     });
     let rows = rows.collect::<Result<_>>()?;
     let reward =
