@@ -11,6 +11,7 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::path::Path;
 
+use mds::format::python::float_repr;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Serde, ValueKind as Kind};
 use minijinja::{
@@ -182,22 +183,10 @@ fn as_python_prints(
         Kind::None => Ok(output.write_str("None")?),
         Kind::Bool => Ok(output.write_str(if value.is_true() { "True" } else { "False" })?),
         Kind::Number if !value.is_integer() => match f64::try_from(value.clone()) {
-            Ok(number) => Ok(output.write_str(&float(number))?),
+            Ok(number) => Ok(output.write_str(&float_repr(number))?),
             Err(_) => escape_formatter(output, state, value),
         },
         _ => escape_formatter(output, state, value),
-    }
-}
-
-/// As Python's `repr`: the shortest digits, with an exponent below 1e-4 and from 1e16 on.
-fn float(number: f64) -> String {
-    let scientific = format!("{number:e}");
-    match scientific.split_once('e').map(|(digits, exponent)| (digits, exponent.parse::<i32>())) {
-        Some((digits, Ok(exponent))) if !(-4..16).contains(&exponent) => {
-            let sign = if exponent < 0 { '-' } else { '+' };
-            format!("{digits}e{sign}{:02}", exponent.abs())
-        }
-        _ => format!("{number:?}"),
     }
 }
 
@@ -261,7 +250,7 @@ impl Formatter for Spaced {
         to: &mut W,
         number: f64,
     ) -> std::io::Result<()> {
-        to.write_all(float(number).as_bytes())
+        to.write_all(float_repr(number).as_bytes())
     }
 }
 
