@@ -413,6 +413,17 @@ fn chats_become_ids_labels_and_rewards() {
 }
 
 #[test]
+fn a_text_that_tiktoken_cannot_split_is_named_with_its_place() {
+    let shop = shop();
+    shop.write("a.jsonl", json_lines(&["fine", &" ".repeat(2_000_000)]));
+    let o200k = ["--tokenizer-type", "TiktokenTokenizer", "--vocab-file", "o200k_base"];
+    let said = stderr(&shop.run(&args("a.jsonl", &o200k)));
+    let expected = "error: a.jsonl, line 2: o200k_base of tiktoken cannot split a text: ";
+    assert!(said.contains(expected), "{said}");
+    assert_eq!(entries(&shop.path("out")), [""; 0]);
+}
+
+#[test]
 fn what_is_no_chat_is_named() {
     let shop = shop();
     write_chat_tokenizer(&shop);
