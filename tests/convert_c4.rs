@@ -630,8 +630,14 @@ fn token_flags_are_checked_before_any_work() {
         "--concat_tokens needs a tokenizer; add --tokenizer gpt2, or the path of a tokenizer.json"
     );
     assert_eq!(
-        fail(&["--tokenizer", "gpt2"]),
-        "--tokenizer has no effect on text samples; add --concat_tokens N, or leave --tokenizer out"
+        fail(&["--tokenizer", "gpt2", "--eos_text", "x"]),
+        "--eos_text has no effect on samples that are documents; add --concat_tokens N, or leave --eos_text \
+         out"
+    );
+    assert_eq!(
+        fail(&["--tokenizer_kwargs", "{}"]),
+        "--tokenizer_kwargs has no effect on text samples; add --concat_tokens N, or leave \
+         --tokenizer_kwargs out"
     );
     assert_eq!(
         fail(&["--concat_tokens", "8", "--tokenizer", "gpt2"]),

@@ -142,4 +142,16 @@ fn an_array_whose_tasks_are_killed_makes_what_one_machine_makes() {
     let whole = shards::read_strings(&shop.path("whole/train"));
     assert_eq!(whole.len(), 320_000);
     assert!(shards::read_strings(&shop.path("out/train")) == whole);
+
+    // Token samples run on from the files of one task to those of the next: one program cuts them.
+    let ids = ["json", "--path", "in", "--tokenizer", "gpt2", "--out_root", "ids"];
+    let job = cluster.submit("0-3", &ids);
+    cluster.wait_for_end(&job);
+    shop.converted(&["merge", "ids/train"]);
+    let cut = ["--concat_tokens", "2048", "--tokenizer", "gpt2", "--eos_text", "<|endoftext|>"];
+    shop.converted(&[&["mds", "--path", "ids/train", "--out_root", "cut"][..], &cut].concat());
+    shop.converted(&[&["json", "--path", "in", "--out_root", "tokens"][..], &cut].concat());
+    let tokens = shards::read_ids(&shop.path("tokens/train"));
+    assert!(tokens.len() > 10_000, "{}", tokens.len());
+    assert!(shards::read_ids(&shop.path("cut/train")) == tokens);
 }

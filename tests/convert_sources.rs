@@ -459,8 +459,8 @@ fn indexed_datasets_go_both_ways() {
     write_indexed(&shop, "empty", &[&[1], &[]]);
     assert_eq!(
         shop.refused(&["indexed", "--path", "empty", "--out_root", "x"]),
-        "empty.bin, document 1: it has no tokens; correct the document, or leave such documents out \
-         with --on_bad_line skip"
+        "empty.bin, document 1: it has no tokens, which --token_encoding bytes alone can hold; correct the \
+         document, or leave such documents out with --on_bad_line skip"
     );
 }
 

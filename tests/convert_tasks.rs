@@ -76,6 +76,54 @@ fn the_parts_of_all_tasks_are_the_whole() {
     );
 }
 
+/// Documents of ids, joined and cut by one program, are what one program makes of the text: each file, byte for byte.
+#[test]
+fn ids_of_all_tasks_are_cut_as_those_of_one_program() {
+    let shop = Workshop::new();
+    for (file, documents) in [40, 3, 500, 90, 90, 7].into_iter().enumerate() {
+        // Some have no token at all, which arrays cannot hold.
+        let words = |n: usize| "and one more ".repeat(n % 13).trim_end().to_owned();
+        let line = |n: usize| format!("{{\"text\":{:?}}}\n", words(n * (n + file)));
+        shop.write(&format!("in/{file}.jsonl"), (0..documents).map(line).collect::<String>());
+    }
+    let ids = |id, encoding| {
+        [&task(id, "3")[..], &["--tokenizer", "gpt2", "--token_encoding", encoding]].concat()
+    };
+    assert_eq!(
+        shop.refused(&ids("0", "int32")),
+        "in/0.jsonl, line 1: it has no tokens, which --token_encoding bytes alone can hold; correct the line, \
+         or leave such lines out with --on_bad_line skip"
+    );
+    for id in ["0", "1", "2"] {
+        shop.converted(&[&ids(id, "bytes")[..], &["--restart"]].concat());
+    }
+    shop.converted(&["merge", "parts/train"]);
+    let cuts: [&[&str]; 3] = [
+        &["--eos_text", "<|endoftext|>"],
+        &["--eos_text", "<|endoftext|>", "--bos_text", "\n", "--sequence_id", "--hashes", "sha1"],
+        &["--use_tokenizer_eos", "--no_wrap", "--token_encoding", "uint16"],
+    ];
+    for (number, cut) in cuts.into_iter().enumerate() {
+        let [whole, joined] = ["whole", "joined"].map(|name| format!("{name}-{number}"));
+        let common = ["--concat_tokens", "24", "--tokenizer", "gpt2", "--size_limit", "4kb"];
+        let cut = [&common[..], &["--compression", "zstd"], cut].concat();
+        shop.converted(&[&["json", "--path", "in", "--out_root", &whole][..], &cut].concat());
+        shop.converted(
+            &[&["mds", "--path", "parts/train", "--out_root", &joined][..], &cut].concat(),
+        );
+        let [whole, joined] = [whole, joined].map(|folder| shop.path(&folder).join("train"));
+        let names = entries(&whole);
+        assert!(names.len() > 5, "{names:?}");
+        assert_eq!(entries(&joined), names);
+        for name in names.iter().filter(|name| !name.starts_with("statistics.")) {
+            assert!(
+                fs::read(whole.join(name)).unwrap() == fs::read(joined.join(name)).unwrap(),
+                "{name}"
+            );
+        }
+    }
+}
+
 #[test]
 fn parts_that_are_not_all_there_are_not_joined() {
     let shop = Workshop::new();

@@ -265,6 +265,10 @@ Examples:
   Cut samples of 2048 tokens anew, to 4096:
     convert mds --path ./c4-tokens/val --out_root ./c4-4096 --split val --concat_tokens 4096
 
+  Cut documents that were tokenised before, on many machines perhaps:
+    convert mds --path ./c4-ids/train --out_root ./c4-2048 --concat_tokens 2048 \\
+        --tokenizer gpt2 --eos_text '<|endoftext|>'
+
 Other compressions of the same samples: mds-inspect convert.";
 
 /// Convert a streaming dataset of text or of token ids.
@@ -359,9 +363,10 @@ pub(super) struct OutputArgs {
     #[arg(long, alias = "concat-tokens", value_name = "N", verbatim_doc_comment)]
     pub(super) concat_tokens: Option<usize>,
 
-    /// Tokenizer for --concat_tokens: gpt2 (built in), the path or address of a tokenizer.json or its
-    /// folder, or a hub name
-    #[arg(long, value_name = "NAME|PATH")]
+    /// Tokenizer: gpt2 (built in), the path or address of a tokenizer.json or its folder, or a hub name
+    ///
+    /// Without --concat_tokens each document becomes one sample, of its ids.
+    #[arg(long, value_name = "NAME|PATH", verbatim_doc_comment)]
     pub(super) tokenizer: Option<String>,
 
     /// Settings of llm-foundry's tokenizer, as JSON; those that change no ids are taken
@@ -427,7 +432,8 @@ pub(super) struct OutputArgs {
     ///
     /// Task I takes a run of files and writes OUT_ROOT/SPLIT/0000I. When all are done, join them:
     /// convert merge OUT_ROOT/SPLIT
-    /// The result is that of one program, but samples of --concat_tokens end with a task's files.
+    /// The result is that of one program, but samples of --concat_tokens end with a task's files. For those
+    /// of one program give the tasks --tokenizer alone, and cut what was joined with convert mds.
     #[arg(long, alias = "num-tasks", value_name = "N", verbatim_doc_comment)]
     pub(super) num_tasks: Option<usize>,
 

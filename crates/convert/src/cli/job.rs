@@ -138,7 +138,7 @@ impl Job {
     }
 }
 
-/// What `--concat_tokens` and its like ask for.
+/// What `--concat_tokens`, `--tokenizer` and their like ask for.
 fn tokens(program: &str, args: &OutputArgs, holds_ids: bool) -> Result<Option<TokenOptions>> {
     let marks = [
         ("--bos_text", args.bos_text.is_some()),
@@ -149,22 +149,26 @@ fn tokens(program: &str, args: &OutputArgs, holds_ids: bool) -> Result<Option<To
         flags.iter().find(|(_, given)| *given).map(|(flag, _)| *flag)
     };
     if args.concat_tokens.is_none() {
+        let makes_ids = args.tokenizer.is_some() && !holds_ids;
         let others = [
-            ("--tokenizer", args.tokenizer.is_some()),
-            ("--tokenizer_kwargs", args.tokenizer_kwargs.is_some()),
+            ("--tokenizer", args.tokenizer.is_some() && holds_ids),
+            ("--tokenizer_kwargs", args.tokenizer_kwargs.is_some() && !makes_ids),
             ("--no_wrap", args.no_wrap),
             ("--sequence_id", args.sequence_id),
-            ("--token_encoding", args.token_encoding != TokenEncoding::Int32),
+            (
+                "--token_encoding",
+                args.token_encoding != TokenEncoding::Int32 && !makes_ids && !holds_ids,
+            ),
         ];
-        let idle = given(&marks).or_else(|| given(&others[..if holds_ids { 4 } else { 5 }]));
-        if let Some(flag) = idle {
-            let samples = if holds_ids { "samples that are documents" } else { "text samples" };
+        if let Some(flag) = given(&marks).or_else(|| given(&others)) {
+            let samples =
+                if makes_ids || holds_ids { "samples that are documents" } else { "text samples" };
             return Err(Error::invalid(
                 format!("{flag} has no effect on {samples}"),
                 format!("add --concat_tokens N, or leave {flag} out"),
             ));
         }
-        if !holds_ids {
+        if !makes_ids && !holds_ids {
             return Ok(None);
         }
     }

@@ -117,7 +117,7 @@ impl TokenOptions {
                     .push(format!("{flag} {text:?} is not one token but {}: {ids:?}", ids.len()));
             }
         }
-        if holds_ids {
+        if holds_ids || self.length.is_none() {
             return Ok(warnings);
         }
         let given = !self.bos_text.is_empty() || !self.eos_text.is_empty();
@@ -138,6 +138,14 @@ impl TokenOptions {
             ));
         }
         Ok(warnings)
+    }
+
+    /// Refuses a document that is to be a sample, but of no token: arrays have at least one element.
+    fn check_document(&self, ids: &[u32]) -> Result<(), String> {
+        if ids.is_empty() && self.length.is_none() && self.encoding != TokenEncoding::Bytes {
+            return Err("it has no tokens, which --token_encoding bytes alone can hold".to_owned());
+        }
+        Ok(())
     }
 }
 
@@ -272,10 +280,8 @@ impl Parser {
             parsed.push_text([text, timestamp, url], bytes, None);
             return Ok(());
         }
-        if let (Raw::Ids(ids), Content::Tokens(_)) = (raw, &self.content) {
-            if ids.is_empty() {
-                return Err("it has no tokens".to_owned());
-            }
+        if let (Raw::Ids(ids), Content::Tokens(options)) = (raw, &self.content) {
+            options.check_document(ids)?;
             parsed.push_ids(ids, 0, None);
             return Ok(());
         }
@@ -296,6 +302,7 @@ impl Parser {
                 let tokenizer = options.tokenizer.as_ref().ok_or("it is text, not token ids")?;
                 let ids = self.meter.time(Stage::Tokenise, || tokenizer.encode(&text));
                 let ids = ids.map_err(|e| e.to_string())?;
+                options.check_document(&ids)?;
                 parsed.push_ids(&ids, text.len(), subset);
             }
             Content::PileRecords => {
