@@ -1,5 +1,5 @@
-//! `convert-c4 --source` at remotes: the same dataset as from files of this machine, whatever the server
-//! does, or an error that names the object.
+//! `convert-c4 --source` and `preprocess-data --input` at remotes: the same dataset as from files of this machine, whatever
+//! the server does, or an error that names the object.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -134,6 +134,76 @@ fn a_storm_is_survived_part_by_part() {
     whole.put("in/ä b.jsonl", text.as_bytes());
     let source = whole.web_address("in/%C3%A4%20b.jsonl");
     assert!(convert(&shop, &source, "strange") == here);
+}
+
+/// Two lines, a text, and an archive whose end is read first.
+fn write_documents(shop: &Workshop, folder: &str) {
+    shop.write(&format!("{folder}/a.jsonl"), "{\"text\":\"one\"}\n{\"text\":\"two\"}\n");
+    shop.write(&format!("{folder}/b.txt"), "three");
+    let mut archive = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    archive.start_file("c", zip::write::SimpleFileOptions::default()).unwrap();
+    std::io::Write::write_all(&mut archive, b"four").unwrap();
+    shop.write(&format!("{folder}/c.zip"), archive.finish().unwrap().into_inner());
+    shop.write(&format!("{folder}/notes.md"), "not read");
+    shop.write(&format!("{folder}/below/d.txt"), "nor this");
+}
+
+#[test]
+fn indexed_datasets_are_made_of_remotes() {
+    let shop = Workshop::of(env!("CARGO_BIN_EXE_preprocess-data"));
+    for folder in ["in", "served/bucket/in", "served/web/in"] {
+        write_documents(&shop, folder);
+    }
+    let server = Faultd::start(&shop.path("served"));
+    let bytes = ["--tokenizer-type", "CharLevelTokenizer", "--append-eod"];
+    let made = |input: &str, prefix: &str| {
+        shop.succeed(&[&["--input", input, "--output-prefix", prefix][..], &bytes].concat());
+        ["bin", "idx"]
+            .map(|end| fs::read(shop.path(&format!("{prefix}_text_document.{end}"))).unwrap())
+    };
+    let here = made("in", "here");
+    assert_eq!(here[0].len(), 2 * ("onetwothreefour".len() + 4));
+    let web = ["a.jsonl", "b.txt", "c.zip"].map(|name| server.url(&format!("web/in/{name}")));
+    let one_by_one =
+        ["a.jsonl", "b.txt", "c.zip"].map(|name| in_bucket(&server, &format!("in/{name}")));
+    server.storm("/in/", &[Fault::Status(503), Fault::ResetInBody], 3);
+    let inputs = [in_bucket(&server, "in"), one_by_one.join(","), web.join(",")];
+    for (number, input) in inputs.iter().enumerate() {
+        assert!(made(input, &number.to_string()) == here, "{input}");
+    }
+
+    server.well();
+    let refused = |input: &str| {
+        let mut args = vec!["--input", input, "--output-prefix", "none"];
+        args.extend(bytes);
+        shop.fail(&args)
+    };
+    assert_eq!(
+        refused(&in_bucket(&server, "in/none.txt")),
+        "--input s3://bucket/in/none.txt not found; check the address"
+    );
+    let kinds = ".jsonl, .jsonl.zst, .jsonl.gz, .jsonl.zst.tar, .json.gz, .json.zst, .txt, .zip, .tar.gz, \
+                 .tar.xz, _data.xz, .dat.zst or .gz";
+    assert_eq!(
+        refused(&in_bucket(&server, "in/below/none")),
+        format!(
+            "folder s3://bucket/in/below/none holds no file that ends in {kinds}; check the path"
+        )
+    );
+    assert_eq!(
+        refused(&server.url("web/in/notes.md")),
+        format!(
+            "{} is not a kind of file that can be read; give it a name that ends in {kinds}",
+            server.url("web/in/notes.md")
+        )
+    );
+    shop.write("served/bucket/in/bad.jsonl", "{\"text\":1}\n");
+    let bad = refused(&in_bucket(&server, "in/bad.jsonl"));
+    assert!(bad.starts_with("s3://bucket/in/bad.jsonl, line 1: not JSON with texts: "), "{bad}");
+    server.always("a.jsonl", Fault::Status(403));
+    let denied = refused(&in_bucket(&server, "in/a.jsonl"));
+    assert!(denied.contains("s3://bucket/in/a.jsonl"), "{denied}");
+    assert!(!denied.contains("TopSecret"), "{denied}");
 }
 
 #[test]

@@ -129,12 +129,11 @@ fn prepare(corpus: &Corpus, args: &Args, cancel: &Arc<AtomicBool>) -> Result<()>
     // Before the first hour of work.
     let tokenizer = args.tokenizer.load(&files)?;
     let bring = |source: &Source| source.bring(&folder, args.force_redownload, cancel);
-    let inputs = sources.iter().map(|source| InputFile::new(bring(source)?));
-    let inputs = inputs.collect::<Result<Vec<_>>>()?;
+    let paths = sources.iter().map(bring).collect::<Result<Vec<_>>>()?;
 
     let output_prefix = folder.join(&corpus.folder);
     let dataset = prefix_of(&output_prefix, KEY);
-    let made = Made::of(args, &files, &inputs)?;
+    let made = Made::of(args, &files, &paths)?;
     let old = Aside::restored(&dataset)?;
     if args.force_redownload {
         old.put_aside()?;
@@ -144,7 +143,7 @@ fn prepare(corpus: &Corpus, args: &Args, cancel: &Arc<AtomicBool>) -> Result<()>
     }
     made.write(&dataset)?;
     let job = Preprocess {
-        inputs,
+        inputs: paths.into_iter().map(InputFile::new).collect::<Result<_>>()?,
         keys: vec![KEY.to_owned()],
         encoder: Encoder::Texts(TextEncoder {
             tokenizer,
@@ -282,9 +281,8 @@ struct Made {
 }
 
 impl Made {
-    fn of(args: &Args, files: &TokenizerFiles, inputs: &[InputFile]) -> Result<Self> {
-        let described = inputs.iter().map(|input| {
-            let path = input.path();
+    fn of(args: &Args, files: &TokenizerFiles, paths: &[PathBuf]) -> Result<Self> {
+        let described = paths.iter().map(|path| {
             let metadata = fs::metadata(path).map_err(|e| Error::io(e, "open", path))?;
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             let since = metadata.modified().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());

@@ -14,17 +14,17 @@
 //! Blank lines of JSON are passed over. What is one document by this table can be cut ([`Cut`]).
 //! Files are read as streams; a document has at most 256 MiB, and so much memory at most a reader takes.
 
+mod input;
 mod reading;
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::ValueEnum;
 
-use crate::error::{Error, ErrorKind, Result};
+pub use input::{InputFile, input_files};
 pub(super) use reading::read;
 
 /// Bytes of the largest document: what is longer is none, or is to be cut.
@@ -96,93 +96,6 @@ impl Kind {
 /// Whether the documents of a file of this name can be read.
 pub(super) fn is_known_kind(name: &str) -> bool {
     Kind::of(name).is_some()
-}
-
-/// A file that documents are read from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct InputFile {
-    path: PathBuf,
-    kind: Kind,
-}
-
-impl InputFile {
-    /// The file at `path`, by its name.
-    ///
-    /// # Errors
-    /// [`ErrorKind::InvalidArgument`] if that is not of a kind that can be read.
-    pub fn new(path: impl Into<PathBuf>) -> Result<Self> {
-        let path = path.into();
-        let kind = Kind::of(&name_of(&path)).ok_or_else(|| {
-            let what = format!("{} is not a kind of file that can be read", path.display());
-            Error::invalid(what, format!("give it a name that ends in {KINDS}"))
-        })?;
-        Ok(Self { path, kind })
-    }
-
-    /// Where it is.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// Whether its documents are whole texts, which a [`Cut`] concerns.
-    pub fn can_be_cut(&self) -> bool {
-        self.kind.is_of_texts()
-    }
-}
-
-/// The files that `--input` names: paths with commas between them, in this order. Of a folder these are
-/// its files of kinds that can be read, by name; not those of folders in it.
-///
-/// # Errors
-/// [`ErrorKind::NotFound`] if there is no such file, [`ErrorKind::InvalidArgument`] if it is of another kind
-/// or not on this machine.
-pub fn input_files(input: &str) -> Result<Vec<InputFile>> {
-    let mut files = Vec::new();
-    for part in input.split(',').filter(|part| !part.is_empty()) {
-        if mds::storage::is_address(part) {
-            return Err(Error::invalid(
-                format!("--input {} is not on this machine", mds::redacted(part)),
-                "bring it here first; prepare-data does, with --mirror",
-            ));
-        }
-        let path = Path::new(part);
-        if path.is_dir() {
-            files.extend(in_folder(path)?);
-        } else if path.exists() {
-            files.push(InputFile::new(path)?);
-        } else {
-            let what = format!("--input {part} not found");
-            return Err(Error::new(ErrorKind::NotFound, what, "check the path"));
-        }
-    }
-    if files.is_empty() {
-        return Err(Error::invalid(
-            "--input names no file",
-            "give a file, a folder or a list of them",
-        ));
-    }
-    Ok(files)
-}
-
-fn in_folder(folder: &Path) -> Result<Vec<InputFile>> {
-    let failed = |e| Error::io(e, "list", folder);
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(failed)? {
-        let path = entry.map_err(failed)?.path();
-        if let (true, Some(kind)) = (path.is_file(), Kind::of(&name_of(&path))) {
-            files.push(InputFile { path, kind });
-        }
-    }
-    if files.is_empty() {
-        let what = format!("folder {} holds no file that ends in {KINDS}", folder.display());
-        return Err(Error::new(ErrorKind::NotFound, what, "check the path"));
-    }
-    files.sort_by(|a, b| a.path.cmp(&b.path));
-    Ok(files)
-}
-
-fn name_of(path: &Path) -> String {
-    path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
 /// One document, as its bytes lie in the file.

@@ -1,6 +1,5 @@
 //! One file to its documents, whatever archive it is.
 
-use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -10,6 +9,7 @@ use liblzma::stream::{CONCATENATED, Stream};
 use zip::ZipArchive;
 use zip::result::ZipError;
 
+use super::input::Opened;
 use super::{At, Content, Cut, Document, InputFile, Kind, LONGEST, Packing, Place};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -32,10 +32,10 @@ pub(in crate::neox) fn read(
     cancel: &Arc<AtomicBool>,
     sink: &mut Sink<'_>,
 ) -> Result<()> {
-    let opened = File::open(&file.path).map_err(|e| Error::io(e, "open", &file.path))?;
     let count: Arc<AtomicU64> = Arc::default();
-    let stored = Stored { file: opened, count: Arc::clone(&count), cancel: Arc::clone(cancel) };
-    let name = file.path.display().to_string().into();
+    let stored =
+        Stored { file: file.open()?, count: Arc::clone(&count), cancel: Arc::clone(cancel) };
+    let name = file.name().into();
     let mut reading = Reading { name, kind: file.kind, cut, count, sink };
     match file.kind {
         Kind::JsonLines(packing) => {
@@ -71,7 +71,7 @@ pub(in crate::neox) fn read(
 
 /// A file that counts what was read of it and ends when the flag is set.
 struct Stored {
-    file: File,
+    file: Opened,
     count: Arc<AtomicU64>,
     cancel: Arc<AtomicBool>,
 }

@@ -54,12 +54,12 @@ program with its file and line; after that, Ctrl-C or a full disk there is no da
 #[derive(Parser, Debug)]
 #[command(name = "preprocess-data", version, after_help = EXAMPLES, max_term_width = 100)]
 struct Args {
-    /// Files or folders, with commas between them
+    /// Files or folders, or addresses of them such as s3://bucket/crawl, with commas between them
     ///
     /// By their names: .jsonl (plain, .zst or .gz), .jsonl.zst.tar, .json.gz, .json.zst;
     /// .txt (one document); .zip, .tar.gz, .tar.xz (one for each member); .gz (one for each
     /// line); .dat.zst. Of a folder those that have such names.
-    #[arg(long, value_name = "PATHS", verbatim_doc_comment)]
+    #[arg(long, value_name = "PATHS|ADDRESSES", verbatim_doc_comment)]
     input: String,
 
     /// Keys of JSON lines; each gives a dataset. Files of plain text have the key text alone [default: text;

@@ -85,8 +85,7 @@ impl Preprocess {
     ) -> Result<Vec<Written>> {
         self.check()?;
         let mut sets = self.create_sets()?;
-        let inputs: Vec<_> =
-            self.inputs.iter().map(|file| file.path().display().to_string()).collect();
+        let inputs: Vec<_> = self.inputs.iter().map(|file| file.name().to_owned()).collect();
         let (encoder, keys) = (self.encoder, self.keys);
         let (files, cut, flag) = (self.inputs, self.cut, Arc::clone(cancel));
         let produce = move |put: &mut Put<'_, Vec<Document>>| {
