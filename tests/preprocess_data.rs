@@ -641,12 +641,6 @@ fn what_is_not_supported_is_refused_by_name() {
     let refusal = |more: &[&str]| refused(&shop, &args("a.jsonl", more));
     let gpt2 = |more: &[&'static str]| refusal(&[&GPT2[..], more].concat());
     assert_eq!(
-        gpt2(&["--ftfy"]),
-        "--ftfy is not supported: the library that repairs text in ftfy's way, plsfix 0.1.8, gives other \
-         text than ftfy does for documents with tags of HTML; run ftfy on the documents beforehand, and \
-         leave the flag out"
-    );
-    assert_eq!(
         refusal(&["--tokenizer-type", "SPMTokenizer", "--vocab-file", "x.model"]),
         "cannot read x.model: No such file or directory (os error 2); check the path"
     );
@@ -778,6 +772,7 @@ fn help_teaches() {
         "preprocess-data --input enwik8.zip --split-documents articles",
         "- HFGPT2Tokenizer:",
         "--generation-role <ROLE>",
+        "pip install ftfy",
         "--input chats.jsonl --tokenizer-path",
     ] {
         assert!(help.contains(part), "{part}: {help}");

@@ -14,7 +14,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// A source, file or tokenizer is not there: check the name.
+    /// A source, file, tokenizer or program that is needed is not there: check the name.
     NotFound,
     /// The output exists already: choose another place or remove it.
     AlreadyExists,
@@ -24,7 +24,7 @@ pub enum ErrorKind {
     Corrupt,
     /// The source holds no document: nothing was written.
     Empty,
-    /// The local file system failed: free space, check the disk, try again.
+    /// The local file system or another process failed: free space, check the disk, try again.
     Io,
     /// The hub or another remote refused or failed for good, after all attempts: check it and try
     /// again.

@@ -7,6 +7,7 @@
 //! # Layout
 //! * [`documents`] finds the documents of a file, whatever kind of archive it is.
 //! * `texts` takes the texts under the keys asked for out of a document.
+//! * [`ftfy`] has them repaired by the user's own ftfy.
 //! * [`tokenizers`] makes ids of them, by the names that `--tokenizer-type` has.
 //! * [`chats`] makes ids and labels of chats, by the templates of `chat_template`.
 //! * [`preprocess`] puts it together, and is the program `preprocess-data`.
@@ -36,6 +37,7 @@
 //!     keys: vec!["text".to_owned()],
 //!     encoder: Encoder::Texts(TextEncoder {
 //!         tokenizer: TokenizerType::HfGpt2.load(&TokenizerFiles::default())?,
+//!         ftfy: None,
 //!         append_eod: true,
 //!         mask_before: Vec::new(),
 //!     }),
@@ -58,6 +60,7 @@ pub mod chats;
 pub mod corpora;
 pub mod documents;
 pub mod fetch;
+pub mod ftfy;
 pub mod prepare;
 pub mod preprocess;
 mod texts;

@@ -147,6 +147,8 @@ fn prepare(corpus: &Corpus, args: &Args, cancel: &Arc<AtomicBool>) -> Result<()>
         keys: vec![KEY.to_owned()],
         encoder: Encoder::Texts(TextEncoder {
             tokenizer,
+            // No corpus of GPT-NeoX's registry asks for it.
+            ftfy: None,
             append_eod: true,
             mask_before: Vec::new(),
         }),

@@ -11,6 +11,7 @@ use clap::{Parser, ValueEnum};
 
 use super::super::chats::{ChatEncoder, Learned};
 use super::super::documents::{Cut, input_files};
+use super::super::ftfy::Ftfy;
 use super::super::tokenizers::{NeoxTokenizer, TokenizerFiles, TokenizerType};
 use super::{Encoder, Preprocess, Progress, TextEncoder, Written};
 use crate::cli;
@@ -41,6 +42,11 @@ Examples:
         --append-eod --output-prefix data/mine
     preprocess-data --input crawl/ --tokenizer-type TiktokenTokenizer --vocab-file cl100k_base \\
         --append-eod --output-prefix data/mine
+
+  Text that a wrong encoding has spoilt, repaired by ftfy in a virtual environment
+    python3 -m venv venv && . venv/bin/activate && pip install ftfy
+    preprocess-data --input crawl/ --tokenizer-type HFGPT2Tokenizer --ftfy --append-eod \\
+        --output-prefix data/mine --workers 8
 
   A dump of Wikipedia, which is one document otherwise
     preprocess-data --input enwik8.zip --split-documents articles --append-eod \\
@@ -78,8 +84,8 @@ struct Args {
     #[arg(long, conflicts_with = "tokenizer_path")]
     append_eod: bool,
 
-    /// Not supported: clean the text beforehand
-    #[arg(long)]
+    /// Repair each text with ftfy before it is tokenised, by the python3 of PATH; install it with pip install ftfy
+    #[arg(long, conflicts_with = "tokenizer_path")]
     ftfy: bool,
 
     /// Write labels too: -100 up to the first occurrence of these token ids, and with it
@@ -98,7 +104,7 @@ struct Args {
     #[arg(long, value_name = "IMPL", default_value = "mmap")]
     dataset_impl: DatasetImpl,
 
-    /// Threads that run the tokenizer
+    /// Threads that run the tokenizer, each with a process of ftfy where that is asked for
     #[arg(long, value_name = "N", default_value_t = 1)]
     workers: usize,
 
@@ -227,13 +233,6 @@ pub fn main() -> ExitCode {
 }
 
 fn checked(args: Args) -> Result<Preprocess> {
-    if args.ftfy {
-        return Err(Error::invalid(
-            "--ftfy is not supported: the library that repairs text in ftfy's way, plsfix 0.1.8, gives other \
-             text than ftfy does for documents with tags of HTML",
-            "run ftfy on the documents beforehand, and leave the flag out",
-        ));
-    }
     let keys = match (args.jsonl_keys, &args.chats.tokenizer_path) {
         (keys, _) if !keys.is_empty() => keys,
         (_, Some(_)) => vec!["conversation".to_owned()],
@@ -251,6 +250,7 @@ fn checked(args: Args) -> Result<Preprocess> {
         Some(path) => Encoder::Chats(Box::new(args.chats.encoder(&path)?)),
         None => Encoder::Texts(TextEncoder {
             tokenizer: args.tokenizer.load()?,
+            ftfy: args.ftfy.then(|| Ftfy::start(args.workers)).transpose()?,
             append_eod: args.append_eod,
             mask_before,
         }),
@@ -295,6 +295,9 @@ pub(in crate::neox) fn run_and_report(
     cancel: &Arc<AtomicBool>,
 ) -> Result<Vec<Written>> {
     println!("Vocab size: {}", job.encoder.vocab_size());
+    if let Some(version) = job.encoder.ftfy_version() {
+        println!("ftfy: {version}");
+    }
     println!("Output prefix: {}", job.output_prefix.display());
     let mut lines = Lines::new(log);
     let result = job.run(&mut |progress| lines.show(progress), cancel);

@@ -1,10 +1,13 @@
 //! One document to ids and labels, under each key.
 
+use std::borrow::Cow;
+
 use serde_json::{Map, Value};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::neox::chats::ChatEncoder;
 use crate::neox::documents::{Content, Document};
+use crate::neox::ftfy::Ftfy;
 use crate::neox::texts;
 use crate::neox::tokenizers::NeoxTokenizer;
 
@@ -25,6 +28,8 @@ pub enum Encoder {
 pub struct TextEncoder {
     /// What makes ids of a text.
     pub tokenizer: NeoxTokenizer,
+    /// What repairs each text before that.
+    pub ftfy: Option<Ftfy>,
     /// Whether each document ends with a token that says so.
     pub append_eod: bool,
     /// Where this is not empty, labels are written too; up to the first occurrence of these ids and with
@@ -57,6 +62,14 @@ impl Encoder {
         match self {
             Self::Texts(texts) => texts.tokenizer.vocab_size(),
             Self::Chats(chats) => chats.vocab_size(),
+        }
+    }
+
+    /// The version of ftfy, if texts are repaired.
+    pub(super) fn ftfy_version(&self) -> Option<&str> {
+        match self {
+            Self::Texts(texts) => texts.ftfy.as_ref().map(Ftfy::version),
+            Self::Chats(_) => None,
         }
     }
 
@@ -99,7 +112,12 @@ impl TextEncoder {
     }
 
     fn encode(&self, document: &Document, keys: &[String]) -> Result<Encoded> {
-        let texts = texts::of(document, keys)?;
+        let mut texts = texts::of(document, keys)?;
+        if let Some(ftfy) = &self.ftfy {
+            for text in &mut texts {
+                *text = Cow::Owned(ftfy.fix_text(text).map_err(|e| e.at(&document.place))?);
+            }
+        }
         let bytes = texts.iter().map(|text| text.len() as u64).sum();
         let rows = texts.iter().map(|text| {
             let mut ids = self.tokenizer.encode(text).map_err(|e| e.at(&document.place))?;

@@ -76,7 +76,7 @@ impl Preprocess {
     /// # Errors
     /// [`ErrorKind::InvalidArgument`] if the parts of this do not go together, [`ErrorKind::AlreadyExists`]
     /// if there is such a dataset, [`ErrorKind::Empty`] if a key has no text; [`ErrorKind::Corrupt`] with
-    /// the place of a document that cannot be read; failures of the disk; [`ErrorKind::Interrupted`] once
+    /// the place of a document that cannot be read; failures of the disk or of ftfy; [`ErrorKind::Interrupted`] once
     /// the flag is set.
     pub fn run(
         self,
