@@ -413,6 +413,71 @@ fn chats_become_ids_labels_and_rewards() {
 }
 
 #[test]
+fn rewards_that_are_numbers_are_written_as_gpt_neox_has_them() {
+    let shop = shop();
+    write_chat_tokenizer(&shop);
+    let chat = |reward: &str| {
+        format!(
+            "{{\"conversation\": [{{\"role\": \"user\", \"content\": \"Hi\"}}], \"score\": {reward}}}\n"
+        )
+    };
+    shop.write("a.jsonl", [chat("1.5"), chat("-2"), chat("0.1")].concat());
+    let more = [&CHATS[..], &["--reward-key", "score"]].concat();
+    let output = shop.succeed(&args("a.jsonl", &more));
+    let said = stdout(&output);
+    assert!(said.ends_with("out/set_reward_document: 3 documents, 3 numbers, float32\n"), "{said}");
+    let read = |end: &str| fs::read(shop.path(&format!("out/set_reward_document.{end}"))).unwrap();
+    assert_eq!(hex(&read("bin")), "0000c03f000000c0cdcccc3d");
+    let header = [
+        "4d4d49444944580000", // MMIDIDX
+        "0100000000000000",   // the version
+        "06",                 // float32
+        "0300000000000000",   // sequences
+        "0400000000000000",   // document boundaries
+    ];
+    let sizes = "01000000".repeat(3);
+    let numbers = [0, 4, 8, 0, 1, 2, 3].map(|n| format!("0{n}00000000000000"));
+    assert_eq!(hex(&read("idx")), header.concat() + &sizes + &numbers.concat());
+    let refused = IndexedDataset::open(shop.path("out/set_reward_document")).unwrap_err();
+    let expected = "byte 17: dtype code 6 is float32 to GPT-NeoX and float64 to Megatron-core, so that the file does not \
+                    say what its numbers are; write tokens as integers";
+    assert!(refused.to_string().ends_with(expected), "{refused}");
+    clear(&shop);
+
+    let refusal = |reward: &str, layout: &str| {
+        shop.write("a.jsonl", [chat("1"), chat(reward)].concat());
+        self::refused(&shop, &args("a.jsonl", &[&more[..], &["--dataset-impl", layout]].concat()))
+    };
+    let remedy = "correct it, or give --binary-reward, which writes whether it is true";
+    for (reward, kind) in [
+        ("true", "true or false"),
+        ("null", "null"),
+        ("\"1\"", "a text"),
+        ("[1]", "a list"),
+        ("{}", "an object"),
+    ] {
+        assert_eq!(
+            refusal(reward, "mmap"),
+            format!(
+                "a.jsonl, line 2: the reward under \"score\" is {kind}, not a number; {remedy}"
+            )
+        );
+    }
+    assert_eq!(
+        refusal("1e39", "mmap"),
+        "a.jsonl, line 2: the reward under \"score\" is 1e+39, which is too large for float32; scale the rewards, or \
+         take it out"
+    );
+    for layout in ["lazy", "cached"] {
+        assert_eq!(
+            refusal("1", layout),
+            "rewards that are numbers are float32, and GPT-NeoX's older layout has int32 alone; leave --dataset-impl \
+             out, or give --binary-reward"
+        );
+    }
+}
+
+#[test]
 fn a_text_that_tiktoken_cannot_split_is_named_with_its_place() {
     let shop = shop();
     shop.write("a.jsonl", json_lines(&["fine", &" ".repeat(2_000_000)]));
@@ -773,6 +838,7 @@ fn help_teaches() {
         "- HFGPT2Tokenizer:",
         "--generation-role <ROLE>",
         "pip install ftfy",
+        "--reward-key <KEY>",
         "--input chats.jsonl --tokenizer-path",
     ] {
         assert!(help.contains(part), "{part}: {help}");

@@ -6,7 +6,7 @@
 //! | --- | --- | --- |
 //! | 0 | 9 bytes | `MMIDIDX` and two zero bytes |
 //! | 9 | u64 | version, always 1 |
-//! | 17 | u8 | [`Dtype`] of the tokens |
+//! | 17 | u8 | [`Dtype`] of the tokens, or that of another [`Element`] |
 //! | 18 | u64 | N |
 //! | 26 | u64 | D |
 //! | 34 | i32 × N | the tokens of each sequence |
@@ -47,6 +47,16 @@ pub enum Dtype {
     I32,
     I64,
     U16,
+}
+
+/// What a `.bin` file that is written has in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Element {
+    /// Tokens.
+    Token(Dtype),
+    /// Numbers that are no tokens, such as rewards, of type `float32`. Their code is GPT-NeoX's, 6, which Megatron-core
+    /// takes for `float64`; so nothing here reads them.
+    Float32,
 }
 
 /// How an `.idx` file is laid out.
@@ -110,6 +120,39 @@ impl Dtype {
             Self::I32 => i32::MIN as i64..=i32::MAX as i64,
             Self::I64 => i64::MIN..=i64::MAX,
             Self::U16 => 0..=u16::MAX as i64,
+        }
+    }
+}
+
+impl From<Dtype> for Element {
+    fn from(dtype: Dtype) -> Self {
+        Self::Token(dtype)
+    }
+}
+
+impl Element {
+    /// The number in the header.
+    pub const fn code(self) -> u8 {
+        match self {
+            Self::Token(dtype) => dtype.code(),
+            Self::Float32 => 6,
+        }
+    }
+
+    /// Bytes of one.
+    pub const fn size(self) -> usize {
+        match self {
+            Self::Token(dtype) => dtype.size(),
+            Self::Float32 => 4,
+        }
+    }
+}
+
+impl fmt::Display for Element {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Token(dtype) => dtype.fmt(f),
+            Self::Float32 => f.write_str("float32"),
         }
     }
 }
@@ -412,20 +455,21 @@ impl<B: AsRef<[u8]>> IndexFile<B> {
     }
 }
 
-/// Writes an `.idx` file: of tokens of type `dtype`, sequences of `sizes` tokens (below 2^31 each),
+/// Writes an `.idx` file: of tokens or other elements, sequences of `sizes` of them (below 2^31 each),
 /// and documents that begin at the sequences `boundaries`, the number of sequences being the last.
 ///
 /// # Errors
 /// As `out` fails.
 pub fn write_index(
-    dtype: Dtype,
+    element: impl Into<Element>,
     sizes: &[u32],
     boundaries: &[u64],
     out: &mut impl Write,
 ) -> io::Result<()> {
+    let element = element.into();
     out.write_all(&MAGIC)?;
     out.write_all(&VERSION.to_le_bytes())?;
-    out.write_all(&[dtype.code()])?;
+    out.write_all(&[element.code()])?;
     out.write_all(&(sizes.len() as u64).to_le_bytes())?;
     out.write_all(&(boundaries.len() as u64).to_le_bytes())?;
     for size in sizes {
@@ -434,7 +478,7 @@ pub fn write_index(
     let mut pointer = 0_u64;
     for &size in sizes {
         out.write_all(&pointer.to_le_bytes())?;
-        pointer += u64::from(size) * dtype.size() as u64;
+        pointer += u64::from(size) * element.size() as u64;
     }
     for boundary in boundaries {
         out.write_all(&boundary.to_le_bytes())?;

@@ -5,7 +5,7 @@
 //! | --- | --- | --- |
 //! | 0 | 8 bytes | `TNTIDX` and two zero bytes |
 //! | 8 | u64 | version, always 1 |
-//! | 16 | u64 | [`Dtype`] of the tokens |
+//! | 16 | u64 | [`Dtype`](super::format::Dtype) of the tokens |
 //! | 24 | u64 | bytes per token |
 //! | 32 | u64 | N |
 //! | 40 | u64 | the dimensions of all sequences: N, since each is a list |
@@ -17,7 +17,7 @@
 
 use std::io::{self, Write};
 
-use super::format::{self, Dtype, Malformed};
+use super::format::{self, Element, Malformed};
 
 const MAGIC: [u8; 8] = *b"TNTIDX\0\0";
 const VERSION: u64 = 1;
@@ -34,15 +34,15 @@ pub(super) fn is_legacy(file: &[u8]) -> bool {
 /// # Errors
 /// As `out` fails.
 pub(super) fn write_index(
-    dtype: Dtype,
+    element: impl Into<Element>,
     sizes: &[u32],
     boundaries: &[u64],
     out: &mut impl Write,
 ) -> io::Result<()> {
     let (sequences, documents) = (sizes.len() as u64, boundaries.len() as u64);
-    let code = dtype.code().into();
-    let header: [_; HEADER_NUMBERS] =
-        [VERSION, code, dtype.size() as u64, sequences, sequences, documents];
+    let element = element.into();
+    let (code, size) = (element.code().into(), element.size() as u64);
+    let header: [_; HEADER_NUMBERS] = [VERSION, code, size, sequences, sequences, documents];
     let sizes = sizes.iter().map(|&size| u64::from(size));
     let ends = sizes.clone().scan(0, |end, size| {
         *end += size;
@@ -114,6 +114,7 @@ pub(super) fn in_newer_layout(file: &[u8], bin_bytes: u64) -> Result<Vec<u8>, Ma
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::indexed::Dtype;
 
     /// Of the documents [1, 2, 3], [4] and [5, 6].
     fn golden() -> Vec<u8> {

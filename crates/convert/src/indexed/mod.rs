@@ -47,7 +47,7 @@ pub mod split;
 pub mod writer;
 
 pub use cache::SampleCache;
-pub use format::{Dtype, Layout, Malformed, Sizes};
+pub use format::{Dtype, Element, Layout, Malformed, Sizes};
 pub use random_state::RandomState;
 pub use reader::{IndexedDataset, Tokens};
 pub use sample_index::{Piece, SampleIndex, Sampling};

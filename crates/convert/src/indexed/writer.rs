@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use mds::durable::{Draft, Sealed};
 
-use super::format::{self, Dtype, Layout};
+use super::format::{self, Dtype, Element, Layout};
 use super::legacy;
 use super::reader::{IndexedDataset, bin_path, idx_path};
 use crate::error::{Error, ErrorKind, Result};
@@ -20,7 +20,7 @@ const BUFFER: usize = 1 << 20;
 #[derive(Debug)]
 pub struct IndexedWriter {
     prefix: PathBuf,
-    dtype: Dtype,
+    element: Element,
     layout: Layout,
     bin: BufWriter<Draft>,
     /// The bytes of one sequence.
@@ -30,12 +30,13 @@ pub struct IndexedWriter {
 }
 
 impl IndexedWriter {
-    /// Begins `prefix.idx` and `prefix.bin`, in a folder that exists.
+    /// Begins `prefix.idx` and `prefix.bin`, in a folder that exists, of tokens of a [`Dtype`] or of other
+    /// elements.
     ///
     /// # Errors
     /// [`ErrorKind::AlreadyExists`] if there is such an index; failures of the disk. Tokens without an
     /// index are what a program left that ended too early, and are replaced.
-    pub fn create(prefix: impl Into<PathBuf>, dtype: Dtype) -> Result<Self> {
+    pub fn create(prefix: impl Into<PathBuf>, element: impl Into<Element>) -> Result<Self> {
         let prefix = prefix.into();
         let idx = idx_path(&prefix);
         if idx.exists() {
@@ -47,8 +48,8 @@ impl IndexedWriter {
         }
         let bin = draft(bin_path(&prefix))?;
         let (encoded, sizes, boundaries) = (Vec::new(), Vec::new(), vec![0]);
-        let layout = Layout::default();
-        Ok(Self { prefix, dtype, layout, bin, encoded, sizes, boundaries })
+        let (element, layout) = (element.into(), Layout::default());
+        Ok(Self { prefix, element, layout, bin, encoded, sizes, boundaries })
     }
 
     /// The same with an index of another layout.
@@ -70,19 +71,38 @@ impl IndexedWriter {
     /// Adds a sequence to the document that was not ended yet.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidArgument`] if the type cannot hold a token, or there are 2^31 of them; then
-    /// nothing was added. Failures of the disk, after which the writer is of no more use.
+    /// [`ErrorKind::InvalidArgument`] if the type cannot hold a token, or there are 2^31 of them, or the dataset is not
+    /// one of tokens; then nothing was added. Failures of the disk, after which the writer is of no more use.
     pub fn write_sequence<T: Copy + Into<i64>>(&mut self, tokens: &[T]) -> Result<()> {
         let size = self.checked_size(tokens.len())?;
+        let Element::Token(dtype) = self.element else { return Err(self.holds_no("tokens")) };
         self.encoded.clear();
         for (position, &token) in tokens.iter().enumerate() {
             let token = token.into();
-            if !self.dtype.range().contains(&token) {
-                return Err(self.does_not_fit(position, token));
+            if !dtype.range().contains(&token) {
+                return Err(self.does_not_fit(position, token, dtype));
             }
             // The lower bytes are those of the narrower type, since the token is in its range.
-            self.encoded.extend_from_slice(&token.to_le_bytes()[..self.dtype.size()]);
+            self.encoded.extend_from_slice(&token.to_le_bytes()[..dtype.size()]);
         }
+        self.add_encoded(size)
+    }
+
+    /// Adds a document of one sequence of [`Element::Float32`].
+    ///
+    /// # Errors
+    /// As [`write_sequence`](Self::write_sequence), where the dataset is not one of these.
+    pub fn write_floats(&mut self, numbers: &[f32]) -> Result<()> {
+        let size = self.checked_size(numbers.len())?;
+        let Element::Float32 = self.element else { return Err(self.holds_no("float32")) };
+        self.encoded.clear();
+        numbers.iter().for_each(|number| self.encoded.extend_from_slice(&number.to_le_bytes()));
+        self.add_encoded(size)?;
+        self.end_document();
+        Ok(())
+    }
+
+    fn add_encoded(&mut self, size: u32) -> Result<()> {
         self.bin.write_all(&self.encoded).map_err(|e| self.cannot_write(e))?;
         self.sizes.push(size);
         Ok(())
@@ -117,8 +137,8 @@ impl IndexedWriter {
         let mut idx = draft(idx_path.clone())?;
         let (sizes, boundaries) = (&self.sizes, &self.boundaries);
         match self.layout {
-            Layout::Mapped => format::write_index(self.dtype, sizes, boundaries, &mut idx),
-            Layout::Legacy => legacy::write_index(self.dtype, sizes, boundaries, &mut idx),
+            Layout::Mapped => format::write_index(self.element, sizes, boundaries, &mut idx),
+            Layout::Legacy => legacy::write_index(self.element, sizes, boundaries, &mut idx),
         }
         .map_err(|e| Error::io(e, "write", &idx_path))?;
         let idx = seal(idx, &idx_path)?;
@@ -150,8 +170,15 @@ impl IndexedWriter {
         })
     }
 
-    fn does_not_fit(&self, position: usize, token: i64) -> Error {
-        let (dtype, range) = (self.dtype, self.dtype.range());
+    fn holds_no(&self, others: &str) -> Error {
+        Error::invalid(
+            format!("{} holds {}, and no {others}", self.prefix.display(), self.element),
+            "write them to a dataset of their own",
+        )
+    }
+
+    fn does_not_fit(&self, position: usize, token: i64, dtype: Dtype) -> Error {
+        let range = dtype.range();
         Error::invalid(
             format!(
                 "document {} of {}: token {token} at position {position} does not fit {dtype}, which \
@@ -262,6 +289,22 @@ mod tests {
         let mut writer = IndexedWriter::create(prefix, dtype).unwrap();
         documents.iter().for_each(|document| writer.write_document(document).unwrap());
         writer.finish().unwrap();
+    }
+
+    #[test]
+    fn tokens_and_other_numbers_are_not_mixed() {
+        let folder = tempfile::tempdir().unwrap();
+        let prefix = folder.path().join("a");
+        let mut tokens = IndexedWriter::create(&prefix, Dtype::U16).unwrap();
+        let refused = tokens.write_floats(&[0.5]).unwrap_err().to_string();
+        let holds = |what: &str| {
+            format!("{} holds {what}; write them to a dataset of their own", prefix.display())
+        };
+        assert_eq!(refused, holds("uint16, and no float32"));
+        let mut floats = IndexedWriter::create(&prefix, Element::Float32).unwrap();
+        let refused = floats.write_document(&[1_u32]).unwrap_err().to_string();
+        assert_eq!(refused, holds("float32, and no tokens"));
+        assert_eq!((tokens.num_documents(), floats.num_documents()), (0, 0));
     }
 
     #[test]

@@ -29,6 +29,15 @@ pub enum Learned {
     All,
 }
 
+/// What is written of what a chat is worth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rewards {
+    /// Whether it is true as Python takes it: 1 or -1, of type `int32`.
+    Binary,
+    /// The number that it is, of type `float32`.
+    Numbers,
+}
+
 /// What makes ids of chats.
 #[derive(Debug)]
 pub struct ChatEncoder {
@@ -36,7 +45,7 @@ pub struct ChatEncoder {
     template: ChatTemplate,
     role: String,
     learned: Learned,
-    reward_key: Option<String>,
+    rewards: Option<(String, Rewards)>,
 }
 
 impl ChatEncoder {
@@ -54,17 +63,17 @@ impl ChatEncoder {
             ));
         }
         let template = ChatTemplate::load(path, &tokenizer)?;
-        Ok(Self { tokenizer, template, role: role.into(), learned, reward_key: None })
+        Ok(Self { tokenizer, template, role: role.into(), learned, rewards: None })
     }
 
-    /// Writes for each document whether the value under `key` is true, as 1 or -1.
-    pub fn with_rewards(self, key: impl Into<String>) -> Self {
-        Self { reward_key: Some(key.into()), ..self }
+    /// Writes for each document what it is worth, from the value under `key`.
+    pub fn with_rewards(self, key: impl Into<String>, rewards: Rewards) -> Self {
+        Self { rewards: Some((key.into(), rewards)), ..self }
     }
 
-    /// Where the rewards are.
-    pub(super) fn reward_key(&self) -> Option<&str> {
-        self.reward_key.as_deref()
+    /// Where the rewards are, and what is written of them.
+    pub(super) fn rewards(&self) -> Option<(&str, Rewards)> {
+        self.rewards.as_ref().map(|(key, rewards)| (key.as_str(), *rewards))
     }
 
     /// One more than the largest id.

@@ -9,14 +9,14 @@ use std::time::{Duration, Instant};
 
 use clap::{Parser, ValueEnum};
 
-use super::super::chats::{ChatEncoder, Learned};
+use super::super::chats::{ChatEncoder, Learned, Rewards};
 use super::super::documents::{Cut, input_files};
 use super::super::ftfy::Ftfy;
 use super::super::tokenizers::{NeoxTokenizer, TokenizerFiles, TokenizerType};
 use super::{Encoder, Preprocess, Progress, TextEncoder, Written};
 use crate::cli;
 use crate::error::{Error, Result};
-use crate::indexed::Layout;
+use crate::indexed::{Element, Layout};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -166,11 +166,12 @@ struct ChatArgs {
     #[arg(long)]
     no_mask: bool,
 
-    /// Write what each chat is worth, from this key, as PREFIX_reward_document
-    #[arg(long, value_name = "KEY", requires = "binary_reward")]
+    /// Write what each chat is worth, from this key, as PREFIX_reward_document: a number, of type float32. Its
+    /// type code is GPT-NeoX's, 6, which is float64 to Megatron-core
+    #[arg(long, value_name = "KEY")]
     reward_key: Option<String>,
 
-    /// That is true or false: 1 or -1, the only kind of reward that can be written
+    /// Write whether that is true: 1 or -1, of type int32
     #[arg(long, requires = "reward_key")]
     binary_reward: bool,
 }
@@ -198,7 +199,8 @@ impl ChatArgs {
         let role = self.generation_role.unwrap_or_else(|| "assistant".to_owned());
         let encoder = ChatEncoder::load(path, role, learned)?;
         Ok(match self.reward_key {
-            Some(key) => encoder.with_rewards(key),
+            Some(key) if self.binary_reward => encoder.with_rewards(key, Rewards::Binary),
+            Some(key) => encoder.with_rewards(key, Rewards::Numbers),
             None => encoder,
         })
     }
@@ -304,9 +306,9 @@ pub(in crate::neox) fn run_and_report(
     lines.finish(result.is_ok());
     let written = result?;
     for set in &written {
-        let (documents, tokens) = (set.documents, set.tokens);
-        let [documents, tokens] = [counted(documents, "document"), counted(tokens, "token")];
-        println!("{}: {documents}, {tokens}, {}", set.prefix.display(), set.dtype);
+        let noun = if set.element == Element::Float32 { "number" } else { "token" };
+        let (documents, tokens) = (counted(set.documents, "document"), counted(set.tokens, noun));
+        println!("{}: {documents}, {tokens}, {}", set.prefix.display(), set.element);
         if set.left_out > 0 {
             let texts = counted(set.left_out, "text");
             println!("{}: {texts} without a token left out", set.prefix.display());

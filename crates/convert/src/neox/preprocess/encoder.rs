@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use serde_json::{Map, Value};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::neox::chats::ChatEncoder;
+use crate::neox::chats::{ChatEncoder, Rewards};
 use crate::neox::documents::{Content, Document};
 use crate::neox::ftfy::Ftfy;
 use crate::neox::texts;
@@ -44,7 +44,15 @@ pub(super) struct Encoded {
     /// What is under each key.
     pub(super) rows: Vec<Row>,
     /// What a chat is worth, if that is written.
-    pub(super) reward: Option<i64>,
+    pub(super) reward: Option<Reward>,
+}
+
+/// What a chat is worth.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Reward {
+    /// 1 or -1.
+    Binary(i64),
+    Number(f32),
 }
 
 /// What is under one key.
@@ -81,9 +89,12 @@ impl Encoder {
         }
     }
 
-    /// Whether there are rewards.
-    pub(super) fn has_rewards(&self) -> bool {
-        matches!(self, Self::Chats(chats) if chats.reward_key().is_some())
+    /// What is written of rewards, if they are.
+    pub(super) fn rewards(&self) -> Option<Rewards> {
+        match self {
+            Self::Texts(_) => None,
+            Self::Chats(chats) => chats.rewards().map(|(_, rewards)| rewards),
+        }
     }
 
     /// # Errors
@@ -153,9 +164,39 @@ fn encode_chats(chats: &ChatEncoder, document: &Document, keys: &[String]) -> Re
         })
     });
     let rows = rows.collect::<Result<_>>()?;
-    let reward =
-        chats.reward_key().map(|key| under(key).map(|value| if is_true(value) { 1 } else { -1 }));
+    let reward = chats.rewards().map(|(key, rewards)| match rewards {
+        Rewards::Binary => Ok(Reward::Binary(if is_true(under(key)?) { 1 } else { -1 })),
+        Rewards::Numbers => number(under(key)?).map(Reward::Number).map_err(|(problem, remedy)| {
+            let what = format!("{}: the reward under {key:?} is {problem}", document.place);
+            Error::new(ErrorKind::Corrupt, what, remedy)
+        }),
+    });
     Ok(Encoded { bytes: json.len() as u64, rows, reward: reward.transpose()? })
+}
+
+/// A reward as `float32`, or what it is instead and what can be done.
+fn number(value: &Value) -> Result<f32, (String, &'static str)> {
+    let kind = match value {
+        Value::Number(number) => {
+            // As numpy rounds it.
+            return match number.as_f64().map(|number| number as f32) {
+                Some(rounded) if rounded.is_finite() => Ok(rounded),
+                _ => Err((
+                    format!("{number}, which is too large for float32"),
+                    "scale the rewards, or take it out",
+                )),
+            };
+        }
+        Value::Null => "null",
+        Value::Bool(_) => "true or false",
+        Value::String(_) => "a text",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    };
+    Err((
+        format!("{kind}, not a number"),
+        "correct it, or give --binary-reward, which writes whether it is true",
+    ))
 }
 
 /// As Python takes it.
@@ -190,6 +231,19 @@ mod tests {
         assert_eq!(labels_of(&[7, 1], &[1, 2]), [7, 1]);
         assert_eq!(labels_of(&[7], &[1, 2]), [7]);
         assert_eq!(labels_of(&[], &[1]), [0; 0]);
+    }
+
+    #[test]
+    fn rewards_that_are_numbers_are_rounded_to_float32() {
+        let read = |json: &str| number(&serde_json::from_str(json).unwrap());
+        assert_eq!(read("0.1"), Ok(0.1_f32));
+        assert_eq!(read("-3"), Ok(-3.0));
+        // Half way between two of them: to the even one.
+        assert_eq!(read("16777217"), Ok(16_777_216.0));
+        assert_eq!(read("3.4028235e38"), Ok(f32::MAX));
+        let (problem, remedy) = read("-1e39").unwrap_err();
+        assert_eq!(problem, "-1e+39, which is too large for float32");
+        assert_eq!(remedy, "scale the rewards, or take it out");
     }
 
     #[test]

@@ -11,11 +11,12 @@ use std::sync::atomic::AtomicBool;
 
 use super::documents::{self, Cut, Document, InputFile};
 use crate::error::{Error, ErrorKind, Result};
-use crate::indexed::{Dtype, IndexedWriter, Layout};
+use crate::indexed::{Dtype, Element, IndexedWriter, Layout};
+use crate::neox::chats::Rewards;
 use crate::ordered::{Ordered, Put};
 pub use command::main;
 pub(super) use command::{Log, run_and_report};
-use encoder::Encoded;
+use encoder::{Encoded, Reward};
 pub use encoder::{Encoder, TextEncoder};
 pub(super) use encoder::{IGNORED, Row};
 
@@ -64,7 +65,7 @@ pub struct Written {
     /// How many tokens.
     pub tokens: u64,
     /// Of what type they are.
-    pub dtype: Dtype,
+    pub element: Element,
     /// Texts that were left out, since they are empty or have no token.
     pub left_out: u64,
 }
@@ -147,6 +148,12 @@ impl Preprocess {
             ));
         }
         self.encoder.check()?;
+        if self.layout == Layout::Legacy && self.encoder.rewards() == Some(Rewards::Numbers) {
+            return Err(Error::invalid(
+                "rewards that are numbers are float32, and GPT-NeoX's older layout has int32 alone",
+                "leave --dataset-impl out, or give --binary-reward",
+            ));
+        }
         if self.cut != Cut::Whole && !self.inputs.iter().any(InputFile::can_be_cut) {
             return Err(Error::invalid(
                 "--split-documents has no effect: the documents of all input files are cut already",
@@ -159,7 +166,7 @@ impl Preprocess {
     /// What stands in the place of a key in the names of all datasets.
     fn names(&self) -> Vec<String> {
         let labels = self.keys.iter().filter_map(|key| self.encoder.name_of_labels(key));
-        let reward = self.encoder.has_rewards().then(|| REWARD.to_owned());
+        let reward = self.encoder.rewards().map(|_| REWARD.to_owned());
         self.keys.iter().cloned().chain(labels).chain(reward).collect()
     }
 
@@ -173,14 +180,20 @@ impl Preprocess {
             }
             _ => Dtype::I32,
         };
-        let set = |name: &str| Set::create(&self.output_prefix, name, dtype, self.layout);
+        let set =
+            |name: &str, element| Set::create(&self.output_prefix, name, element, self.layout);
+        let of_tokens = |name: &str| set(name, dtype.into());
         let of_key = |key: &String| {
             let labels = self.encoder.name_of_labels(key);
-            Ok((set(key)?, labels.map(|name| set(&name)).transpose()?))
+            Ok((of_tokens(key)?, labels.map(|name| of_tokens(&name)).transpose()?))
+        };
+        let of_rewards = |rewards| match rewards {
+            Rewards::Binary => of_tokens(REWARD),
+            Rewards::Numbers => set(REWARD, Element::Float32),
         };
         Ok(Sets {
             of_keys: self.keys.iter().map(of_key).collect::<Result<_>>()?,
-            rewards: self.encoder.has_rewards().then(|| set(REWARD)).transpose()?,
+            rewards: self.encoder.rewards().map(of_rewards).transpose()?,
         })
     }
 }
@@ -224,10 +237,10 @@ struct Set {
 }
 
 impl Set {
-    fn create(output_prefix: &Path, name: &str, dtype: Dtype, layout: Layout) -> Result<Self> {
+    fn create(output_prefix: &Path, name: &str, element: Element, layout: Layout) -> Result<Self> {
         let prefix = prefix_of(output_prefix, name);
-        let writer = IndexedWriter::create(&prefix, dtype)?.with_layout(layout);
-        let written = Written { prefix, documents: 0, tokens: 0, dtype, left_out: 0 };
+        let writer = IndexedWriter::create(&prefix, element)?.with_layout(layout);
+        let written = Written { prefix, documents: 0, tokens: 0, element, left_out: 0 };
         Ok(Self { name: name.to_owned(), writer, written })
     }
 
@@ -237,9 +250,22 @@ impl Set {
             return Ok(());
         }
         self.writer.write_document(ids)?;
-        self.written.documents += 1;
-        self.written.tokens += ids.len() as u64;
+        self.count(ids.len());
         Ok(())
+    }
+
+    fn write_reward(&mut self, reward: Reward) -> Result<()> {
+        match reward {
+            Reward::Binary(sign) => self.writer.write_document(&[sign]),
+            Reward::Number(number) => self.writer.write_floats(&[number]),
+        }?;
+        self.count(1);
+        Ok(())
+    }
+
+    fn count(&mut self, tokens: usize) {
+        self.written.documents += 1;
+        self.written.tokens += tokens as u64;
     }
 }
 
@@ -259,7 +285,7 @@ impl Sets {
             }
         }
         match (&mut self.rewards, encoded.reward) {
-            (Some(rewards), Some(reward)) => rewards.write(&[reward]),
+            (Some(rewards), Some(reward)) => rewards.write_reward(reward),
             _ => Ok(()),
         }
     }
