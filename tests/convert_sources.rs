@@ -10,6 +10,7 @@ use std::sync::Arc;
 use arrow_array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use convert::indexed::{Dtype, IndexedDataset, IndexedWriter};
 use convert::tokenizer::Tokenizer;
+use mds::format::{DType, Encoding, HashAlgorithm, NdArray, Schema, Value};
 use parquet::arrow::ArrowWriter;
 use parquet::data_type::{ByteArray, ByteArrayType};
 use parquet::file::properties::WriterProperties;
@@ -494,7 +495,9 @@ fn streaming_datasets_are_sources_too() {
     assert_eq!(shards::read_ids(&shop.path("new/train")), pairs);
 
     let to_indexed = ["to_indexed", "--path", "text/train", "--output_prefix", "neox"];
-    shop.converted(&[&to_indexed[..], &["--tokenizer", "gpt2", "--append_eod"]].concat());
+    let said =
+        shop.converted(&[&to_indexed[..], &["--tokenizer", "gpt2", "--append_eod"]].concat());
+    assert_eq!(stderr(&said), "1 sample without a token left out\n");
     let indexed = IndexedDataset::open(shop.path("neox")).unwrap();
     // GPT-NeoX leaves out what is empty.
     assert_eq!((indexed.num_documents(), indexed.dtype()), (3, Dtype::U16));
@@ -510,6 +513,93 @@ fn streaming_datasets_are_sources_too() {
     assert_eq!(
         error,
         "there is no dataset: text has no index.json; give the folder of one split, such as ./c4/val"
+    );
+}
+
+/// What made a dataset of ids is known from its statistics, so that they are not cut in a way that makes no sense.
+#[test]
+fn ids_are_cut_with_marks_of_their_own_tokenizer() {
+    let shop = Workshop::new();
+    shop.write("a.jsonl", "{\"text\":\"one two\"}\n{\"text\":\"three\"}\n");
+    shop.converted(&["json", "--path", "a.jsonl", "--out_root", "ids", "--tokenizer", "gpt2"]);
+    let cut = |flags: &[&'static str]| -> Vec<&'static str> {
+        [&["mds", "--path", "ids/train", "--out_root", "cut", "--concat_tokens", "2"], flags]
+            .concat()
+    };
+    let json = Tokenizer::load("gpt2").unwrap().json().to_owned();
+    let gpt2 = format!("gpt2 (xxh64 {})", HashAlgorithm::Xxh64.hex(json.as_bytes()));
+    assert_eq!(
+        shop.refused(&cut(&[])),
+        format!(
+            "the source holds ids of documents by tokenizer {gpt2}, and a mark between them is missing; give that \
+             --tokenizer, and with it a mark, e.g. --eos_text '<|endoftext|>', unless it sets some by itself"
+        )
+    );
+    assert_eq!(
+        shop.refused(&cut(&["--tokenizer", "gpt2"])),
+        "tokenizer gpt2 puts nothing between two documents: they would run into one another; give \
+         a mark, e.g. --eos_text '<|endoftext|>', or use another tokenizer"
+    );
+    shop.write("other/tokenizer.json", json.replacen("\"version\"", " \"version\"", 1));
+    let refused = shop.refused(&cut(&["--tokenizer", "other", "--eos_text", EOS]));
+    assert!(
+        refused.starts_with(&format!("the source holds ids by tokenizer {gpt2}, not ")),
+        "{refused}"
+    );
+    assert!(refused.ends_with("; give that --tokenizer"), "{refused}");
+    // It may lie elsewhere.
+    shop.write("same/tokenizer.json", &json);
+    shop.converted(&cut(&["--tokenizer", "same", "--eos_text", EOS, "--sequence_id"]));
+    assert_eq!(
+        shop.refused(&[
+            "mds",
+            "--path",
+            "cut/train",
+            "--column",
+            "tokens",
+            "--out_root",
+            "again",
+            "--concat_tokens",
+            "3",
+            "--sequence_id"
+        ]),
+        "--sequence_id needs to know where documents begin, which samples that were cut before do not tell; \
+         leave it out, or convert the text again"
+    );
+}
+
+#[test]
+fn samples_that_are_no_ids_are_named() {
+    let shop = Workshop::new();
+    let dataset = |name: &str, arrays: &[NdArray<'_>]| {
+        let schema =
+            Schema::new([("tokens", Encoding::NdArray { dtype: None, shape: None })]).unwrap();
+        let mut writer = mds::Writer::create(shop.path(name), schema, Default::default()).unwrap();
+        for array in arrays {
+            writer.write(&[Value::NdArray(array.clone())]).unwrap();
+        }
+        writer.finish().unwrap();
+    };
+    let refused = |name: &str, flags: &[&str]| {
+        shop.refused(&[&["mds", "--path", name, "--out_root", "out"], flags].concat())
+    };
+    let good = || NdArray::from_i32(&[1, 70_000]);
+    dataset("negative", &[good(), NdArray::from_i32(&[-1])]);
+    dataset("floats", &[good(), NdArray::new(DType::F32, vec![1], vec![0; 4]).unwrap()]);
+    for name in ["negative", "floats"] {
+        assert_eq!(
+            refused(name, &[]),
+            format!(
+                "dataset {name}, shard shard.00000.mds, sample 1: it holds numbers that are no token ids, which are \
+                 whole ones from 0 to 2^32 - 1; name the column with the tokens with --column"
+            )
+        );
+    }
+    dataset("good", &[good()]);
+    assert_eq!(
+        refused("good", &["--token_encoding", "uint16"]),
+        "good/shard.00000.mds, sample 0: its token id 70000 is beyond --token_encoding uint16; correct the sample, \
+         or leave such samples out with --on_bad_line skip"
     );
 }
 

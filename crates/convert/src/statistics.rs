@@ -146,33 +146,46 @@ pub struct Statistics {
 impl Statistics {
     /// Of a conversion that is complete.
     pub(crate) fn new(manifest: Manifest, tally: Tally, files: &[Counts]) -> Self {
-        let is_tokenised = tally.total.tokens > 0;
-        let ratio = tally.total.bytes as f64 / tally.total.tokens as f64;
         let files = manifest.file_names().zip(files);
-        Self {
+        let mut statistics = Self {
             samples: 0,
             total: tally.total,
-            bytes_per_token: Some(ratio).filter(|_| is_tokenised && tally.total.bytes > 0),
+            bytes_per_token: None,
             skipped: 0,
             skipped_documents: Vec::new(),
             dropped_tokens: 0,
             files: files.map(|(name, &counts)| (name.to_owned(), counts)).collect(),
             subsets: tally.subsets,
             left_out: tally.left_out,
-            lengths_in: if is_tokenised { "tokens" } else { "bytes" }.to_owned(),
+            lengths_in: String::new(),
             lengths: tally.lengths,
             manifest,
-        }
+        };
+        statistics.derive();
+        statistics
+    }
+
+    /// What follows from the total.
+    fn derive(&mut self) {
+        let Counts { bytes, tokens, .. } = self.total;
+        let ratio = bytes as f64 / tokens as f64;
+        self.bytes_per_token = (bytes > 0 && tokens > 0).then_some(ratio);
+        self.lengths_in = if tokens > 0 { "tokens" } else { "bytes" }.to_owned();
+    }
+
+    /// What the dataset was made with by this flag, if it was given.
+    pub(crate) fn setting(&self, flag: &str) -> Option<&str> {
+        self.manifest.settings().get(flag).map(String::as_str)
     }
 
     /// The number of the task that has written the dataset, if it is a part.
     pub(crate) fn task(&self) -> Option<usize> {
-        self.manifest.settings().get(TASK_ID)?.parse().ok()
+        self.setting(TASK_ID)?.parse().ok()
     }
 
     /// The tasks that had files, of all that the task of this part belonged to.
     pub(crate) fn tasks_with_files(&self) -> impl Iterator<Item = usize> {
-        let listed = self.manifest.settings().get(TASKS_WITH_FILES);
+        let listed = self.setting(TASKS_WITH_FILES);
         listed.into_iter().flat_map(|list| list.split(',')).filter_map(|task| task.parse().ok())
     }
 
@@ -208,8 +221,7 @@ impl Statistics {
             }
             all.lengths.join(&part.lengths);
         }
-        let ratio = all.total.bytes as f64 / all.total.tokens as f64;
-        all.bytes_per_token = all.bytes_per_token.map(|_| ratio);
+        all.derive();
         Ok(all)
     }
 

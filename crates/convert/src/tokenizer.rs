@@ -8,6 +8,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use mds::format::HashAlgorithm;
 use mds::storage::{Remote, RemoteOptions};
 use serde_json::Value;
 use tokenizers::pipeline::{EncodeOptions, Override, PipelineToken, PipelineTokenizer};
@@ -217,6 +218,11 @@ impl Tokenizer {
     /// The name or path that it was loaded by.
     pub fn name(&self) -> &str {
         &self.inner.name
+    }
+
+    /// The name, and the hash that tells it from another one of this name: `gpt2 (xxh64 0123456789abcdef)`.
+    pub fn described(&self) -> String {
+        format!("{} (xxh64 {})", self.name(), HashAlgorithm::Xxh64.hex(self.json().as_bytes()))
     }
 
     /// The text of its `tokenizer.json`.

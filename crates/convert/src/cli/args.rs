@@ -365,7 +365,8 @@ pub(super) struct OutputArgs {
 
     /// Tokenizer: gpt2 (built in), the path or address of a tokenizer.json or its folder, or a hub name
     ///
-    /// Without --concat_tokens each document becomes one sample, of its ids.
+    /// Without --concat_tokens each document becomes one sample, of its ids; documents without any need
+    /// --token_encoding bytes.
     #[arg(long, value_name = "NAME|PATH", verbatim_doc_comment)]
     pub(super) tokenizer: Option<String>,
 
@@ -394,7 +395,8 @@ pub(super) struct OutputArgs {
     #[arg(long, alias = "token-encoding", value_enum, default_value = "int32")]
     pub(super) token_encoding: TokenEncoding,
 
-    /// Add the column sequence_id: which tokens of a sample are of the same document, from 0
+    /// Add the column sequence_id: which tokens of a sample are of the same document, from 0; samples of a
+    /// dataset of ids are documents
     #[arg(long, alias = "sequence-id")]
     pub(super) sequence_id: bool,
 

@@ -5,20 +5,15 @@ use std::thread;
 
 use mds::WriterOptions;
 use mds::format::{Compression, HashAlgorithm, parse_size};
-use serde_json::Value as Json;
 
 use super::args::{BadLineChoice, OutputArgs};
 use super::tasks;
-use crate::conversion::{
-    Content, Conversion, Earlier, OnBadLine, SubsetFilter, TokenEncoding, TokenOptions,
-};
+use super::tokens::tokens;
+use crate::conversion::{Content, Conversion, Earlier, OnBadLine, SubsetFilter};
 use crate::error::{Error, Result};
 use crate::out_root::OutRoot;
 use crate::source::{SourceFile, Split, Task};
-use crate::tokenizer::Tokenizer;
-
-/// Settings of llm-foundry's tokenizers that change no ids.
-const IDLE_KWARGS: [&str; 4] = ["model_max_length", "use_fast", "trust_remote_code", "legacy"];
+use crate::statistics::Statistics;
 
 /// What a source has of its own.
 pub(super) struct SourceOptions {
@@ -30,11 +25,13 @@ pub(super) struct SourceOptions {
     pub(super) subsets: Option<SubsetFilter>,
     /// Whether the source holds token ids, which need no tokenizer.
     pub(super) holds_ids: bool,
+    /// What a dataset was made of that is the source, if one of these programs has made it.
+    pub(super) made_of: Option<Statistics>,
 }
 
 impl SourceOptions {
     pub(super) fn new(text: Content, compression: Option<&'static str>) -> Self {
-        Self { text, compression, subsets: None, holds_ids: false }
+        Self { text, compression, subsets: None, holds_ids: false, made_of: None }
     }
 }
 
@@ -58,8 +55,7 @@ impl Job {
         args: OutputArgs,
         source: SourceOptions,
     ) -> Result<Self> {
-        let content =
-            tokens(program, &args, source.holds_ids)?.map_or(source.text, Content::Tokens);
+        let content = tokens(program, &args, &source)?.map_or(source.text, Content::Tokens);
         // The defaults may be written out.
         let compression = args.compression.as_deref().or(source.compression);
         let compression = compression.filter(|code| *code != "none");
@@ -135,102 +131,5 @@ impl Job {
         }
         conversion.split = split.of_task(task);
         Ok(Some(conversion))
-    }
-}
-
-/// What `--concat_tokens`, `--tokenizer` and their like ask for.
-fn tokens(program: &str, args: &OutputArgs, holds_ids: bool) -> Result<Option<TokenOptions>> {
-    let marks = [
-        ("--bos_text", args.bos_text.is_some()),
-        ("--eos_text", args.eos_text.is_some()),
-        ("--use_tokenizer_eos", args.use_tokenizer_eos),
-    ];
-    let given = |flags: &[(&'static str, bool)]| {
-        flags.iter().find(|(_, given)| *given).map(|(flag, _)| *flag)
-    };
-    if args.concat_tokens.is_none() {
-        let makes_ids = args.tokenizer.is_some() && !holds_ids;
-        let others = [
-            ("--tokenizer", args.tokenizer.is_some() && holds_ids),
-            ("--tokenizer_kwargs", args.tokenizer_kwargs.is_some() && !makes_ids),
-            ("--no_wrap", args.no_wrap),
-            ("--sequence_id", args.sequence_id),
-            (
-                "--token_encoding",
-                args.token_encoding != TokenEncoding::Int32 && !makes_ids && !holds_ids,
-            ),
-        ];
-        if let Some(flag) = given(&marks).or_else(|| given(&others)) {
-            let samples =
-                if makes_ids || holds_ids { "samples that are documents" } else { "text samples" };
-            return Err(Error::invalid(
-                format!("{flag} has no effect on {samples}"),
-                format!("add --concat_tokens N, or leave {flag} out"),
-            ));
-        }
-        if !makes_ids && !holds_ids {
-            return Ok(None);
-        }
-    }
-    check_kwargs(args.tokenizer_kwargs.as_deref())?;
-    let tokenizer = match &args.tokenizer {
-        Some(name) => Some(Tokenizer::load(name)?),
-        None if !holds_ids => {
-            return Err(Error::invalid(
-                "--concat_tokens needs a tokenizer",
-                "add --tokenizer gpt2, or the path of a tokenizer.json",
-            ));
-        }
-        None => None,
-    };
-    if tokenizer.is_none()
-        && let Some(flag) = given(&marks)
-    {
-        return Err(Error::invalid(
-            format!("{flag} needs a tokenizer, which makes tokens of it"),
-            "add --tokenizer, the one that the source was made with",
-        ));
-    }
-    let mut eos_text = args.eos_text.clone().unwrap_or_default();
-    if let Some(tokenizer) = tokenizer.as_ref().filter(|_| args.use_tokenizer_eos) {
-        eos_text = tokenizer.eos_text()?.ok_or_else(|| {
-            Error::invalid(
-                format!("tokenizer {} has no end-of-text token", tokenizer.name()),
-                "name one with --eos_text instead of --use_tokenizer_eos",
-            )
-        })?;
-    }
-    let options = TokenOptions {
-        tokenizer,
-        length: args.concat_tokens,
-        bos_text: args.bos_text.clone().unwrap_or_default(),
-        eos_text,
-        wrap: !args.no_wrap,
-        encoding: args.token_encoding,
-        sequence_id: args.sequence_id,
-    };
-    for warning in options.check(holds_ids)? {
-        eprintln!("{program}: warning: {warning}");
-    }
-    Ok(Some(options))
-}
-
-fn check_kwargs(given: Option<&str>) -> Result<()> {
-    let Some(text) = given else { return Ok(()) };
-    let Ok(Json::Object(settings)) = serde_json::from_str(text) else {
-        return Err(Error::invalid(
-            format!("--tokenizer_kwargs {text} is not a JSON object"),
-            "write it as '{\"model_max_length\": 2048}'",
-        ));
-    };
-    match settings.keys().find(|key| !IDLE_KWARGS.contains(&key.as_str())) {
-        None => Ok(()),
-        Some(key) => Err(Error::invalid(
-            format!("--tokenizer_kwargs has {key:?}, which this program does not know"),
-            format!(
-                "save the tokenizer with that setting and give its tokenizer.json; {} are taken",
-                IDLE_KWARGS.join(", ")
-            ),
-        )),
     }
 }

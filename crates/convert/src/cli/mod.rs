@@ -10,6 +10,7 @@ mod merge;
 mod stop;
 mod tasks;
 mod to_indexed;
+mod tokens;
 
 use std::ffi::OsString;
 use std::io::IsTerminal;
@@ -32,7 +33,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::out_root::OutRoot;
 use crate::source::{
     Format, HUB_DATASET, NamedSplit, SourceFile, Split, files_of, files_of_pile, files_of_split,
-    files_on_hub, shards_of,
+    files_on_hub, shards_of, statistics_of,
 };
 
 /// As shells report a program that Ctrl-C ended.
@@ -211,6 +212,7 @@ fn mds(args: MdsArgs, program: &'static str) -> Result<Plan> {
     let files = shards_of(&args.path, args.column.as_deref())?;
     let mut source = SourceOptions::new(Content::Text, None);
     source.holds_ids = files.iter().any(SourceFile::holds_ids);
+    source.made_of = statistics_of(&args.path)?;
     let job = JobArgs { place: args.place, output: args.output, source };
     job.of_split(program, args.split, || Ok(files))
 }

@@ -46,19 +46,23 @@ pub(super) fn run(args: &ToIndexedArgs, stop: &StopSignal) -> Result<()> {
     let threads = args.num_workers.filter(|&n| n > 0);
     let threads = threads.or_else(|| thread::available_parallelism().ok().map(usize::from));
     let started = Instant::now();
-    let tokens = stop.while_converting(|cancel| {
+    let (tokens, left_out) = stop.while_converting(|cancel| {
         let (meter, parse) = (Arc::<Meter>::default(), parser(tokenizer, eod));
         let from = Position::default();
         let mut chunks =
             ParsedChunks::start(files, from, parse, threads.unwrap_or(1), &meter, cancel);
-        let mut tokens = 0;
+        let (mut tokens, mut left_out) = (0, 0);
         while let Some((documents, _)) = chunks.next()? {
             for document in documents.iter() {
+                if document.is_empty() {
+                    left_out += 1;
+                    continue;
+                }
                 writer.write_document(document)?;
                 tokens += document.len() as u64;
             }
         }
-        Ok::<_, Error>(tokens)
+        Ok::<_, Error>((tokens, left_out))
     })?;
     let documents = writer.num_documents();
     if documents == 0 {
@@ -69,6 +73,10 @@ pub(super) fn run(args: &ToIndexedArgs, stop: &StopSignal) -> Result<()> {
         ));
     }
     writer.finish()?;
+    if left_out > 0 {
+        let (count, is) = (HumanCount(left_out), if left_out == 1 { "sample" } else { "samples" });
+        eprintln!("{count} {is} without a token left out");
+    }
     println!(
         "{} documents, {} tokens, in {:.1} s -> {}.bin and .idx",
         HumanCount(documents as u64),
@@ -79,7 +87,7 @@ pub(super) fn run(args: &ToIndexedArgs, stop: &StopSignal) -> Result<()> {
     Ok(())
 }
 
-/// The ids of each document of a chunk; documents without any are left out, as GPT-NeoX does.
+/// The ids of each document of a chunk, with its end; none of one without any, which is left out, as GPT-NeoX does.
 fn parser(tokenizer: Option<Tokenizer>, eod: Option<u32>) -> Arc<Parse<Joined<u32>>> {
     Arc::new(move |file, chunk| {
         let mut documents = Joined::default();
@@ -94,9 +102,8 @@ fn parser(tokenizer: Option<Tokenizer>, eod: Option<u32>) -> Arc<Parse<Joined<u3
                 (raw, Some(tokenizer)) => tokenizer.encode(&text_of(raw).map_err(failed)?)?,
                 (_, None) => return Err(failed("it is text, not token ids".to_owned())),
             };
-            if !ids.is_empty() {
-                documents.push(ids.into_iter().chain(eod));
-            }
+            let end = eod.filter(|_| !ids.is_empty());
+            documents.push(ids.into_iter().chain(end));
         }
         Ok(documents)
     })

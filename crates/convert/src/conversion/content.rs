@@ -140,8 +140,12 @@ impl TokenOptions {
         Ok(warnings)
     }
 
-    /// Refuses a document that is to be a sample, but of no token: arrays have at least one element.
+    /// Refuses a document that cannot be stored: ids of a source may be too large, and arrays have at least one element.
     fn check_document(&self, ids: &[u32]) -> Result<(), String> {
+        let encoding = self.encoding.as_str();
+        if let Some(id) = ids.iter().find(|&&id| id > self.encoding.greatest()) {
+            return Err(format!("its token id {id} is beyond --token_encoding {encoding}"));
+        }
         if ids.is_empty() && self.length.is_none() && self.encoding != TokenEncoding::Bytes {
             return Err("it has no tokens, which --token_encoding bytes alone can hold".to_owned());
         }

@@ -10,7 +10,6 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 
 use mds::WriterOptions;
-use mds::format::HashAlgorithm;
 
 use self::content::parser;
 use self::output::Output;
@@ -29,6 +28,9 @@ pub use content::{Content, SubsetFilter, TokenEncoding, TokenOptions};
 
 /// How many unreadable documents a [`Summary`] lists at most; a source in which everything is wrong must not fill the memory.
 pub const LISTED: usize = 1_000;
+
+/// The setting that says which tokenizer made the ids.
+pub(crate) const TOKENIZER: &str = "--tokenizer";
 
 /// One split to convert.
 #[derive(Debug, Clone)]
@@ -216,8 +218,7 @@ impl Conversion {
             Content::Tokens(tokens) => {
                 set("columns", "tokens".to_owned());
                 if let Some(tokenizer) = &tokens.tokenizer {
-                    let of_json = HashAlgorithm::Xxh64.hex(tokenizer.json().as_bytes());
-                    set("--tokenizer", format!("{} (xxh64 {of_json})", tokenizer.name()));
+                    set(TOKENIZER, tokenizer.described());
                     set("--bos_text", format!("{:?}", tokens.bos_text));
                     set("--eos_text", format!("{:?}", tokens.eos_text));
                 }

@@ -10,6 +10,7 @@ use super::chunk::{Chunk, Joined, Unit};
 use super::{Chunks, Kind, Part, Place, SourceFile, remote};
 use crate::error::{Error, ErrorKind, Result};
 use crate::manifest::Position;
+use crate::statistics::{JSON_NAME, Statistics};
 
 /// As a chunk of lines has.
 const CHUNK_BYTES: usize = 256 << 10;
@@ -56,6 +57,24 @@ pub(super) fn shards(address: &str, column: Option<&str>) -> Result<Vec<SourceFi
     files.collect()
 }
 
+/// What the dataset at `address` was made of, if it says so.
+///
+/// # Errors
+/// As the remote fails.
+pub(super) fn statistics(address: &str) -> Result<Option<Statistics>> {
+    match remote::open(address)?.get(JSON_NAME, Index::MAX_BYTES) {
+        // What is not of these programs, or of another version, says nothing.
+        Ok(text) => Ok(serde_json::from_slice(&text).ok()),
+        // Some clouds say so of an object that is not there.
+        Err(e)
+            if matches!(e.kind(), mds::ErrorKind::NotFound | mds::ErrorKind::PermissionDenied) =>
+        {
+            Ok(None)
+        }
+        Err(e) => Err(Error::of_remote(e)),
+    }
+}
+
 /// The column that is read.
 fn chosen(shard: &ShardInfo, column: Option<&str>, address: &str) -> Result<String> {
     let schema = shard.schema();
@@ -91,6 +110,8 @@ pub(super) fn part(
             None => Shard::fetch(&folder, &shard),
         };
         let reader = ShardReader {
+            address: folder.address().to_owned(),
+            name: shard.data().stored().basename.to_string(),
             shard: opened.map_err(|e| Error::of_remote(e.in_dataset(folder.address())))?,
             column,
             holds,
@@ -125,6 +146,10 @@ pub(super) fn holds_ids(shard: &ShardInfo, column: &str) -> bool {
 }
 
 struct ShardReader {
+    /// Of the dataset.
+    address: String,
+    /// Of the shard.
+    name: String,
     shard: Shard,
     column: String,
     holds: Holds,
@@ -139,7 +164,8 @@ impl Iterator for ShardReader {
             Holds::Text => self.texts(),
             Holds::Ids | Holds::IdsAsBytes => self.ids(),
         };
-        let chunk = chunk.map_err(Error::of_remote).transpose()?;
+        let named = |e: mds::Error| e.in_shard(&self.name).in_dataset(&self.address);
+        let chunk = chunk.map_err(|e| Error::of_remote(named(e))).transpose()?;
         Some(chunk.map(|chunk| (chunk, self.place)))
     }
 }
@@ -182,13 +208,15 @@ impl ShardReader {
 
 /// The ids of sample `number`.
 fn ids_of(array: &NdArray<'_>, number: u64) -> mds::Result<Vec<u32>> {
-    let ids = array.to_vec_i64()?.into_iter().map(|id| u32::try_from(id).ok());
-    ids.collect::<Option<_>>().ok_or_else(|| {
+    let narrow = |numbers: Vec<i64>| numbers.into_iter().map(|id| u32::try_from(id).ok()).collect();
+    let ids: Option<Vec<u32>> = array.to_vec_i64().ok().and_then(narrow);
+    ids.ok_or_else(|| {
         mds::Error::new(
             mds::ErrorKind::InvalidArgument,
-            format!("sample {number} holds numbers below 0 or above 2^32, which are no token ids"),
+            "it holds numbers that are no token ids, which are whole ones from 0 to 2^32 - 1",
             "name the column with the tokens with --column",
         )
+        .at_sample(number)
     })
 }
 
@@ -207,8 +235,8 @@ mod tests {
         assert_eq!(ids(DType::I64, &[5, 0, 0, 0, 0, 0, 0, 0]).unwrap(), [5]);
         assert_eq!(
             ids(DType::I16, &[0xff, 0xff]).unwrap_err(),
-            "sample 7 holds numbers below 0 or above 2^32, which are no token ids; name the column \
-             with the tokens with --column"
+            "sample 7: it holds numbers that are no token ids, which are whole ones from 0 to 2^32 - 1; name the \
+             column with the tokens with --column"
         );
     }
 }

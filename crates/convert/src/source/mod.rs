@@ -36,6 +36,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::hub::{Hub, HubFile};
 use crate::manifest::Position;
 use crate::progress::{Counted, Meter};
+use crate::statistics::Statistics;
 
 pub use chunk::{BadDocument, Raw, Unit};
 pub use split::{NamedSplit, Split, Task};
@@ -210,6 +211,14 @@ pub fn files_of(source: &str, format: &Format) -> Result<Vec<SourceFile>> {
 /// [`ErrorKind::Hub`] if its index cannot be read.
 pub fn shards_of(source: &str, column: Option<&str>) -> Result<Vec<SourceFile>> {
     dataset::shards(source, column)
+}
+
+/// What the dataset at `source` was made of, if one of these programs has made it.
+///
+/// # Errors
+/// As the remote fails.
+pub(crate) fn statistics_of(source: &str) -> Result<Option<Statistics>> {
+    dataset::statistics(source)
 }
 
 /// The files of `split` in the folder `subset` of `allenai/c4` on the hub, in name order.
