@@ -1,20 +1,19 @@
 //! Source files to parsed chunks, on many threads, in order.
 //!
 //! ```text
-//! planner (one thread)                               the parts of files
-//!   -> readers (one thread each, a few parts ahead)  decompress, cut into chunks of documents
-//!   -> sequencer                                     parts in order, chunks in order
-//!   -> workers (any order)                           parse, tokenise
-//!   -> ParsedChunks::next                            the sequencer's order again
+//! planner (one thread)                                 the parts of files
+//!   -> readers (parts in turn)                         decompress, cut into chunks of documents
+//!   -> sequencer                                       parts in order, chunks in order
+//!   -> workers (any order)                             parse, tokenise
+//!   -> ParsedChunks::next                              the sequencer's order again
 //! ```
 //!
 //! Every queue is bounded, so memory does not grow with the source, and the result does not depend on the number of
 //! threads. The last two steps are [`Ordered`]. Dropping [`ParsedChunks`] ends the threads: each stops at its next send.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
 use crate::error::{Error, Result};
@@ -24,11 +23,11 @@ use crate::progress::{Meter, Stage};
 use crate::source::chunk::Chunk;
 use crate::source::{Part, SourceFile};
 
-/// Decompressed chunks that wait in the reader of each part: as a rule 2 MiB.
+/// Decompressed chunks that wait with each reader: as a rule 2 MiB.
 const CHUNKS_AHEAD: usize = 8;
 
-/// Parts that wait to be read. Those of a remote Parquet file are on this machine.
-const PARTS_AHEAD: usize = 2;
+/// Parts that wait for each reader. Those of a remote Parquet file are on this machine.
+const PARTS_AHEAD: usize = 1;
 
 /// What a worker makes of one chunk; the arguments are the file's name and the chunk.
 pub(crate) type Parse<T> = dyn Fn(&str, &Chunk) -> Result<T> + Send + Sync;
@@ -42,13 +41,6 @@ pub(crate) struct ParsedChunks<T> {
 
 /// Why there are no more chunks, and the number of the file whose fault it is, if it is a file's.
 type Failed = (Error, Option<usize>);
-
-/// What the sequencer hands out next.
-enum Open {
-    /// The part of the file of this number, which is being read.
-    Part(usize, Arc<str>, OpenPart),
-    End(Result<(), Failed>),
-}
 
 /// What a worker gets.
 struct Work {
@@ -69,10 +61,10 @@ impl<T: Send + 'static> ParsedChunks<T> {
     ) -> Self {
         // Half of the threads' worth of parts are unpacked at a time: as a rule gunzip and JSON
         // take less than the tokenizer does.
-        let open_parts = threads.div_ceil(2).max(1);
+        let readers = threads.div_ceil(2).max(1);
         let meter = Arc::clone(meter);
         let produce = move |put: &mut Put<'_, Work>| {
-            sequence(files, from, open_parts, &meter, put).err().map(Err)
+            sequence(files, from, readers, &meter, put).err().map(Err)
         };
         let work = move |Work { file, chunk, end }: Work| match parse(&file, &chunk) {
             Ok(parsed) => Ok((parsed, end)),
@@ -99,108 +91,101 @@ impl<T: Send + 'static> ParsedChunks<T> {
     }
 }
 
-/// Puts the chunks of all files in order, `open_parts` parts of them being read at a time.
+/// Puts the chunks of all files in order. The parts are dealt to `readers` threads in turn, which go on to their next one
+/// when a part ends; so they are read at the same time, and very many small ones without a pause.
 fn sequence(
     files: Vec<SourceFile>,
     from: Position,
-    open_parts: usize,
+    readers: usize,
     meter: &Arc<Meter>,
     put: &mut Put<'_, Work>,
 ) -> Result<(), Failed> {
     files.iter().take(from.file).for_each(|file| meter.pass_over(file.bytes()));
-    let parts = start_planner(files, from);
-    let mut open = VecDeque::new();
-    loop {
-        while open.len() < open_parts {
-            // Only where there is nothing else to do is a part waited for.
-            let planned = match open.is_empty() {
-                true => parts.recv().map_err(|_| TryRecvError::Disconnected),
-                false => parts.try_recv(),
-            };
-            match planned {
-                Ok(Ok(Some((file, part)))) => {
-                    let name = Arc::clone(&part.name);
-                    open.push_back(Open::Part(file, name, start_reader(part, meter)));
-                }
-                Ok(Ok(None)) => open.push_back(Open::End(Ok(()))),
-                Ok(Err((file, error))) => open.push_back(Open::End(Err((error, Some(file))))),
-                Err(TryRecvError::Empty) => break,
-                Err(TryRecvError::Disconnected) if open.is_empty() => {
-                    return Err((Error::internal("the planning thread died"), None));
-                }
-                Err(TryRecvError::Disconnected) => break,
-            }
-        }
-        let (file, name, chunks) = match open.pop_front() {
-            Some(Open::Part(file, name, chunks)) => (file, name, chunks),
-            Some(Open::End(end)) => return end,
-            None => continue,
-        };
+    let (dealt, read): (Vec<_>, Vec<_>) = (0..readers).map(|_| start_reader(meter)).unzip();
+    thread::spawn(move || plan(files, from, &dealt));
+    for reader in read.iter().cycle() {
         loop {
-            match chunks.recv() {
-                Ok(Ok(Some((chunk, end)))) => {
-                    let bytes = chunk.bytes();
-                    let work = Work { file: Arc::clone(&name), chunk, end };
+            let next = reader.recv();
+            match next.map_err(|_| (Error::internal("a reading thread died"), None))? {
+                Read::Chunk(work) => {
+                    let bytes = work.chunk.bytes();
                     put(work, bytes).map_err(|e| (e, None))?;
                 }
-                Ok(Ok(None)) => break,
-                Ok(Err(error)) => return Err((error, Some(file))),
-                Err(_) => return Err((Error::internal("a reading thread died"), None)),
+                Read::EndOfPart => break,
+                Read::End(end) => return end,
             }
         }
     }
+    Err((Error::internal("nobody reads"), None))
 }
 
-/// A part, or why there are no more, each with the number of its file.
-type Planned = Result<Option<(usize, Part)>, (usize, Error)>;
+/// What a reader gets to do.
+enum Deal {
+    /// A part of the file of this number.
+    Part(usize, Part),
+    /// There are no more, and why if that is not the end of the source.
+    End(Result<(), Failed>),
+}
+
+/// What a reader has read.
+enum Read {
+    Chunk(Work),
+    EndOfPart,
+    /// The last message of the source.
+    End(Result<(), Failed>),
+}
 
 /// Finds the parts of all files, on a thread of its own, since those of a remote Parquet file are known when it is here.
-/// The last message is `Ok(None)` or an error.
-fn start_planner(files: Vec<SourceFile>, from: Position) -> Receiver<Planned> {
-    let (send, receive) = sync_channel(PARTS_AHEAD);
-    thread::spawn(move || {
-        for (number, file) in files.into_iter().enumerate().skip(from.file) {
-            let start = Position { file: number, ..Position::default() };
-            let parts = match file.parts(start.max(from)) {
-                Ok(parts) => parts,
-                Err(error) => {
-                    let _ = send.send(Err((number, error)));
-                    return;
-                }
-            };
-            for part in parts {
-                if send.send(Ok(Some((number, part)))).is_err() {
-                    return;
-                }
-            }
-        }
-        let _ = send.send(Ok(None));
-    });
-    receive
-}
-
-/// Chunks, and where each ends.
-type OpenPart = Receiver<Result<Option<(Chunk, Position)>>>;
-
-/// Reads a part on a thread of its own; the last message is `Ok(None)` or an error.
-fn start_reader(part: Part, meter: &Arc<Meter>) -> OpenPart {
-    let (send, receive) = sync_channel(CHUNKS_AHEAD);
-    let meter = Arc::clone(meter);
-    thread::spawn(move || {
-        let mut chunks = match part.chunks(&meter) {
-            Ok(chunks) => chunks,
+fn plan(files: Vec<SourceFile>, from: Position, readers: &[SyncSender<Deal>]) {
+    let mut turns = readers.iter().cycle();
+    // Who is gone wants no more.
+    let mut deal = |deal| turns.next().is_some_and(|reader| reader.send(deal).is_ok());
+    for (number, file) in files.into_iter().enumerate().skip(from.file) {
+        let start = Position { file: number, ..Position::default() };
+        let parts = match file.parts(start.max(from)) {
+            Ok(parts) => parts,
             Err(error) => {
-                let _ = send.send(Err(error));
+                deal(Deal::End(Err((error, Some(number)))));
                 return;
             }
         };
-        loop {
-            let chunk = meter.time(Stage::Read, || chunks.next()).transpose();
-            let last = !matches!(chunk, Ok(Some(_)));
-            if send.send(chunk).is_err() || last {
+        for part in parts {
+            if !deal(Deal::Part(number, part)) {
+                return;
+            }
+        }
+    }
+    deal(Deal::End(Ok(())));
+}
+
+/// Reads the parts that are dealt to it on a thread of its own, one after the other.
+fn start_reader(meter: &Arc<Meter>) -> (SyncSender<Deal>, Receiver<Read>) {
+    let (deal, dealt) = sync_channel(PARTS_AHEAD);
+    let (send, read) = sync_channel(CHUNKS_AHEAD);
+    let meter = Arc::clone(meter);
+    thread::spawn(move || {
+        for deal in dealt {
+            let end = match deal {
+                Deal::End(end) => Read::End(end),
+                Deal::Part(number, part) => match read_part(part, &meter, &send) {
+                    Ok(()) => Read::EndOfPart,
+                    Err(error) => Read::End(Err((error, Some(number)))),
+                },
+            };
+            if send.send(end).is_err() {
                 return;
             }
         }
     });
-    receive
+    (deal, read)
+}
+
+fn read_part(part: Part, meter: &Arc<Meter>, send: &SyncSender<Read>) -> Result<()> {
+    let name = Arc::clone(&part.name);
+    let mut chunks = part.chunks(meter)?;
+    while let Some((chunk, end)) = meter.time(Stage::Read, || chunks.next()).transpose()? {
+        let work = Work { file: Arc::clone(&name), chunk, end };
+        send.send(Read::Chunk(work)).map_err(|_| Error::interrupted())?;
+    }
+    Ok(())
 }
