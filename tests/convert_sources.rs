@@ -7,7 +7,8 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow_array::{ArrayRef, Int64Array, RecordBatch, StringArray};
+use arrow_array::{ArrayRef, Int64Array, RecordBatch, StringArray, StructArray};
+use arrow_schema::{DataType, Field};
 use convert::indexed::{Dtype, IndexedDataset, IndexedWriter};
 use convert::tokenizer::Tokenizer;
 use mds::format::{DType, Encoding, HashAlgorithm, NdArray, Schema, Value};
@@ -292,7 +293,7 @@ fn rows_of_parquet_keep_their_order() {
     write_parquet(&shop.path("in/a.parquet"), "content", 0..1_050, false);
     write_parquet(&shop.path("in/b.parquet"), "content", 1_050..1_300, false);
     let expected: Vec<Vec<String>> = (0..1_300).map(|row| vec![row_text(row)]).collect();
-    for threads in ["1", "4"] {
+    for threads in ["1", "4", "20000"] {
         let common = ["parquet", "--path", "in", "--column", "content", "--num_workers", threads];
         let out = shop.converted(&[&common[..], &["--out_root", threads]].concat());
         assert!(shards::read_strings(&shop.path(threads).join("train")) == expected);
@@ -514,6 +515,34 @@ fn streaming_datasets_are_sources_too() {
         error,
         "there is no dataset: text has no index.json; give the folder of one split, such as ./c4/val"
     );
+}
+
+/// Rows that share one long text are few bytes in the file, and many in memory if they are read at once.
+#[test]
+fn rows_that_share_a_long_text_take_bounded_memory() {
+    let shop = Workshop::new();
+    let text = "all the same ".repeat(1 << 16);
+    let texts: ArrayRef = Arc::new(StringArray::from(vec![text.as_str(); 800]));
+    let others: ArrayRef = Arc::new(Int64Array::from_iter_values(0..800));
+    let pairs = StructArray::from(vec![
+        (Arc::new(Field::new("a", DataType::Int64, false)), Arc::clone(&others)),
+        (Arc::new(Field::new("b", DataType::Int64, false)), others),
+    ]);
+    // What stands before the text has two columns of numbers.
+    let batch =
+        RecordBatch::try_from_iter([("pairs", Arc::new(pairs) as ArrayRef), ("text", texts)]);
+    let mut file = Vec::new();
+    let mut writer =
+        ArrowWriter::try_new(&mut file, batch.as_ref().unwrap().schema(), None).unwrap();
+    writer.write(&batch.unwrap()).unwrap();
+    writer.close().unwrap();
+    assert!(file.len() < 2 << 20, "{}", file.len());
+    shop.write("a.parquet", file);
+    let said = stdout(&shop.converted(&["parquet", "--path", "a.parquet", "--out_root", "out"]));
+    let peak =
+        said.lines().find_map(|line| line.strip_prefix("peak memory ")?.strip_suffix(" MiB"));
+    let peak: f64 = peak.unwrap_or_else(|| panic!("{said}")).parse().unwrap();
+    assert!(peak < 500.0, "{peak} MiB of {} MiB of text", (800 * text.len()) >> 20);
 }
 
 /// What made a dataset of ids is known from its statistics, so that they are not cut in a way that makes no sense.

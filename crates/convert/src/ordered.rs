@@ -20,6 +20,9 @@ use crate::error::{Error, Result};
 /// Bytes of batches that are put and whose results are not done with; a larger batch is there alone.
 const BYTES_BETWEEN: usize = 64 << 20;
 
+/// More than any machine has use for; a mistyped number shall not fill its memory.
+pub(crate) const MOST_WORKERS: usize = 1024;
+
 /// How long who waits takes to notice that it shall stop.
 pub(crate) const POLL: Duration = Duration::from_millis(50);
 
@@ -49,7 +52,7 @@ struct Job<B, T> {
 }
 
 impl<T: Send + 'static> Ordered<T> {
-    /// Runs `work` on all that `produce` puts, on `workers` threads. What `produce` returns, if anything, is the last
+    /// Runs `work` on all that `produce` puts, on `workers` threads, [`MOST_WORKERS`] at most. What `produce` returns, if anything, is the last
     /// result: why there are no more.
     pub(crate) fn start<B: Send + 'static>(
         produce: impl FnOnce(&mut Put<'_, B>) -> Option<T> + Send + 'static,
@@ -57,7 +60,7 @@ impl<T: Send + 'static> Ordered<T> {
         workers: usize,
         cancel: &Arc<AtomicBool>,
     ) -> Self {
-        let workers = workers.max(1);
+        let workers = workers.clamp(1, MOST_WORKERS);
         let (jobs, todo) = sync_channel::<Job<B, T>>(2 * workers);
         let (slots, order) = sync_channel::<Slot<T>>(4 * workers);
         let room: Arc<Room> = Arc::default();

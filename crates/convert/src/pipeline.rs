@@ -18,7 +18,7 @@ use std::thread;
 
 use crate::error::{Error, Result};
 use crate::manifest::Position;
-use crate::ordered::{Ordered, Put};
+use crate::ordered::{MOST_WORKERS, Ordered, Put};
 use crate::progress::{Meter, Stage};
 use crate::source::chunk::Chunk;
 use crate::source::{Part, SourceFile};
@@ -61,7 +61,7 @@ impl<T: Send + 'static> ParsedChunks<T> {
     ) -> Self {
         // Half of the threads' worth of parts are unpacked at a time: as a rule gunzip and JSON
         // take less than the tokenizer does.
-        let readers = threads.div_ceil(2).max(1);
+        let readers = threads.clamp(1, MOST_WORKERS).div_ceil(2);
         let meter = Arc::clone(meter);
         let produce = move |put: &mut Put<'_, Work>| {
             sequence(files, from, readers, &meter, put).err().map(Err)

@@ -425,7 +425,7 @@ pub(super) struct OutputArgs {
     #[arg(long, conflicts_with = "restart")]
     pub(super) reprocess: bool,
 
-    /// Threads that parse and tokenise; the output does not depend on it [default: one per CPU]
+    /// Threads that parse and tokenise, 1024 at most; the output does not depend on it [default: one per CPU]
     #[arg(long, alias = "num-workers", alias = "processes", value_name = "N")]
     pub(super) num_workers: Option<usize>,
 

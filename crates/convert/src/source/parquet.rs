@@ -13,8 +13,10 @@ use parquet::arrow::arrow_reader::{
     ParquetRecordBatchReaderBuilder,
 };
 use parquet::basic::Type as PhysicalType;
+use parquet::column::page::{Page, PageReader};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{FileMetaData, ParquetMetaData};
+use parquet::file::serialized_reader::SerializedPageReader;
 use parquet::schema::types::{SchemaDescriptor, Type};
 
 use super::chunk::Chunk;
@@ -26,6 +28,9 @@ use crate::progress::Meter;
 /// About as many bytes as a chunk of lines has, and at most how many rows.
 const BATCH_BYTES: u64 = 256 << 10;
 const BATCH_ROWS: u64 = 1024;
+
+/// Bytes of a batch whose rows are all the longest text of the dictionary: few stored bytes may be very many texts.
+const LARGEST_BATCH: u64 = 8 << 20;
 
 /// A file of this machine; `held` is what removes it, if it is a copy of a remote one.
 #[derive(Clone)]
@@ -148,7 +153,9 @@ impl RowGroup {
 
     fn reader(&self) -> Result<ParquetRecordBatchReader> {
         let file = open(&self.file.path)?;
-        let batch = BATCH_BYTES / (self.raw_bytes / self.rows.max(1)).max(1);
+        let rows = BATCH_BYTES / (self.raw_bytes / self.rows.max(1)).max(1);
+        let longest = self.longest_in_dictionary().map_err(|e| unreadable(&self.file.name, e))?;
+        let batch = rows.min(LARGEST_BATCH / longest.max(1));
         let schema = self.metadata.parquet_schema();
         let mask = ProjectionMask::roots(schema, [self.column]);
         ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.metadata.clone())
@@ -158,6 +165,33 @@ impl RowGroup {
             .with_projection(mask)
             .build()
             .map_err(|e| unreadable(&self.file.name, e))
+    }
+}
+
+impl RowGroup {
+    /// Bytes of the longest text of the dictionary, which rows may share however many there are; 0 without one.
+    fn longest_in_dictionary(&self) -> Result<u64, ParquetError> {
+        let schema = self.metadata.parquet_schema();
+        // Groups of columns count as one where the text's own number is known.
+        let leaf =
+            (0..schema.num_columns()).find(|&i| schema.get_column_root_idx(i) == self.column);
+        let group = self.metadata.metadata().row_group(self.number);
+        let Some(column) = leaf.and_then(|leaf| group.columns().get(leaf)) else { return Ok(0) };
+        if column.dictionary_page_offset().is_none() {
+            return Ok(0);
+        }
+        let file = File::open(&self.file.path)?;
+        let mut pages =
+            SerializedPageReader::new(Arc::new(file), column, self.rows as usize, None)?;
+        let Some(Page::DictionaryPage { buf, .. }) = pages.get_next_page()? else { return Ok(0) };
+        let (mut longest, mut rest) = (0, &*buf);
+        // Each text stands behind its length.
+        while let Some((length, texts)) = rest.split_first_chunk() {
+            let length = u32::from_le_bytes(*length);
+            longest = longest.max(length);
+            rest = texts.get(length as usize..).unwrap_or_default();
+        }
+        Ok(longest.into())
     }
 }
 
