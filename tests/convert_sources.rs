@@ -5,6 +5,7 @@
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 
 use arrow_array::{ArrayRef, Int64Array, RecordBatch, StringArray, StructArray};
@@ -543,6 +544,29 @@ fn rows_that_share_a_long_text_take_bounded_memory() {
         said.lines().find_map(|line| line.strip_prefix("peak memory ")?.strip_suffix(" MiB"));
     let peak: f64 = peak.unwrap_or_else(|| panic!("{said}")).parse().unwrap();
     assert!(peak < 500.0, "{peak} MiB of {} MiB of text", (800 * text.len()) >> 20);
+}
+
+/// What is printed may be read by nobody any more; the conversion goes on.
+#[test]
+fn a_reader_that_has_gone_stops_nothing() {
+    let shop = Workshop::new();
+    for split in ["train", "val", "test"] {
+        shop.write(
+            &format!("pile/{split}/a.jsonl"),
+            "{\"text\":\"a\",\"meta\":{\"pile_set_name\":\"B\"}}\n",
+        );
+    }
+    let (stdout, _) = std::io::pipe().map(|(read, write)| (write, drop(read))).unwrap();
+    let stderr = stdout.try_clone().unwrap();
+    let ended = Command::new(env!("CARGO_BIN_EXE_convert"))
+        .args(["pile", "--path", "pile", "--out_root", "out"])
+        .current_dir(shop.path("."))
+        .stdout(stdout)
+        .stderr(stderr)
+        .status()
+        .unwrap();
+    assert!(ended.success(), "{ended}");
+    assert_eq!(entries(&shop.path("out")), ["test", "train", "val"]);
 }
 
 /// What made a dataset of ids is known from its statistics, so that they are not cut in a way that makes no sense.

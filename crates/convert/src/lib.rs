@@ -47,6 +47,9 @@
 //! # }
 //! ```
 
+#[macro_use]
+mod console;
+
 pub mod cli;
 pub mod concat;
 pub mod conversion;

@@ -17,6 +17,7 @@ use super::{Encoder, Preprocess, Progress, TextEncoder, Written};
 use crate::cli;
 use crate::error::{Error, Result};
 use crate::indexed::{Element, Layout};
+use crate::ordered::MOST_WORKERS;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -252,7 +253,7 @@ fn checked(args: Args) -> Result<Preprocess> {
         Some(path) => Encoder::Chats(Box::new(args.chats.encoder(&path)?)),
         None => Encoder::Texts(TextEncoder {
             tokenizer: args.tokenizer.load()?,
-            ftfy: args.ftfy.then(|| Ftfy::start(args.workers)).transpose()?,
+            ftfy: args.ftfy.then(|| Ftfy::start(args.workers.min(MOST_WORKERS))).transpose()?,
             append_eod: args.append_eod,
             mask_before,
         }),
@@ -350,7 +351,7 @@ impl Lines {
             self.print();
         }
         if self.is_terminal && (is_done || self.shown.is_some()) {
-            eprintln!();
+            eprintln!("");
         }
     }
 
