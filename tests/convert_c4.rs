@@ -273,6 +273,15 @@ fn a_remote_gets_the_shards_of_a_folder_and_the_index_last() {
             store.url
         )
     );
+    // Its own shards are no place for what is made of them.
+    let dataset = format!("{}/val", store.url);
+    let shard = format!("{dataset}/shard.00000.mds");
+    assert_eq!(
+        shop.refused(&["mds", "--path", &dataset, "--out_root", &store.url, "--split", "val"]),
+        format!(
+            "{dataset} is to be written, but the input {shard} lies there; write to another place"
+        )
+    );
     assert!(store.take_puts().is_empty());
 }
 

@@ -6,6 +6,8 @@
 //! it. To a remote each shard is uploaded when it is complete and the index last; shards without an index are no dataset.
 //! What is needed to go on lies in `<split>/.part/` until then.
 
+mod losses;
+
 use std::ffi::OsString;
 use std::fmt;
 use std::fs;
@@ -14,10 +16,11 @@ use std::path::{Path, PathBuf};
 use mds::format::Index;
 use mds::storage::{Remote, RemoteOptions, join};
 
+use self::losses::{is_in, refuse_to_lose};
 use crate::conversion::Earlier;
 use crate::error::{Error, ErrorKind, Result};
 use crate::manifest::{self, Journal};
-use crate::source::Split;
+use crate::source::{SourceFile, Split};
 use crate::statistics::{self, Statistics};
 
 /// What holds the folders of the splits.
@@ -86,12 +89,42 @@ impl OutRoot {
         if exists { Err(taken(&self.shown(split))) } else { Ok(()) }
     }
 
-    /// Makes sure that a complete split can be made again: not at a remote, where nothing gets its name at once.
+    /// Makes sure that none of `files` is where `split` shall be written, whatever their paths are called: they would be lost
+    /// with what is replaced there, or lie among the shards.
     ///
     /// # Errors
-    /// [`ErrorKind::AlreadyExists`] if it cannot; as a remote fails.
+    /// [`ErrorKind::InvalidArgument`] if one is; as a remote fails.
+    pub(crate) fn refuse_input(&self, split: &Split, files: &[SourceFile]) -> Result<()> {
+        // The folder of a task lies in that of all parts, which becomes one dataset.
+        let place = if split.task().is_some() { self.clone() } else { self.below(split.as_str()) };
+        let input = match &place {
+            Self::Folder(folder) => {
+                // In what is not there yet nothing lies.
+                let Ok(folder) = folder.canonicalize() else { return Ok(()) };
+                files.iter().find(|file| file.paths().iter().any(|path| is_in(path, &folder)))
+            }
+            Self::Remote(address) => {
+                let remote = Remote::open(address, RemoteOptions::default())?;
+                let folder = format!("{}/", remote.address().trim_end_matches('/'));
+                files.iter().find(|file| file.name().starts_with(&folder))
+            }
+        };
+        let Some(input) = input else { return Ok(()) };
+        let place = mds::redacted(&place.address());
+        Err(Error::invalid(
+            format!("{place} is to be written, but the input {} lies there", input.name()),
+            "write to another place",
+        ))
+    }
+
+    /// Makes sure that a complete split can be made again: not at a remote, where nothing gets its name at once, and not
+    /// what is no dataset of this program.
+    ///
+    /// # Errors
+    /// [`ErrorKind::AlreadyExists`] if it cannot; as the file system or a remote fails.
     pub(crate) fn refuse_to_replace(&self, split: &Split) -> Result<()> {
         match self {
+            Self::Folder(folder) => refuse_to_lose(&folder.join(split.as_str())),
             Self::Remote(address) if has_index(&open(address, split)?)? => Err(Error::new(
                 ErrorKind::AlreadyExists,
                 format!("--reprocess cannot replace {} at a remote", self.shown(split)),
@@ -414,7 +447,11 @@ impl Unfinished {
         match fs::symlink_metadata(&target) {
             // Another program may have been quicker.
             Ok(_) if !replace => return Err(taken(&target.display().to_string())),
-            Ok(_) => fs::rename(&target, &old).map_err(|e| Error::io(e, "replace", &target))?,
+            Ok(_) => {
+                // What is there now may have come after the conversion began.
+                refuse_to_lose(&target)?;
+                fs::rename(&target, &old).map_err(|e| Error::io(e, "replace", &target))?;
+            }
             Err(_) => {}
         }
         if let Err(e) = fs::rename(&data, &target) {

@@ -120,8 +120,10 @@ impl Conversion {
     /// any of them the complete shards are kept aside, and the same conversion goes on from
     /// there; [`ErrorKind::InvalidArgument`], with the difference, if it is not the same.
     pub fn run(self, meter: &Arc<Meter>, cancel: &Arc<AtomicBool>) -> Result<Summary> {
-        if self.earlier != Earlier::Replace {
-            self.out_root.refuse_existing(&self.split)?;
+        self.out_root.refuse_input(&self.split, &self.files)?;
+        match self.earlier {
+            Earlier::Replace => self.out_root.refuse_to_replace(&self.split)?,
+            Earlier::GoOn | Earlier::Restart => self.out_root.refuse_existing(&self.split)?,
         }
         let place = self.out_root.begin(&self.split, self.earlier)?;
         let records = place.records();
@@ -166,8 +168,9 @@ impl Conversion {
     /// # Errors
     /// [`ErrorKind::InvalidArgument`], with the difference, if an unfinished split was begun with another conversion;
     /// [`ErrorKind::AlreadyExists`] if the split is there, but of another input or other settings; as the file system
-    /// or the remote fails.
+    /// or the remote fails. [`ErrorKind::InvalidArgument`], too, if the split is to be written where its input lies.
     pub fn state(&self) -> Result<State> {
+        self.out_root.refuse_input(&self.split, &self.files)?;
         if self.earlier == Earlier::Replace {
             return self.out_root.refuse_to_replace(&self.split).map(|()| State::New);
         }

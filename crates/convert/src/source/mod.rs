@@ -27,7 +27,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use mds::ScratchFolder;
-use mds::format::ShardInfo;
+use mds::format::{Index, ShardInfo};
 use mds::storage::Remote;
 
 use self::chunk::Chunk;
@@ -292,6 +292,20 @@ impl SourceFile {
         let metadata = std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file)?;
         let since = metadata.modified().ok()?.duration_since(std::time::UNIX_EPOCH).ok()?;
         u64::try_from(since.as_nanos()).ok()
+    }
+
+    /// The files of this machine that it is read from, its index included; none of what lies elsewhere.
+    pub(crate) fn paths(&self) -> Vec<PathBuf> {
+        match (&self.place, &self.kind) {
+            (Place::Local(path), Kind::Indexed) => vec![path.clone(), path.with_extension("idx")],
+            (Place::Local(path), _) => vec![path.clone()],
+            (Place::Folder(remote), Kind::Shard(shard, _)) => {
+                let Some(folder) = remote.folder() else { return Vec::new() };
+                let data = shard.data().stored().basename.join_to(folder);
+                vec![data, folder.join(Index::FILE_NAME)]
+            }
+            _ => Vec::new(),
+        }
     }
 
     /// Whether a document of it is a list of token ids, and not text.
