@@ -149,6 +149,38 @@ fn parts_that_are_not_all_there_are_not_joined() {
     assert!(!shop.path("parts/train/index.json").exists());
 }
 
+/// A part counts once: in the folder of its task.
+#[test]
+fn a_copy_of_a_part_is_not_joined() {
+    let shop = Workshop::new();
+    write_files(&shop);
+    for id in ["0", "1", "3"] {
+        shop.converted(&task(id, "4"));
+    }
+    let copy = |from: &str, to: &str| {
+        fs::create_dir(shop.path(to)).unwrap();
+        for name in entries(&shop.path(from)) {
+            fs::copy(shop.path(from).join(&name), shop.path(to).join(&name)).unwrap();
+        }
+    };
+    copy("parts/train/00001", "parts/train/00001.bak");
+    assert_eq!(
+        shop.refused(&["merge", "parts/train"]),
+        "parts/train/00001.bak is a part of task 1, whose place is parts/train/00001; move it elsewhere"
+    );
+    // Under the name of a task that had nothing to write, too.
+    fs::rename(shop.path("parts/train/00001.bak"), shop.path("parts/train/00002")).unwrap();
+    assert_eq!(
+        shop.refused(&["merge", "parts/train"]),
+        "parts/train/00002 is a part of task 1, whose place is parts/train/00001; move it elsewhere"
+    );
+    assert!(!shop.path("parts/train/index.json").exists());
+    // What is hidden is not meant.
+    fs::rename(shop.path("parts/train/00002"), shop.path("parts/train/.old")).unwrap();
+    let out = stdout(&shop.converted(&["merge", "parts/train"]));
+    assert!(out.ends_with(" shards, 730 samples -> parts/train\n"), "{out}");
+}
+
 #[test]
 fn a_launcher_says_which_task_it_is() {
     let shop = Workshop::new();

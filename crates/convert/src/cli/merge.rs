@@ -16,11 +16,18 @@ pub(super) fn run(args: &MergeArgs) -> Result<()> {
     let remote = Remote::open(&address, RemoteOptions::default())?;
     let names = remote.folders_with(JSON_NAME)?;
     let mut parts = Vec::new();
-    for name in names.iter().filter(|name| !name.contains('/')) {
+    // What is hidden is not meant.
+    for name in names.iter().filter(|name| !name.contains('/') && !name.starts_with('.')) {
         let Some(part) = root.statistics(&Split::new(name.as_str())?)? else { continue };
-        if let Some(task) = part.task() {
-            parts.push((task, name, part));
+        let Some(task) = part.task() else { continue };
+        let own = Split::folder_of_task(task);
+        if *name != own {
+            return Err(Error::invalid(
+                format!("{shown}/{name} is a part of task {task}, whose place is {shown}/{own}"),
+                "move it elsewhere",
+            ));
         }
+        parts.push((task, name, part));
     }
     parts.sort_by_key(|(task, ..)| *task);
     let Some((_, _, first)) = parts.first() else {

@@ -72,8 +72,13 @@ impl Split {
     /// What `task` writes of it, in the folder `00000` or so below the split's.
     #[must_use]
     pub fn of_task(&self, task: Task) -> Self {
-        let name = format!("{:05}", task.id);
+        let name = Self::folder_of_task(task.id);
         Self { name, most_samples: None, part: Some((task, self.name.clone())) }
+    }
+
+    /// What the folder is called of the part that the task of this number writes.
+    pub(crate) fn folder_of_task(id: usize) -> String {
+        format!("{id:05}")
     }
 
     /// The task that writes it, if it is part of a split.
