@@ -71,9 +71,68 @@ fn the_parts_of_all_tasks_are_the_whole() {
     // Another number of tasks would mix parts of two kinds.
     assert_eq!(
         shop.refused(&task("0", "2")),
-        "parts/train/00000 exists already, made with tasks with files 0,1,3, not tasks with files 0,1; \
-         make it again with --reprocess, or write to another place"
+        "parts/train/00000 exists already, made with --num_tasks 4, not --num_tasks 2; make it again \
+         with --reprocess, or write to another place"
     );
+}
+
+/// Tasks that have found other files than one another would leave some out, or take some twice.
+#[test]
+fn tasks_that_were_given_other_files_are_told_apart() {
+    let shop = Workshop::new();
+    write_files(&shop);
+    for id in ["0", "1"] {
+        shop.converted(&task(id, "4"));
+    }
+    // One more at the end moves the shares.
+    shop.write("in/6.jsonl", "{\"text\":\"late\"}\n".repeat(300));
+    assert_eq!(
+        shop.refused(&task("1", "4")),
+        "parts/train/00001 exists already, made with a source of 6 files, not 7; make it again with \
+         --reprocess, or write to another place"
+    );
+    shop.converted(&task("2", "4"));
+    shop.converted(&task("3", "4"));
+    assert_eq!(
+        shop.refused(&["merge", "parts/train"]),
+        "the first task and task 2 were given other lists of files, one of 6, the other of 7; convert the \
+         parts of all tasks again, with the same files, to another place"
+    );
+    // So does another name, and a size.
+    fs::remove_file(shop.path("in/6.jsonl")).unwrap();
+    fs::remove_dir_all(shop.path("parts/train/00002")).unwrap();
+    fs::remove_dir_all(shop.path("parts/train/00003")).unwrap();
+    fs::rename(shop.path("in/5.jsonl"), shop.path("in/5a.jsonl")).unwrap();
+    shop.converted(&task("3", "4"));
+    assert_eq!(
+        shop.refused(&["merge", "parts/train"]),
+        "the first task and task 3 were given other lists of files, whose names or sizes had changed in \
+         between; convert the parts of all tasks again, with the same files, to another place"
+    );
+    fs::rename(shop.path("in/5a.jsonl"), shop.path("in/5.jsonl")).unwrap();
+    shop.converted(&[&task("3", "4")[..], &["--reprocess"]].concat());
+    // Machines may have the folder in other places.
+    fs::remove_dir_all(shop.path("parts/train/00001")).unwrap();
+    let other = shop.path("in").to_str().unwrap().to_owned();
+    let moved: Vec<String> = task("1", "4").iter().map(|arg| arg.replace("in", &other)).collect();
+    shop.converted(&moved.iter().map(String::as_str).collect::<Vec<_>>());
+    shop.converted(&["merge", "parts/train"]);
+}
+
+/// A file of which one task has found that it must be mended has another size then; the parts of the others stay good.
+#[test]
+fn a_file_that_is_mended_stays_with_its_task() {
+    let shop = Workshop::new();
+    write_files(&shop);
+    let good = fs::read_to_string(shop.path("in/2.jsonl")).unwrap();
+    shop.write("in/2.jsonl", format!("{good}oops\n"));
+    shop.converted(&task("0", "4"));
+    assert!(shop.refused(&task("1", "4")).starts_with("in/2.jsonl, line 501: not a JSON object; "));
+    shop.write("in/2.jsonl", good);
+    shop.converted(&task("1", "4"));
+    shop.converted(&task("3", "4"));
+    let out = stdout(&shop.converted(&["merge", "parts/train"]));
+    assert!(out.ends_with(" shards, 730 samples -> parts/train\n"), "{out}");
 }
 
 /// Documents of ids, joined and cut by one program, are what one program makes of the text: each file, byte for byte.

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use crate::concat::Pending;
 use crate::error::{Error, ErrorKind, Result};
 use crate::out_root::Records;
-use crate::source::{BadDocument, SourceFile};
+use crate::source::{BadDocument, Shares, SourceFile};
 use crate::statistics::{Counts, Tally};
 
 pub(crate) const MANIFEST: &str = "manifest.json";
@@ -29,8 +29,6 @@ pub(crate) const PROGRESS: &str = "progress.json";
 /// Settings that say which task of how many.
 pub(crate) const TASK_ID: &str = "--task_id";
 pub(crate) const NUM_TASKS: &str = "--num_tasks";
-/// Which of them have something to write.
-pub(crate) const TASKS_WITH_FILES: &str = "tasks with files";
 
 /// Of these files.
 const VERSION: u32 = 2;
@@ -48,6 +46,9 @@ pub(crate) struct Manifest {
     version: u32,
     /// Flags and their values, as a user would write them.
     settings: BTreeMap<String, String>,
+    /// Of a task: which files the others have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    shares: Option<Shares>,
     files: Vec<Input>,
 }
 
@@ -87,13 +88,17 @@ pub(crate) struct Progress {
 }
 
 impl Manifest {
-    pub(crate) fn new(settings: BTreeMap<String, String>, files: &[SourceFile]) -> Self {
+    pub(crate) fn new(
+        settings: BTreeMap<String, String>,
+        shares: Option<Shares>,
+        files: &[SourceFile],
+    ) -> Self {
         let files = files.iter().map(|file| Input {
             name: file.name().to_owned(),
             bytes: file.bytes(),
             modified: file.modified(),
         });
-        Self { version: VERSION, settings, files: files.collect() }
+        Self { version: VERSION, settings, shares, files: files.collect() }
     }
 
     /// The names of the input files, in order.
@@ -104,6 +109,11 @@ impl Manifest {
     /// Flags and their values.
     pub(crate) fn settings(&self) -> &BTreeMap<String, String> {
         &self.settings
+    }
+
+    /// Of a task: which files the others have.
+    pub(crate) fn shares(&self) -> Option<&Shares> {
+        self.shares.as_ref()
     }
 
     /// Writes it to the records.
@@ -149,12 +159,27 @@ impl Manifest {
             settings.remove(TASK_ID);
             settings
         };
-        let alone =
-            |manifest: &Self| Self { settings: settings(manifest), files: Vec::new(), ..*manifest };
+        let alone = |manifest: &Self| Self {
+            version: manifest.version,
+            settings: settings(manifest),
+            ..Self::default()
+        };
         if let Some(difference) = alone(&other).difference(&alone(self)) {
             return Err(Error::invalid(
                 format!("the first task was made with {difference} as task {task}"),
                 "convert both with the same flags",
+            ));
+        }
+        if let (Some(first), Some(other)) = (&self.shares, &other.shares)
+            && first != other
+        {
+            let how = match (first.files, other.files) {
+                (first, other) if first != other => format!("one of {first}, the other of {other}"),
+                _ => "whose names or sizes had changed in between".to_owned(),
+            };
+            return Err(Error::invalid(
+                format!("the first task and task {task} were given other lists of files, {how}"),
+                "convert the parts of all tasks again, with the same files, to another place",
             ));
         }
         self.settings = settings(self);
@@ -179,6 +204,16 @@ impl Manifest {
             if old != new {
                 return Some(format!("{old}, not {new}"));
             }
+        }
+        if let (Some(new), Some(old)) = (&self.shares, &begun.shares)
+            && new != old
+        {
+            let what = if new.files == old.files {
+                "a source whose files had other names or sizes".to_owned()
+            } else {
+                format!("a source of {} files, not {}", old.files, new.files)
+            };
+            return Some(what);
         }
         for (new, old) in self.files.iter().zip(&begun.files) {
             if new.name != old.name {

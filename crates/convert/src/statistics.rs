@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::conversion::SubsetFilter;
 use crate::error::{Error, Result};
-use crate::manifest::{Manifest, TASK_ID, TASKS_WITH_FILES};
+use crate::manifest::{Manifest, TASK_ID};
+use crate::source::Shares;
 
 /// The file for programs.
 pub const JSON_NAME: &str = "statistics.json";
@@ -178,15 +179,9 @@ impl Statistics {
         self.manifest.settings().get(flag).map(String::as_str)
     }
 
-    /// The number of the task that has written the dataset, if it is a part.
-    pub(crate) fn task(&self) -> Option<usize> {
-        self.setting(TASK_ID)?.parse().ok()
-    }
-
-    /// The tasks that had files, of all that the task of this part belonged to.
-    pub(crate) fn tasks_with_files(&self) -> impl Iterator<Item = usize> {
-        let listed = self.setting(TASKS_WITH_FILES);
-        listed.into_iter().flat_map(|list| list.split(',')).filter_map(|task| task.parse().ok())
+    /// The number of the task that has written the dataset, if it is a part, and how the files were shared out.
+    pub(crate) fn task(&self) -> Option<(usize, &Shares)> {
+        Some((self.setting(TASK_ID)?.parse().ok()?, self.manifest.shares()?))
     }
 
     /// As `statistics.json` and `statistics.html` have it; `title` is for people.

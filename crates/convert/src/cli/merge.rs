@@ -19,7 +19,7 @@ pub(super) fn run(args: &MergeArgs) -> Result<()> {
     // What is hidden is not meant.
     for name in names.iter().filter(|name| !name.contains('/') && !name.starts_with('.')) {
         let Some(part) = root.statistics(&Split::new(name.as_str())?)? else { continue };
-        let Some(task) = part.task() else { continue };
+        let Some((task, _)) = part.task() else { continue };
         let own = Split::folder_of_task(task);
         if *name != own {
             return Err(Error::invalid(
@@ -30,18 +30,17 @@ pub(super) fn run(args: &MergeArgs) -> Result<()> {
         parts.push((task, name, part));
     }
     parts.sort_by_key(|(task, ..)| *task);
-    let Some((_, _, first)) = parts.first() else {
+    let first = parts.first().and_then(|(.., part)| part.task());
+    let Some((_, shares)) = first else {
         return Err(Error::new(
             ErrorKind::NotFound,
             format!("{shown} has no complete part that a task has written"),
             "give the folder of a split, OUT_ROOT/SPLIT",
         ));
     };
-    let missing: Vec<String> = first
-        .tasks_with_files()
-        .filter(|task| !parts.iter().any(|(found, ..)| found == task))
-        .map(|task| task.to_string())
-        .collect();
+    let missing =
+        shares.tasks.iter().filter(|&task| !parts.iter().any(|(found, ..)| found == task));
+    let missing: Vec<String> = missing.map(usize::to_string).collect();
     if !missing.is_empty() {
         return Err(Error::invalid(
             format!(

@@ -1,7 +1,7 @@
 //! Which of several tasks this program is: by its flags, or by what Slurm or MPI say.
 
 use crate::error::{Error, Result};
-use crate::source::Task;
+use crate::source::{Shares, Task};
 
 /// Where the numbers of a task come from: its own and how many there are.
 const LAUNCHERS: [(&str, &str); 3] = [
@@ -76,7 +76,7 @@ pub(super) fn task(
             "give a --task_id below --num_tasks",
         ));
     }
-    Ok((of > 1).then_some((Task { id, of, with_files: Vec::new() }, said_by)))
+    Ok((of > 1).then_some((Task { id, of, shares: Shares::default() }, said_by)))
 }
 
 #[cfg(test)]

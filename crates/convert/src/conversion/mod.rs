@@ -14,9 +14,7 @@ use mds::WriterOptions;
 use self::content::parser;
 use self::output::Output;
 use crate::error::{Error, ErrorKind, Result};
-use crate::manifest::{
-    Journal, Manifest, NUM_TASKS, Position, Progress, TASK_ID, TASKS_WITH_FILES,
-};
+use crate::manifest::{Journal, Manifest, NUM_TASKS, Position, Progress, TASK_ID};
 use crate::ordered::POLL;
 use crate::out_root::{OutRoot, Records};
 use crate::pipeline::ParsedChunks;
@@ -204,7 +202,8 @@ impl Conversion {
 
     /// What the output depends on.
     fn manifest(&self) -> Manifest {
-        Manifest::new(self.settings(), &self.files)
+        let shares = self.split.task().map(|task| task.shares.clone());
+        Manifest::new(self.settings(), shares, &self.files)
     }
 
     /// What the output depends on, apart from the files: flags and their values.
@@ -260,8 +259,6 @@ impl Conversion {
         if let Some(task) = self.split.task() {
             set(NUM_TASKS, task.of.to_string());
             set(TASK_ID, task.id.to_string());
-            let with_files: Vec<String> = task.with_files.iter().map(usize::to_string).collect();
-            set(TASKS_WITH_FILES, with_files.join(","));
         }
         set("--size_limit", writer.size_limit.unwrap_or(0).to_string());
         settings

@@ -39,7 +39,7 @@ use crate::progress::{Counted, Meter};
 use crate::statistics::Statistics;
 
 pub use chunk::{BadDocument, Raw, Unit};
-pub use split::{NamedSplit, Split, Task};
+pub use split::{NamedSplit, Shares, Split, Task};
 
 /// The dataset that is read when no source is named.
 pub const HUB_DATASET: &str = "allenai/c4";

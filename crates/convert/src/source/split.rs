@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::Xxh3;
+
 use super::{Packing, SourceFile};
 use crate::error::{Error, Result};
 
@@ -22,8 +25,21 @@ pub struct Task {
     pub id: usize,
     /// How many there are.
     pub of: usize,
-    /// The tasks that have files, once they are known.
-    pub with_files: Vec<usize>,
+    /// Which task gets which files, once they are known.
+    pub shares: Shares,
+}
+
+/// How the files of a source are shared out among tasks. Tasks that have found the same leave out no file together, and take
+/// none twice.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shares {
+    /// How many files there are.
+    pub files: usize,
+    /// A hash of each one's path below the folder of all, and of the task that gets it. A file whose size has changed may
+    /// go to the same task.
+    pub hash: String,
+    /// The tasks that have files.
+    pub tasks: Vec<usize>,
 }
 
 impl Task {
@@ -33,22 +49,37 @@ impl Task {
     #[must_use]
     pub fn slice(mut self, files: Vec<SourceFile>) -> (Self, Vec<SourceFile>) {
         let total: u128 = files.iter().map(|file| u128::from(file.bytes())).sum();
-        let (mut before, mut mine) = (0, Vec::new());
+        let folder = folder_of_all(&files);
+        let (mut before, mut mine, mut hash) = (0, Vec::new(), Xxh3::new());
+        self.shares = Shares { files: files.len(), ..Shares::default() };
         for file in files {
             // Where the middle of a file lies decides.
             let middle = 2 * before + u128::from(file.bytes());
             before += u128::from(file.bytes());
             let task = (middle * self.of as u128).checked_div(2 * total).unwrap_or(0);
             let task = task.min(self.of as u128 - 1) as usize;
-            if self.with_files.last() != Some(&task) {
-                self.with_files.push(task);
+            if self.shares.tasks.last() != Some(&task) {
+                self.shares.tasks.push(task);
             }
+            hash.update(format!("{task} {}\n", &file.name()[folder..]).as_bytes());
             if task == self.id {
                 mine.push(file);
             }
         }
+        self.shares.hash = format!("{:016x}", hash.digest());
         (self, mine)
     }
+}
+
+/// How many bytes of their names say in which folder all files are. Machines may have it in different places.
+fn folder_of_all(files: &[SourceFile]) -> usize {
+    let Some((first, others)) = files.split_first() else { return 0 };
+    let folder = |name: &str| name.rfind('/').map_or(0, |slash| slash + 1);
+    others.iter().fold(folder(first.name()), |common, file| {
+        let (first, file) = (&first.name().as_bytes()[..common], file.name().as_bytes());
+        let same = first.iter().zip(file).take_while(|(a, b)| a == b).count();
+        first[..same].iter().rposition(|&byte| byte == b'/').map_or(0, |slash| slash + 1)
+    })
 }
 
 impl Split {
