@@ -257,6 +257,73 @@ fn a_launcher_says_which_task_it_is() {
     assert_eq!(entries(&shop.path("parts/train")), ["00000", "00001"]);
 }
 
+/// Of what all tasks have read, and not of what one has, it is told whether there is a sample in it.
+#[test]
+fn a_task_whose_files_hold_no_sample_has_done_its_work() {
+    let shop = Workshop::new();
+    for (file, subsets) in ["ABA", "BBBB", "AAAB", ""].into_iter().enumerate() {
+        let line = |subset: char| {
+            let text = format!("a document of {subset}");
+            format!("{{\"text\":{text:?},\"meta\":{{\"pile_set_name\":\"{subset}\"}}}}\n")
+        };
+        let lines: String = subsets.chars().map(line).collect();
+        // As large as the others, so that a task gets it.
+        let bad = "oops\n".repeat(if subsets.is_empty() { 40 } else { 0 });
+        shop.write(&format!("in/{file}.jsonl"), lines + &bad);
+    }
+    let pile = |out, subset| {
+        ["pile", "--path", "in", "--splits", "train", "--subsets", subset, "--out_root", out]
+    };
+    let skip = ["--on_bad_line", "skip"];
+    let tasks = |args: &[&str]| -> Vec<String> {
+        let one = |id| {
+            let task = ["--num_tasks", "4", "--task_id", id];
+            stderr(&shop.converted(&[args, &skip, &task].concat()))
+        };
+        ["0", "1", "2", "3"].map(one).into()
+    };
+    let said = tasks(&pile("parts", "A"));
+    let empty = "train/00001: note: no sample is made of its files; the part is complete without\n";
+    assert!(said[1].contains(empty), "{}", said[1]);
+    assert!(!said[0].contains("note: no sample"), "{}", said[0]);
+    assert_eq!(entries(&shop.path("parts/train")), ["00000", "00001", "00002", "00003"]);
+    let out = stdout(&shop.converted(&["merge", "parts/train"]));
+    assert_eq!(out, "4 parts, 2 shards, 5 samples -> parts/train\n");
+
+    shop.converted(&[&pile("whole", "A")[..], &skip].concat());
+    let text = |folder: &str| shards::read_strings(&shop.path(folder));
+    assert_eq!(text("parts/train"), text("whole/train"));
+    let statistics = |folder: &str| -> serde_json::Value {
+        let text = fs::read(shop.path(folder).join("train/statistics.json")).unwrap();
+        serde_json::from_slice(&text).unwrap()
+    };
+    let (joined, alone) = (statistics("parts"), statistics("whole"));
+    for key in ["samples", "documents", "bytes", "files", "lengths", "skipped", "left_out"] {
+        assert_eq!(joined[key], alone[key], "{key}");
+    }
+    assert_eq!((&joined["left_out"]["B"], &joined["skipped"]), (&6.into(), &40.into()));
+
+    // Tokens that fill no sample count as dropped.
+    let tokens = ["--tokenizer", "gpt2", "--use_tokenizer_eos", "--concat_tokens", "12"];
+    tasks(&[&pile("tokens", "A")[..], &tokens].concat());
+    let out = stdout(&shop.converted(&["merge", "tokens/train"]));
+    assert_eq!(out, "4 parts, 1 shards, 1 samples -> tokens/train\n");
+    assert_eq!(statistics("tokens")["dropped_tokens"], 13);
+
+    // None at all is found when the parts are joined, and at once where there is one program alone.
+    tasks(&pile("none", "C"));
+    assert_eq!(
+        shop.refused(&["merge", "none/train"]),
+        "the parts of none/train hold no sample, all together; check that it is the right source, or \
+         correct --subsets, --exclude_subsets or --concat_tokens"
+    );
+    assert_eq!(entries(&shop.path("none/train")), ["00000", "00001", "00002", "00003"]);
+    assert!(
+        shop.refused(&[&pile("alone", "C")[..], &skip].concat())
+            .starts_with("split train: no document is of a ")
+    );
+}
+
 #[test]
 fn a_task_without_files_is_no_failure() {
     let shop = Workshop::new();

@@ -52,6 +52,13 @@ pub(super) fn run(args: &MergeArgs) -> Result<()> {
     }
     let names: Vec<&String> = parts.iter().map(|(_, name, _)| *name).collect();
     let statistics = Statistics::join(parts.into_iter().map(|(.., part)| part).collect())?;
+    if statistics.samples == 0 {
+        return Err(Error::new(
+            ErrorKind::Empty,
+            format!("the parts of {shown} hold no sample, all together"),
+            "check that it is the right source, or correct --subsets, --exclude_subsets or --concat_tokens",
+        ));
+    }
     let index = mds::merge_parts(&address, &names, RemoteOptions::default())?;
     root.write_statistics(&statistics, &shown)?;
     println!(

@@ -321,7 +321,13 @@ fn convert_all(plan: Plan, stop: &StopSignal) -> Result<()> {
                 "{split}: {shards} kept in {place}; the same command{without} goes on from there"
             );
         }
-        report(&split, files, started.elapsed(), &result?);
+        let summary = result?;
+        if summary.samples == 0 {
+            eprintln!(
+                "{split}: note: no sample is made of its files; the part is complete without"
+            );
+        }
+        report(&split, files, started.elapsed(), &summary);
         if profile {
             report_profile(&split, &meter, started.elapsed());
         }

@@ -113,7 +113,7 @@ impl Conversion {
     ///
     /// # Errors
     /// [`ErrorKind::AlreadyExists`] if the split is there, [`ErrorKind::Corrupt`] with the name of a bad
-    /// line or file, [`ErrorKind::Empty`] if the source holds no document,
+    /// line or file, [`ErrorKind::Empty`] if the source of all holds no document,
     /// [`ErrorKind::Interrupted`] if `cancel` is set, and failures of disk, hub and writer. After
     /// any of them the complete shards are kept aside, and the same conversion goes on from
     /// there; [`ErrorKind::InvalidArgument`], with the difference, if it is not the same.
@@ -337,7 +337,8 @@ impl Conversion {
             bad,
             missing_subsets: self.subsets.iter().flat_map(|filter| tally.missing(filter)).collect(),
         };
-        if summary.samples == 0 {
+        // The files of other tasks may hold some.
+        if summary.samples == 0 && self.split.task().is_none() {
             return Err(no_sample(&self.split, &self.content, &summary, &tally));
         }
         Ok(Written { summary, tally })
