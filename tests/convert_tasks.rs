@@ -56,18 +56,15 @@ fn the_parts_of_all_tasks_are_the_whole() {
         assert_eq!(joined[key], alone[key], "{key}");
     }
 
-    // A task that is run again finds its part complete, unless they were joined.
-    assert_eq!(
-        shop.refused(&task("0", "4")),
-        "the parts in parts/train were joined already; remove parts/train/index.json, and join them \
-         again when all tasks are done"
-    );
-    fs::remove_file(shop.path("parts/train/index.json")).unwrap();
-    let again = stdout(&shop.converted(&task("0", "4")));
-    assert_eq!(
-        again,
-        "train/00000: parts/train/00000 is complete, of the same input and settings\n"
-    );
+    // A task that is run again finds its part complete, as one that Slurm requeues may after they were joined.
+    let complete = "train/00000: parts/train/00000 is complete, of the same input and settings\n";
+    assert_eq!(stdout(&shop.converted(&task("0", "4"))), complete);
+    let joined = "the parts in parts/train were joined already; remove parts/train/index.json, and join \
+                  them again when all tasks are done";
+    assert_eq!(shop.refused(&[&task("0", "4")[..], &["--reprocess"]].concat()), joined);
+    fs::rename(shop.path("parts/train/00000"), shop.path("elsewhere")).unwrap();
+    assert_eq!(shop.refused(&task("0", "4")), joined);
+    fs::rename(shop.path("elsewhere"), shop.path("parts/train/00000")).unwrap();
     // Another number of tasks would mix parts of two kinds.
     assert_eq!(
         shop.refused(&task("0", "2")),

@@ -122,7 +122,6 @@ impl Job {
         let (task, mine) = task.slice(conversion.files);
         conversion.files = mine;
         conversion.out_root = self.out_root.below(split.as_str());
-        conversion.out_root.refuse_merged()?;
         if conversion.files.is_empty() {
             let (program, Task { id, of, .. }) = (self.program, task);
             let plural = if all == 1 { "" } else { "s" };

@@ -170,6 +170,7 @@ impl Conversion {
     pub fn state(&self) -> Result<State> {
         self.out_root.refuse_input(&self.split, &self.files)?;
         if self.earlier == Earlier::Replace {
+            self.refuse_merged()?;
             return self.out_root.refuse_to_replace(&self.split).map(|()| State::New);
         }
         let manifest = self.manifest();
@@ -192,12 +193,18 @@ impl Conversion {
             ));
         }
         self.out_root.refuse_existing(&self.split)?;
+        self.refuse_merged()?;
         match self.out_root.unfinished(&self.split)?.filter(|_| self.earlier == Earlier::GoOn) {
             Some(left) => {
                 manifest.is_at(&left.records, &self.files).map(|_| State::Unfinished(left.shards))
             }
             None => Ok(State::New),
         }
+    }
+
+    /// Makes sure that the part of a task is not written where all parts were joined without it.
+    fn refuse_merged(&self) -> Result<()> {
+        self.split.task().map_or(Ok(()), |_| self.out_root.refuse_merged())
     }
 
     /// What the output depends on.
