@@ -351,6 +351,12 @@ fn a_task_without_files_is_no_failure() {
     assert_eq!(
         shop.refused(&small),
         "val_small is the first samples of a split, which several tasks cannot make; convert it with \
-         one program: --num_tasks 1"
+         one program: --num_tasks 1 and no --task_id"
     );
+    // Inside a job array, too.
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_convert"));
+    command.current_dir(shop.path(".")).args(&small[..7]).args(["--num_tasks", "1"]);
+    command.env("SLURM_ARRAY_TASK_ID", "1").env("SLURM_ARRAY_TASK_COUNT", "4");
+    let out = command.output().unwrap();
+    assert!(stderr(&out).starts_with("val_small: reading 1 file"), "{}", stderr(&out));
 }

@@ -115,7 +115,7 @@ impl Job {
         if split.most_samples.is_some() {
             return Err(Error::invalid(
                 format!("{split} is the first samples of a split, which several tasks cannot make"),
-                "convert it with one program: --num_tasks 1",
+                "convert it with one program: --num_tasks 1 and no --task_id",
             ));
         }
         let all = conversion.files.len();

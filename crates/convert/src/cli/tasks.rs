@@ -36,11 +36,12 @@ pub(super) fn task(
     let launcher = LAUNCHERS.into_iter().find(launched);
     let (of, id, said_by) = match (num_tasks, task_id, launcher) {
         (Some(of), Some(id), _) => (of, id, "--num_tasks and --task_id".to_owned()),
+        // Alone, whatever has started it.
+        (Some(1), None, _) => return Ok(None),
         (Some(of), None, Some((name, _))) => match number(name)? {
             Some(id) => (of, id, format!("--num_tasks and {name}")),
             None => return Ok(None),
         },
-        (Some(1), None, None) => return Ok(None),
         (Some(_), None, None) => {
             return Err(Error::invalid(
                 "--num_tasks needs the number of this task",
@@ -120,6 +121,7 @@ mod tests {
         assert_eq!(of(Some(8), Some(3), &ARRAY), Ok(Some((3, 8))));
         assert_eq!(of(Some(8), None, &ARRAY), Ok(Some((2, 8))));
         assert_eq!(of(Some(1), Some(0), &[]), Ok(None));
+        assert_eq!(of(Some(1), None, &ARRAY), Ok(None));
         // One task of an array that is run again.
         let again = [("SLURM_ARRAY_TASK_ID", "3"), ("SLURM_ARRAY_TASK_COUNT", "1")];
         assert_eq!(of(Some(4), None, &again), Ok(Some((3, 4))));
