@@ -22,6 +22,10 @@ pub(super) fn task(
     task_id: Option<usize>,
     variable: impl Fn(&str) -> Option<String>,
 ) -> Result<Option<(Task, String)>> {
+    if num_tasks == Some(0) {
+        let remedy = "give the number of all tasks, or leave it out to convert with one program";
+        return Err(Error::invalid("--num_tasks 0 is no number of tasks", remedy));
+    }
     let number = |name: &str| -> Result<Option<usize>> {
         let Some(text) = variable(name) else { return Ok(None) };
         let invalid = |_| {
@@ -137,6 +141,13 @@ mod tests {
             refused(Some(2), Some(2), &[]),
             "there is no task 2 of 2: they are numbered from 0; give a --task_id below --num_tasks"
         );
+        for id in [None, Some(0)] {
+            assert_eq!(
+                refused(Some(0), id, &[]),
+                "--num_tasks 0 is no number of tasks; give the number of all tasks, or leave it out to \
+                 convert with one program"
+            );
+        }
         assert_eq!(
             refused(None, Some(2), &[]),
             "--task_id needs the number of tasks; add --num_tasks, the number of all tasks"
