@@ -220,18 +220,27 @@ fn mds(args: MdsArgs, program: &'static str) -> Result<Plan> {
 /// The folder that holds `folder`, and the name of that in it.
 fn parent_of(folder: &OsString) -> Result<(OsString, String)> {
     let text = folder.to_string_lossy();
-    if mds::storage::is_address(&text) {
-        let (parent, name) = mds::storage::split(&text)?;
-        return Ok((parent.into(), name));
-    }
-    let path = std::path::absolute(folder).map_err(|e| Error::io(e, "find", folder.as_ref()))?;
-    match (path.parent(), path.file_name().and_then(|name| name.to_str())) {
-        (Some(parent), Some(name)) => Ok((parent.into(), name.to_owned())),
-        _ => Err(Error::invalid(
-            format!("--output_folder {text} cannot become a dataset"),
+    let refused = |why: &str| {
+        Error::invalid(
+            format!("--output_folder {} cannot become a dataset{why}", mds::redacted(&text)),
             "give a folder that can be made, such as ./books-mds",
-        )),
+        )
+    };
+    let (parent, name) = if mds::storage::is_address(&text) {
+        let (parent, name) = mds::storage::split(&text)?;
+        (parent.into(), name)
+    } else {
+        let path =
+            std::path::absolute(folder).map_err(|e| Error::io(e, "find", folder.as_ref()))?;
+        match (path.parent(), path.file_name().and_then(|name| name.to_str())) {
+            (Some(parent), Some(name)) => (parent.into(), name.to_owned()),
+            _ => return Err(refused("")),
+        }
+    };
+    if name.starts_with('.') {
+        return Err(refused(": its name begins with a dot"));
     }
+    Ok((parent, name))
 }
 
 /// What a job is made of, whatever its splits are.
@@ -381,5 +390,14 @@ mod tests {
             "--output_folder / cannot become a dataset; give a folder that can be made, such as \
              ./books-mds"
         );
+        for hidden in ["./.hidden", "s3://bucket/.hidden"] {
+            assert_eq!(
+                parts(hidden).unwrap_err(),
+                format!(
+                    "--output_folder {hidden} cannot become a dataset: its name begins with a dot; \
+                     give a folder that can be made, such as ./books-mds"
+                )
+            );
+        }
     }
 }
