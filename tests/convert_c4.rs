@@ -602,7 +602,7 @@ fn a_source_without_documents_is_an_error() {
             "--eos_text",
             "<|endoftext|>",
         ]),
-        "split val: 1 documents hold too few tokens for one sample of 100; use more text or a \
+        "split val: 1 document holds too few tokens for one sample of 100; use more text or a \
          smaller --concat_tokens"
     );
     shop.assert_nothing_written("out");

@@ -191,6 +191,10 @@ fn parts_that_are_not_all_there_are_not_joined() {
          parts then"
     );
     shop.converted(&task("1", "4"));
+    assert_eq!(
+        shop.refused(&["merge", "parts/train"]),
+        "not all parts of parts/train are complete: task 3 is missing; run it, and join the parts then"
+    );
     let other = [&task("3", "4")[..], &["--hashes", "sha1"]].concat();
     shop.converted(&other);
     assert_eq!(
@@ -304,7 +308,7 @@ fn a_task_whose_files_hold_no_sample_has_done_its_work() {
     let tokens = ["--tokenizer", "gpt2", "--use_tokenizer_eos", "--concat_tokens", "12"];
     tasks(&[&pile("tokens", "A")[..], &tokens].concat());
     let out = stdout(&shop.converted(&["merge", "tokens/train"]));
-    assert_eq!(out, "4 parts, 1 shards, 1 samples -> tokens/train\n");
+    assert_eq!(out, "4 parts, 1 shard, 1 sample -> tokens/train\n");
     assert_eq!(statistics("tokens")["dropped_tokens"], 13);
 
     // None at all is found when the parts are joined, and at once where there is one program alone.
@@ -334,6 +338,15 @@ fn a_task_without_files_is_no_failure() {
     shop.converted(&task("1", "2"));
     shop.converted(&["merge", "parts/train"]);
     assert_eq!(shards::read_strings(&shop.path("parts/train")), [["one"]]);
+
+    let cut =
+        ["--concat_tokens", "2", "--tokenizer", "gpt2", "--bos_text", "\n", "--eos_text", "."];
+    let one = ["json", "--path", "in", "--out_root", "cut"];
+    let out = stdout(&shop.converted(&[&one[..], &cut].concat()));
+    assert!(
+        out.contains("train: 1 token at the end did not fill a sample and was dropped\n"),
+        "{out}"
+    );
 
     let small = [
         "c4",

@@ -86,10 +86,10 @@ impl Error {
         Self::new(ErrorKind::Internal, what, "this is a defect of the program: please report it")
     }
 
-    /// Says after how many lines or so of a file it came.
+    /// Says after how many lines or so of a file it came, if there were any.
     #[must_use]
     pub(crate) fn after(mut self, unit: Unit, count: u64) -> Self {
-        if self.kind() == ErrorKind::Corrupt {
+        if self.kind() == ErrorKind::Corrupt && count > 0 {
             self.0.what = format!("{} (behind {} {count})", self.0.what, unit.noun());
         }
         self
@@ -202,6 +202,16 @@ mod tests {
             "cannot open /data/x.jsonl: No such file or directory (os error 2); check the path"
         );
         assert_eq!(error.kind(), ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn a_fault_behind_no_line_is_at_the_beginning() {
+        let after = |count| {
+            let fault = Error::new(ErrorKind::Corrupt, "a.gz: damaged", "fetch it again");
+            fault.after(Unit::Line, count).to_string()
+        };
+        assert_eq!(after(0), "a.gz: damaged; fetch it again");
+        assert_eq!(after(3), "a.gz: damaged (behind line 3); fetch it again");
     }
 
     #[test]

@@ -432,10 +432,12 @@ pub(super) struct OutputArgs {
     /// Convert one of N parts of each split, which other tasks convert the rest of
     /// [default: that of a Slurm job array, of srun or of mpirun, if there is one]
     ///
-    /// Task I takes a run of files and writes OUT_ROOT/SPLIT/0000I. When all are done, join them:
-    /// convert merge OUT_ROOT/SPLIT
-    /// The result is that of one program, but samples of --concat_tokens end with a task's files. For those
-    /// of one program give the tasks --tokenizer alone, and cut what was joined with convert mds.
+    /// Task I takes a run of files and writes OUT_ROOT/SPLIT/0000I. When all are done, join
+    /// them: convert merge OUT_ROOT/SPLIT
+    ///
+    /// The result is that of one program, but samples of --concat_tokens end with a task's
+    /// files. For those of one program give the tasks --tokenizer alone, and cut what was
+    /// joined with convert mds.
     #[arg(long, alias = "num-tasks", value_name = "N", verbatim_doc_comment)]
     pub(super) num_tasks: Option<usize>,
 

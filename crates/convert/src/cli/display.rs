@@ -105,11 +105,13 @@ fn print_lines(split: &Split, total: u64, meter: &Meter, done: &AtomicBool) {
     }
 }
 
+/// A number of things.
+pub(super) fn plural(count: u64, noun: &str) -> String {
+    format!("{} {noun}{}", HumanCount(count), if count == 1 { "" } else { "s" })
+}
+
 /// The summary of a finished split.
 pub(super) fn report(split: &Split, files: usize, took: Duration, summary: &Summary) {
-    let plural = |count: u64, noun: &str| {
-        format!("{} {noun}{}", HumanCount(count), if count == 1 { "" } else { "s" })
-    };
     if summary.skipped > 0 {
         eprintln!("{split}: {} skipped:", plural(summary.skipped, "unreadable document"));
         for bad in summary.bad.iter().take(QUOTED) {
@@ -135,7 +137,8 @@ pub(super) fn report(split: &Split, files: usize, took: Duration, summary: &Summ
     );
     if summary.dropped_tokens > 0 {
         let tokens = plural(summary.dropped_tokens as u64, "token");
-        println!("{split}: {tokens} at the end did not fill a sample and were dropped");
+        let were = if summary.dropped_tokens == 1 { "was" } else { "were" };
+        println!("{split}: {tokens} at the end did not fill a sample and {were} dropped");
     }
 }
 

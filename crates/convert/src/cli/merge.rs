@@ -1,9 +1,9 @@
 //! `convert merge`: one dataset of what the tasks of a conversion have written.
 
-use indicatif::HumanCount;
 use mds::storage::{Remote, RemoteOptions};
 
 use super::args::MergeArgs;
+use super::display::plural;
 use crate::error::{Error, ErrorKind, Result};
 use crate::out_root::OutRoot;
 use crate::source::Split;
@@ -42,12 +42,13 @@ pub(super) fn run(args: &MergeArgs) -> Result<()> {
         shares.tasks.iter().filter(|&task| !parts.iter().any(|(found, ..)| found == task));
     let missing: Vec<String> = missing.map(usize::to_string).collect();
     if !missing.is_empty() {
+        let (which, them) = match &missing[..] {
+            [one] => (format!("task {one} is"), "it"),
+            more => (format!("tasks {} are", more.join(", ")), "them"),
+        };
         return Err(Error::invalid(
-            format!(
-                "not all parts of {shown} are complete: tasks {} are missing",
-                missing.join(", ")
-            ),
-            "run them, and join the parts then",
+            format!("not all parts of {shown} are complete: {which} missing"),
+            format!("run {them}, and join the parts then"),
         ));
     }
     let names: Vec<&String> = parts.iter().map(|(_, name, _)| *name).collect();
@@ -62,10 +63,10 @@ pub(super) fn run(args: &MergeArgs) -> Result<()> {
     let index = mds::merge_parts(&address, &names, RemoteOptions::default())?;
     root.write_statistics(&statistics, &shown)?;
     println!(
-        "{} parts, {} shards, {} samples -> {shown}",
-        names.len(),
-        HumanCount(index.shards.len() as u64),
-        HumanCount(index.samples())
+        "{}, {}, {} -> {shown}",
+        plural(names.len() as u64, "part"),
+        plural(index.shards.len() as u64, "shard"),
+        plural(index.samples(), "sample")
     );
     Ok(())
 }

@@ -379,6 +379,21 @@ mod tests {
         }
     }
 
+    /// Lines that are shown as they are written must not be broken once more.
+    #[test]
+    fn help_of_several_lines_fits_the_width() {
+        let commands = Convert::command();
+        let all = commands.get_subcommands().flat_map(clap::Command::get_arguments);
+        let tasks = all.filter(|arg| arg.get_long() == Some("num_tasks"));
+        let helps: Vec<String> =
+            tasks.filter_map(|arg| arg.get_long_help()).map(ToString::to_string).collect();
+        assert_eq!(helps.len(), 8);
+        for line in helps.iter().flat_map(|help| help.lines()) {
+            // Of 100, of which 10 are the margin.
+            assert!(line.len() <= 90, "{line}");
+        }
+    }
+
     #[test]
     fn an_output_folder_is_a_split_of_its_parent() {
         let parts = |folder: &str| parent_of(&folder.into()).map_err(|e| e.to_string());

@@ -394,13 +394,17 @@ fn stop_if_cancelled(cancel: &AtomicBool, ended: &Receiver<()>, stop: impl Fn())
 fn no_sample(split: &Split, content: &Content, summary: &Summary, tally: &Tally) -> Error {
     let skipped = match summary.skipped {
         0 => String::new(),
+        1 => " (1 unreadable document was skipped)".to_owned(),
         n => format!(" ({n} unreadable documents were skipped)"),
     };
     let (what, remedy) = match content {
         Content::Tokens(TokenOptions { length: Some(length), .. }) if summary.documents > 0 => (
             format!(
-                "split {split}: {} documents hold too few tokens for one sample of {length}{skipped}",
-                summary.documents
+                "split {split}: {} too few tokens for one sample of {length}{skipped}",
+                match summary.documents {
+                    1 => "1 document holds".to_owned(),
+                    n => format!("{n} documents hold"),
+                }
             ),
             "use more text or a smaller --concat_tokens",
         ),
