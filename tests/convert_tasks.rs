@@ -325,6 +325,46 @@ fn a_task_whose_files_hold_no_sample_has_done_its_work() {
     );
 }
 
+/// The script of a job array, as Slurm runs it; `tests/convert_slurm.rs` has it run by Slurm.
+#[cfg(unix)]
+#[test]
+fn the_script_of_an_array_runs_no_other_program_of_the_name() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let shop = Workshop::new();
+    write_files(&shop);
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../scripts/slurm/convert.sbatch");
+    let run = |convert: Option<&str>| {
+        let mut command = std::process::Command::new("bash");
+        command.current_dir(shop.path(".")).arg(script);
+        command.args(["json", "--path", "in", "--out_root", "parts"]);
+        command.env("SLURM_ARRAY_TASK_ID", "1").env("SLURM_ARRAY_TASK_COUNT", "2");
+        let path = std::env::var("PATH").unwrap();
+        command.env("PATH", format!("{}:{path}", shop.path("bin").display()));
+        command.env_remove("CONVERT").envs(convert.map(|path| ("CONVERT", path)));
+        command.output().unwrap()
+    };
+    let other = shop.write(
+        "bin/convert",
+        "#!/bin/sh\necho 'Version: ImageMagick 7.1.1-43 Q16 x86_64'\ntouch was-run-with-$1\n",
+    );
+    fs::set_permissions(&other, fs::Permissions::from_mode(0o755)).unwrap();
+    for (convert, found) in [(None, other.to_str().unwrap()), (Some("./none"), "./none")] {
+        let out = run(convert);
+        assert_eq!(out.status.code(), Some(1));
+        assert_eq!(
+            stderr(&out),
+            format!(
+                "convert.sbatch: {found} is not the convert of this project: set CONVERT to its path\n"
+            )
+        );
+    }
+    assert!(!shop.path("was-run-with-json").exists());
+    let out = run(Some(env!("CARGO_BIN_EXE_convert")));
+    assert!(out.status.success(), "{}", stderr(&out));
+    assert_eq!(entries(&shop.path("parts/train")), ["00001"]);
+}
+
 #[test]
 fn a_task_without_files_is_no_failure() {
     let shop = Workshop::new();
