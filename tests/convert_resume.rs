@@ -109,6 +109,55 @@ fn a_run_killed_again_and_again_ends_with_the_same_bytes() {
     assert_eq!(entries(&shop.path("out")), ["val"]);
 }
 
+/// Beside the complete split, which stays until the new one is.
+#[test]
+fn a_split_that_is_made_again_is_gone_on_with() {
+    let (shop, tokenizer) = (Workshop::new(), tokenizer());
+    write_source(&shop);
+    let same = args("out", &tokenizer);
+    let again = [&same[..], &["--reprocess"]].concat();
+    let stop = |least| {
+        let mut run = Running::start(&shop, &again, "out");
+        run.wait_for_shards(least);
+        let data = run.data.clone();
+        run.end("-KILL");
+        entries(&data).iter().filter(|name| name.starts_with("shard.")).count()
+    };
+    shop.succeed(&same);
+    let whole = files(&shop.path("out/val"));
+
+    let kept = stop(20);
+    assert_eq!(entries(&shop.path("out")), [".val.part", "val"]);
+    let note = format!(
+        "val: note: {kept} complete shards of a --reprocess that did not end in out/.val.part; the same with \
+         --reprocess goes on from there\n"
+    );
+    assert_eq!(stderr(&shop.succeed(&same)), note);
+    assert!(files(&shop.path("out/val")) == whole);
+    let out = shop.succeed(&again);
+    let going_on = format!("val: going on with the {kept} complete shards of an earlier run\n");
+    assert!(stderr(&out).starts_with(&going_on), "{}", stderr(&out));
+    assert!(files(&shop.path("out/val")) == whole);
+    assert_eq!(entries(&shop.path("out")), ["val"]);
+
+    // What was begun with something else is thrown away: the command says that the split is to be made again.
+    stop(3);
+    let other: Vec<&str> =
+        again.iter().map(|arg| if *arg == "xxh64" { "sha1" } else { *arg }).collect();
+    let out = shop.succeed(&other);
+    assert!(!stderr(&out).contains("going on"), "{}", stderr(&out));
+    let fresh: Vec<&str> = other[..other.len() - 1]
+        .iter()
+        .map(|arg| if *arg == "out" { "fresh" } else { *arg })
+        .collect();
+    shop.succeed(&fresh);
+    assert!(
+        fs::read(shop.path("fresh/val/index.json")).unwrap()
+            == fs::read(shop.path("out/val/index.json")).unwrap()
+    );
+    assert_eq!(entries(&shop.path("out")), ["val"]);
+}
+
 #[test]
 fn what_lies_before_the_newest_record_is_not_read_again() {
     let (shop, tokenizer) = (Workshop::new(), tokenizer());

@@ -17,7 +17,6 @@ use mds::format::Index;
 use mds::storage::{Remote, RemoteOptions, join};
 
 use self::losses::{is_in, refuse_to_lose};
-use crate::conversion::Earlier;
 use crate::error::{Error, ErrorKind, Result};
 use crate::manifest::{self, Journal};
 use crate::source::{SourceFile, Split};
@@ -238,15 +237,15 @@ impl OutRoot {
         Ok(text.and_then(|text| serde_json::from_slice(&text).ok()))
     }
 
-    /// A place for a split that is not complete yet.
-    pub(crate) fn begin(&self, split: &Split, earlier: Earlier) -> Result<Unfinished> {
+    /// A place for a split that is not complete yet: that where an earlier run has left it, if it `goes_on`. A complete one
+    /// makes room in the end if the split is to `replace` it.
+    pub(crate) fn begin(&self, split: &Split, goes_on: bool, replace: bool) -> Result<Unfinished> {
         match self {
             Self::Folder(folder) => {
                 let root = RootFolder::create(folder)?;
-                let part = PartFolder::open(folder, split, earlier)?;
+                let part = PartFolder::open(folder, split, goes_on)?;
                 let records = Records::Folder(part.path.clone());
                 let target = folder.join(split.as_str());
-                let replace = earlier == Earlier::Replace;
                 Ok(Unfinished { records, place: Place::Folder { part, root, target, replace } })
             }
             Self::Remote(address) => {
@@ -257,11 +256,7 @@ impl OutRoot {
                     remove(&remote, PROBE);
                 }
                 let records = Records::Remote(remote);
-                let begin_anew = match earlier {
-                    Earlier::GoOn => Journal::open(&records, None, 1)?.shards()?.is_empty(),
-                    Earlier::Restart | Earlier::Replace => true,
-                };
-                if begin_anew {
+                if !goes_on || Journal::open(&records, None, 1)?.shards()?.is_empty() {
                     records.remove();
                 }
                 Ok(Unfinished { records, place: Place::Remote(join(address, split.as_str())) })
@@ -505,14 +500,12 @@ fn complete_shards(data: &Path) -> usize {
 /// The folder of an unfinished split, locked. What holds no complete shard is removed when this is dropped.
 pub(crate) struct PartFolder {
     path: PathBuf,
-    /// Whether complete shards stay for another run. Beside a complete split they would never be gone on with.
-    is_kept: bool,
     /// Dropped last: says to others that the run lives.
     _lock: fs::File,
 }
 
 impl PartFolder {
-    fn open(out_root: &Path, split: &Split, earlier: Earlier) -> Result<Self> {
+    fn open(out_root: &Path, split: &Split, goes_on: bool) -> Result<Self> {
         let path = part_of(out_root, split);
         let failed = |e| Error::io(e, "write to", &path);
         let lock = loop {
@@ -536,7 +529,7 @@ impl PartFolder {
             fs::rename(&old, &target).map_err(failed)?;
         }
         // Without a complete shard there is nothing to go on with, whatever it was begun with.
-        if earlier != Earlier::GoOn || complete_shards(&path.join(DATA)) == 0 {
+        if !goes_on || complete_shards(&path.join(DATA)) == 0 {
             for entry in fs::read_dir(&path).map_err(failed)? {
                 let entry = entry.map_err(failed)?.path();
                 let removed = if entry.is_dir() {
@@ -555,7 +548,7 @@ impl PartFolder {
             }
             _ => {}
         }
-        Ok(Self { path, is_kept: earlier != Earlier::Replace, _lock: lock })
+        Ok(Self { path, _lock: lock })
     }
 }
 
@@ -566,7 +559,7 @@ impl Drop for PartFolder {
         if old.exists() && data.exists() {
             return;
         }
-        if !self.is_kept || complete_shards(&data) == 0 {
+        if complete_shards(&data) == 0 {
             // What cannot be removed is in nobody's way.
             let _ = fs::remove_dir_all(&self.path);
         }

@@ -421,7 +421,8 @@ pub(super) struct OutputArgs {
     #[arg(long)]
     pub(super) restart: bool,
 
-    /// Make a split of a folder again that is complete; the old one stays until the new one is
+    /// Make a split of a folder again that is complete; the old one stays until the new one is, and
+    /// what was interrupted of it is gone on with
     #[arg(long, conflicts_with = "restart")]
     pub(super) reprocess: bool,
 

@@ -311,6 +311,14 @@ fn convert_all(plan: Plan, stop: &StopSignal) -> Result<()> {
                     n => format!(", but for {n} documents that were skipped"),
                 };
                 println!("{split}: {there} is complete, of the same input and settings{but}");
+                if let (OutRoot::Folder(_), Some(left)) = (&out_root, out_root.unfinished(&split)?)
+                {
+                    let (shards, place) = (counted(left.shards), left.shown);
+                    eprintln!(
+                        "{split}: note: {shards} of a --reprocess that did not end in {place}; the same \
+                         with --reprocess goes on from there"
+                    );
+                }
                 continue;
             }
         }

@@ -16,7 +16,7 @@ use self::output::Output;
 use crate::error::{Error, ErrorKind, Result};
 use crate::manifest::{Journal, Manifest, NUM_TASKS, Position, Progress, TASK_ID};
 use crate::ordered::POLL;
-use crate::out_root::{OutRoot, Records};
+use crate::out_root::{Left, OutRoot, Records};
 use crate::pipeline::ParsedChunks;
 use crate::progress::{Meter, Stage};
 use crate::source::{BadDocument, SourceFile, Split};
@@ -61,7 +61,8 @@ pub enum Earlier {
     GoOn,
     /// An unfinished split is begun anew.
     Restart,
-    /// A complete split of a folder, too, is made again; it stays until the new one is complete.
+    /// A complete split of a folder, too, is made again; it stays until the new one is complete. An unfinished one is gone on
+    /// with if it was begun with the same.
     Replace,
 }
 
@@ -123,7 +124,9 @@ impl Conversion {
             Earlier::Replace => self.out_root.refuse_to_replace(&self.split)?,
             Earlier::GoOn | Earlier::Restart => self.out_root.refuse_existing(&self.split)?,
         }
-        let place = self.out_root.begin(&self.split, self.earlier)?;
+        let goes_on = self.earlier == Earlier::GoOn || self.left()?.is_some();
+        let replace = self.earlier == Earlier::Replace;
+        let place = self.out_root.begin(&self.split, goes_on, replace)?;
         let records = place.records();
         let manifest = self.manifest();
         // At a remote it is written with the first record, since shards without one are not gone on with.
@@ -171,7 +174,8 @@ impl Conversion {
         self.out_root.refuse_input(&self.split, &self.files)?;
         if self.earlier == Earlier::Replace {
             self.refuse_merged()?;
-            return self.out_root.refuse_to_replace(&self.split).map(|()| State::New);
+            self.out_root.refuse_to_replace(&self.split)?;
+            return Ok(self.left()?.map_or(State::New, |left| State::Unfinished(left.shards)));
         }
         let manifest = self.manifest();
         if let Some(statistics) = self.out_root.statistics(&self.split)? {
@@ -194,12 +198,24 @@ impl Conversion {
         }
         self.out_root.refuse_existing(&self.split)?;
         self.refuse_merged()?;
-        match self.out_root.unfinished(&self.split)?.filter(|_| self.earlier == Earlier::GoOn) {
+        match self.left()? {
             Some(left) => {
                 manifest.is_at(&left.records, &self.files).map(|_| State::Unfinished(left.shards))
             }
             None => Ok(State::New),
         }
+    }
+
+    /// What an earlier run has left that is gone on with. A split that is made again is begun anew unless that run was of the
+    /// same, for where it was not, nobody asks for what it has left.
+    fn left(&self) -> Result<Option<Left>> {
+        let left = self.out_root.unfinished(&self.split)?;
+        let is_same = |left: &Left| self.manifest().is_at(&left.records, &self.files);
+        Ok(match self.earlier {
+            Earlier::GoOn => left,
+            Earlier::Restart => None,
+            Earlier::Replace => left.filter(|left| is_same(left).unwrap_or(false)),
+        })
     }
 
     /// Makes sure that the part of a task is not written where all parts were joined without it.
