@@ -66,6 +66,15 @@ struct World {
 
 impl World {
     fn new(fault: Fault, folder: &'static str) -> Self {
+        Self::with(fault, folder, |_| {})
+    }
+
+    /// The same with other files.
+    fn with(
+        fault: Fault,
+        folder: &'static str,
+        change: impl Fn(&mut HashMap<String, Vec<u8>>),
+    ) -> Self {
         let sample = |file: &str| data(&format!("c4-sample/en/{file}"));
         let mut files = HashMap::new();
         for file in [
@@ -76,6 +85,7 @@ impl World {
             files.insert(format!("{folder}{file}"), sample(file));
         }
         files.insert(format!("{folder}notes.json.gz"), b"not C4".to_vec());
+        change(&mut files);
         let files = Arc::new(files);
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let (hub_log, storage_log) = (Log::default(), Log::default());
@@ -176,8 +186,11 @@ async fn answer(State(server): State<Server>, request: Request) -> Response {
         // The hub sorts by name; a converter must not rely on it.
         names.sort_by(|a, b| b.cmp(a));
         let entry = |name: &&String| {
+            let mut oid = std::hash::DefaultHasher::new();
+            std::hash::Hasher::write(&mut oid, &server.files[*name]);
             format!(
-                "{{\"type\":\"file\",\"oid\":\"0\",\"size\":{},\"path\":\"{name}\"}}",
+                "{{\"type\":\"file\",\"oid\":\"{:x}\",\"size\":{},\"path\":\"{name}\"}}",
+                std::hash::Hasher::finish(&oid),
                 server.files[*name].len()
             )
         };
@@ -294,6 +307,29 @@ fn c4_is_read_from_the_hub_and_the_token_stays_there() {
         files.sort_unstable();
         assert_eq!(files.len(), 3, "each file once, and nothing else: {files:?}");
     }
+}
+
+/// The listing tells that a file is another, though it has the same size.
+#[test]
+fn another_file_of_the_hub_is_another_input() {
+    let (old, new) = (
+        World::new(Fault::None, "en/"),
+        World::with(Fault::None, "en/", |files| {
+            let train = files.get_mut("en/c4-train.00001-of-00002.json.gz").unwrap();
+            // The time in the header of gzip, which changes nothing else.
+            train[4] ^= 1;
+        }),
+    );
+    let args = ["--out_root", "out", "--splits", "train", "val"];
+    old.succeed(&args);
+    let said = String::from_utf8(old.succeed(&args).stdout).unwrap();
+    assert_eq!(said.matches(" is complete, of the same input and settings\n").count(), 2, "{said}");
+    fs::rename(old.path("out"), new.path("out")).unwrap();
+    assert_eq!(
+        new.fail(&args),
+        "out/train exists already, made with en/c4-train.00001-of-00002.json.gz as it was before it \
+         changed; make it again with --reprocess, or write to another place"
+    );
 }
 
 #[test]

@@ -182,6 +182,62 @@ fn what_lies_before_the_newest_record_is_not_read_again() {
     assert!(files(&shop.path("out/val")) == whole);
 }
 
+/// What was read of a file must be what it begins with, whatever its size and its time say.
+#[test]
+fn a_file_that_begins_otherwise_is_refused() {
+    let (shop, tokenizer) = (Workshop::new(), tokenizer());
+    write_source(&shop);
+    shop.succeed(&args("whole", &tokenizer));
+    let mut run = Running::start(&shop, &args("out", &tokenizer), "out");
+    // The first record is made after 8 MiB of samples, in the middle of the first file.
+    run.wait_for_shards(40);
+    run.end("-KILL");
+    let path = shop.path("source/a.jsonl");
+    let (text, time) = (fs::read(&path).unwrap(), fs::metadata(&path).unwrap().modified().unwrap());
+    let write = |text: &[u8]| {
+        fs::write(&path, text).unwrap();
+        File::options().write(true).open(&path).unwrap().set_modified(time).unwrap();
+    };
+    let mut other = text.clone();
+    other[9] = b'9';
+    assert_ne!(other, text);
+    write(&other);
+    for _ in 0..2 {
+        let refused = shop.fail(&args("out", &tokenizer));
+        let lines = refused.strip_prefix("source/a.jsonl does not begin with the ").unwrap();
+        let (lines, rest) = lines.split_once(' ').unwrap();
+        assert!((1..12_000).contains(&lines.parse().unwrap()), "{refused}");
+        assert_eq!(
+            rest,
+            "lines that were converted of it; put the old file back to go on with it, or begin anew \
+             with --restart"
+        );
+    }
+    write(&text);
+    let said = stderr(&shop.succeed(&args("out", &tokenizer)));
+    assert!(said.starts_with("val: going on with the "), "{said}");
+    assert!(files(&shop.path("out/val")) == files(&shop.path("whole/val")));
+}
+
+/// What another version of the program has left is not gone on with.
+#[test]
+fn records_of_another_version_are_named() {
+    let shop = Workshop::new();
+    write_source(&shop);
+    let same = [&["--source", "source", "--out_root", "out"][..], &SHARDS].concat();
+    interrupted(&shop, &same);
+    let manifest = fs::read_to_string(shop.path("out/.val.part/manifest.json")).unwrap();
+    shop.write(
+        "out/.val.part/manifest.json",
+        manifest.replacen("\"version\":3", "\"version\":2", 1),
+    );
+    assert_eq!(
+        shop.fail(&same),
+        "out/.val.part was begun with another version of this program (its records are of version \
+         2, not 3); use the same again to go on with it, or --restart to begin anew"
+    );
+}
+
 /// A run that has left some shards.
 fn interrupted(shop: &Workshop, args: &[&str]) {
     let mut run = Running::start(shop, args, "out");

@@ -10,7 +10,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use crate::listing::{decoded, listing};
+use crate::listing::{decoded, listing, tag};
 
 /// The name of the bucket.
 pub(crate) const NAME: &str = "bucket";
@@ -222,8 +222,10 @@ fn answer(stream: &mut TcpStream, request: &Request, shared: &Shared) -> io::Res
         }
         ("GET" | "HEAD", key) => match state.objects.get(key) {
             Some(bytes) => {
-                let extra = "etag: \"got\"\r\nlast-modified: Thu, 01 Jan 2026 00:00:00 GMT\r\n";
-                respond(stream, 200, extra, bytes, request.method != "HEAD")
+                let tag = tag(bytes);
+                let extra =
+                    format!("etag: {tag}\r\nlast-modified: Thu, 01 Jan 2026 00:00:00 GMT\r\n");
+                respond(stream, 200, &extra, bytes, request.method != "HEAD")
             }
             None if state.is_private => refuse(stream, request, 403, "AccessDenied"),
             None => refuse(stream, request, 404, "NoSuchKey"),

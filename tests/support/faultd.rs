@@ -26,7 +26,7 @@ use tokio::time::sleep;
 pub(crate) use uploads::Taken;
 use uploads::Uploads;
 
-use crate::listing::listing;
+use crate::listing::{listing, tag};
 
 /// What is done to one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -504,7 +504,10 @@ async fn object(
         return refuse(stream, 404, "NoSuchKey").await;
     };
     let version = locked(&shared.versions).get(path).copied().unwrap_or(0);
-    let tag = format!("\"{}-{version}\"", bytes.len());
+    let tag = match version {
+        0 => tag(&bytes),
+        version => format!("\"{}-{version}\"", bytes.len()),
+    };
     if request.header("if-match").is_some_and(|wanted| wanted != tag) {
         return refuse(stream, 412, "PreconditionFailed").await;
     }

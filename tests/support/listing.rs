@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::hash::{DefaultHasher, Hasher};
 
 /// The list of those `objects` that a query asks for.
 pub(crate) fn listing(objects: &BTreeMap<String, Vec<u8>>, query: &str) -> String {
@@ -9,14 +10,21 @@ pub(crate) fn listing(objects: &BTreeMap<String, Vec<u8>>, query: &str) -> Strin
     let prefix = decoded(prefix);
     let mut xml = "<?xml version=\"1.0\" encoding=\"UTF-8\"?><ListBucketResult>".to_owned();
     for (key, bytes) in objects.iter().filter(|(key, _)| key.starts_with(&prefix)) {
-        let size = bytes.len();
+        let (size, tag) = (bytes.len(), tag(bytes));
         let _ = write!(
             xml,
-            "<Contents><Key>{key}</Key><Size>{size}</Size><ETag>\"got\"</ETag>\
+            "<Contents><Key>{key}</Key><Size>{size}</Size><ETag>{tag}</ETag>\
              <LastModified>2026-01-01T00:00:00.000Z</LastModified></Contents>"
         );
     }
     xml + "</ListBucketResult>"
+}
+
+/// The ETag of an object with these bytes.
+pub(crate) fn tag(bytes: &[u8]) -> String {
+    let mut hash = DefaultHasher::new();
+    hash.write(bytes);
+    format!("\"{:016x}\"", hash.finish())
 }
 
 /// `a%2Fb` is `a/b`.

@@ -4,7 +4,7 @@
 //!
 //! | file | what it is | written |
 //! |---|---|---|
-//! | `manifest.json` | the input files with their sizes and times, and the settings that the output depends on | once |
+//! | `manifest.json` | the input files with their sizes and versions, and the settings that the output depends on | once |
 //! | `progress.json` | the newest [`Progress`] records, and what the files before held | every few seconds |
 //!
 //! A run that goes on asks the writer how many samples its complete shards hold, takes the newest record of no more, reads
@@ -31,7 +31,7 @@ pub(crate) const TASK_ID: &str = "--task_id";
 pub(crate) const NUM_TASKS: &str = "--num_tasks";
 
 /// Of these files.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// Bytes of samples from one record to the next, at least; so that the record of a small shard is not
 /// larger than it.
@@ -56,8 +56,9 @@ pub(crate) struct Manifest {
 struct Input {
     name: String,
     bytes: u64,
-    /// When it was changed last, where that is known: nanoseconds since 1970.
-    modified: Option<u64>,
+    /// What is another once it is written again, where that is known.
+    #[serde(default)]
+    version: Option<String>,
 }
 
 /// A place in the input, between two documents.
@@ -96,7 +97,7 @@ impl Manifest {
         let files = files.iter().map(|file| Input {
             name: file.name().to_owned(),
             bytes: file.bytes(),
-            modified: file.modified(),
+            version: file.version(),
         });
         Self { version: VERSION, settings, shares, files: files.collect() }
     }
@@ -191,7 +192,9 @@ impl Manifest {
     pub(crate) fn difference(&self, begun: &Self) -> Option<String> {
         if self.version != begun.version {
             let version = begun.version;
-            return Some(format!("version {version} of its records, not {VERSION}"));
+            return Some(format!(
+                "another version of this program (its records are of version {version}, not {VERSION})"
+            ));
         }
         // What is in the columns comes first, before the flags that follow from it.
         let flags = self.settings.keys().rev().chain(begun.settings.keys());
@@ -222,7 +225,7 @@ impl Manifest {
             if new.bytes != old.bytes {
                 return Some(format!("{} of {} bytes, not {}", new.name, old.bytes, new.bytes));
             }
-            if new.modified != old.modified {
+            if new.version != old.version {
                 return Some(format!("{} as it was before it changed", new.name));
             }
         }

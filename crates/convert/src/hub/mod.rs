@@ -72,6 +72,8 @@ pub struct HubFile {
     pub path: String,
     /// Its size in bytes.
     pub bytes: u64,
+    /// The name that Git has for what is in it.
+    pub oid: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -81,6 +83,7 @@ struct TreeEntry {
     path: String,
     #[serde(default)]
     size: u64,
+    oid: Option<String>,
 }
 
 impl Hub {
@@ -173,7 +176,7 @@ impl Hub {
                 hub_error(format!("{}: the answer is not a file listing: {e}", shown(&url)))
             })?;
             let of_files = entries.into_iter().filter(|entry| entry.kind == "file");
-            files.extend(of_files.map(|e| HubFile { path: e.path, bytes: e.size }));
+            files.extend(of_files.map(|e| HubFile { path: e.path, bytes: e.size, oid: e.oid }));
             match next {
                 Some(next) if access::same_origin(&next, &self.inner.endpoint) => url = next,
                 Some(next) => {

@@ -1,13 +1,15 @@
 //! Streaming datasets as sources: shards of this machine or at a remote, and one column of them.
 
+use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 
-use mds::format::{DType, Encoding, Index, NdArray, ShardInfo, Value};
+use mds::format::{DType, Encoding, HashAlgorithm, Index, NdArray, ShardInfo, Value};
 use mds::storage::Remote;
 use mds::{Shard, ShardOptions};
 
 use super::chunk::{Chunk, Joined, Unit};
-use super::{Chunks, Kind, Part, Place, SourceFile, remote};
+use super::{Chunks, Kind, Part, Place, SourceFile, joined, remote};
 use crate::error::{Error, ErrorKind, Result};
 use crate::manifest::Position;
 use crate::statistics::{JSON_NAME, Statistics};
@@ -41,6 +43,7 @@ pub(super) fn shards(address: &str, column: Option<&str>) -> Result<Vec<SourceFi
     })?;
     let index =
         Index::parse(&text).map_err(|e| Error::of_remote(e.in_dataset(folder.address())))?;
+    let versions = Versions::of(&folder)?;
     let files = index.shards.into_iter().map(|shard| {
         let column = chosen(&shard, column, folder.address())?;
         Ok(SourceFile {
@@ -50,6 +53,7 @@ pub(super) fn shards(address: &str, column: Option<&str>) -> Result<Vec<SourceFi
                 shard.data().stored().basename
             ),
             bytes: shard.data().stored().bytes,
+            version: versions.of_shard(&shard),
             kind: Kind::Shard(Arc::new(shard), column),
             place: Place::Folder(folder.clone()),
         })
@@ -73,6 +77,59 @@ pub(super) fn statistics(address: &str) -> Result<Option<Statistics>> {
         }
         Err(e) => Err(Error::of_remote(e)),
     }
+}
+
+/// What tells the versions of shards at a remote from others.
+enum Versions {
+    /// Of each object.
+    Listed(HashMap<String, Option<String>>),
+    /// Of the index alone, where nothing is listed and a request for each shard would be too much.
+    Index(Option<String>),
+}
+
+impl Versions {
+    /// Of a folder of this machine there are none here: files are looked at when they are read.
+    fn of(folder: &Remote) -> Result<Self> {
+        if folder.folder().is_some() {
+            return Ok(Self::Index(None));
+        }
+        if folder.can_list() {
+            match folder.stats() {
+                Ok(stats) => {
+                    let versions = stats.into_iter().map(|(name, stat)| (name, stat.version));
+                    return Ok(Self::Listed(versions.collect()));
+                }
+                // Shards may be read where nothing may be listed.
+                Err(error) if error.kind() == mds::ErrorKind::PermissionDenied => {}
+                Err(error) => return Err(Error::of_remote(error)),
+            }
+        }
+        // Not every server that gives objects says something of them alone.
+        let index = folder.stat(Index::FILE_NAME).ok().flatten();
+        Ok(Self::Index(index.and_then(|index| index.version)))
+    }
+
+    fn of_shard(&self, shard: &ShardInfo) -> Option<String> {
+        match self {
+            Self::Index(version) => version.clone(),
+            Self::Listed(versions) => joined(
+                shard
+                    .files()
+                    .map(|file| versions.get(file.stored().basename.as_str()).cloned().flatten()),
+            ),
+        }
+    }
+}
+
+/// When the files of a shard in the folder were changed last.
+pub(super) fn modified(folder: &Path, shard: &ShardInfo) -> Option<String> {
+    joined(shard.files().map(|file| super::modified(&folder.join(file.stored().basename.as_str()))))
+}
+
+/// What the index says of a shard, in short.
+pub(super) fn entry(shard: &ShardInfo) -> String {
+    let alone = Index { shards: vec![shard.clone()] }.to_json();
+    format!("entry {}", HashAlgorithm::Xxh64.hex(alone.as_bytes()))
 }
 
 /// The column that is read.

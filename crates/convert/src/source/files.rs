@@ -192,6 +192,7 @@ fn describe(path: PathBuf, format: &Format) -> Result<SourceFile> {
     Ok(SourceFile {
         name: path.display().to_string(),
         bytes: metadata.len(),
+        version: None,
         kind,
         place: Place::Local(path),
     })

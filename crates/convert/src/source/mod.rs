@@ -137,6 +137,8 @@ impl Format {
 pub struct SourceFile {
     name: String,
     bytes: u64,
+    /// What its listing tells this version of it from others by; nothing of files of this machine.
+    version: Option<String>,
     kind: Kind,
     place: Place,
 }
@@ -238,6 +240,7 @@ pub fn files_on_hub(split: NamedSplit, subset: &str) -> Result<Vec<SourceFile>> 
             (NamedSplit::of_hub_name(name) == Some(split.whole())).then(|| SourceFile {
                 name: file.path.clone(),
                 bytes: file.bytes,
+                version: file.oid.as_ref().map(|oid| format!("oid {oid}")),
                 kind: Kind::Lines(packing),
                 place: Place::Hub(hub.clone(), file),
             })
@@ -286,12 +289,24 @@ impl SourceFile {
         self.bytes
     }
 
-    /// When it was changed last, in nanoseconds since 1970; only known of plain files of this machine.
-    pub(crate) fn modified(&self) -> Option<u64> {
-        let Place::Local(path) = &self.place else { return None };
-        let metadata = std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file)?;
-        let since = metadata.modified().ok()?.duration_since(std::time::UNIX_EPOCH).ok()?;
-        u64::try_from(since.as_nanos()).ok()
+    /// What is another once the file is written again, as far as that can be told without reading it: when it was changed
+    /// last, what a listing tells its version by, and of a shard what its index says of it.
+    pub(crate) fn version(&self) -> Option<String> {
+        let version = match (&self.place, &self.kind) {
+            (Place::Local(path), Kind::Indexed) => {
+                joined([modified(path), modified(&path.with_extension("idx"))])
+            }
+            (Place::Local(path), _) => modified(path),
+            (Place::Folder(folder), Kind::Shard(shard, _)) => match folder.folder() {
+                Some(folder) => dataset::modified(folder, shard),
+                None => self.version.clone(),
+            },
+            _ => self.version.clone(),
+        };
+        match &self.kind {
+            Kind::Shard(shard, _) => joined([version, Some(dataset::entry(shard))]),
+            _ => version,
+        }
     }
 
     /// The files of this machine that it is read from, its index included; none of what lies elsewhere.
@@ -390,6 +405,15 @@ impl SourceFile {
         let (reader, failed) = self.reader(packing, meter)?;
         let mut reader = ChunkReader::new(reader);
         reader.skip(from.offset, from.units).map_err(&failed)?;
+        if from.offset > 0 && reader.place().2 != from.prefix {
+            return Err(Error::invalid(
+                format!(
+                    "{} does not begin with the {} lines that were converted of it",
+                    self.name, from.units
+                ),
+                "put the old file back to go on with it, or begin anew with --restart",
+            ));
+        }
         Ok(Box::new(std::iter::from_fn(move || {
             let lines = reader.place().1;
             let chunk =
@@ -458,6 +482,19 @@ impl SourceFile {
         }
         Ok((path, Some(Arc::new(copies))))
     }
+}
+
+/// When a plain file was changed last.
+fn modified(path: &Path) -> Option<String> {
+    let metadata = std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file)?;
+    let since = metadata.modified().ok()?.duration_since(std::time::UNIX_EPOCH).ok()?;
+    Some(format!("modified {}", since.as_nanos()))
+}
+
+/// One version of what is made of several files, as far as theirs are known.
+fn joined(versions: impl IntoIterator<Item = Option<String>>) -> Option<String> {
+    let known: Vec<String> = versions.into_iter().flatten().collect();
+    (!known.is_empty()).then(|| known.join(", "))
 }
 
 /// The chunks of a part, and where each ends.

@@ -1,11 +1,12 @@
 //! Sources at remotes: an object, a folder of objects, or those whose names fit a pattern.
 
 use std::collections::HashMap;
+use std::path::Path;
 
-use mds::storage::{Remote, RemoteOptions};
+use mds::storage::{ObjectStat, Remote, RemoteOptions};
 
 use super::files::meant;
-use super::{Format, HUB_FOLDER, Place, SourceFile};
+use super::{Format, HUB_FOLDER, Place, SourceFile, joined};
 use crate::error::{Error, ErrorKind, Result};
 
 /// A conversion reads for hours, and ends with the first part that does not come.
@@ -36,10 +37,15 @@ pub(super) fn candidates(
 }
 
 fn one(folder: &Remote, name: &str, format: &Format) -> Result<Vec<SourceFile>> {
-    match folder.size(name).map_err(Error::of_remote)? {
-        Some(bytes) => Ok(describe(folder, [(name.to_owned(), bytes)], format)),
-        None => Err(missing(folder, &format!("no {name}"))),
+    let stat = |name: &str| folder.stat(name).map_err(Error::of_remote);
+    let Some(mut found) = stat(name)? else {
+        return Err(missing(folder, &format!("no {name}")));
+    };
+    if *format == Format::Indexed {
+        let index = stat(&index_of(name))?;
+        found.version = joined([found.version, index.and_then(|index| index.version)]);
     }
+    Ok(describe(folder, [(name.to_owned(), found)], format))
 }
 
 fn fitting(folder: &Remote, pattern: &str, format: &Format) -> Result<Vec<SourceFile>> {
@@ -47,8 +53,8 @@ fn fitting(folder: &Remote, pattern: &str, format: &Format) -> Result<Vec<Source
         Error::invalid(format!("{pattern} is not a pattern: {e}"), "correct or quote it")
     })?;
     let fits = |name: &String| !name.contains('/') && pattern.matches(name);
-    let sizes = sizes(folder, format)?;
-    let found = describe(folder, sizes.into_iter().filter(|(name, _)| fits(name)), format);
+    let stats = stats(folder, format)?;
+    let found = describe(folder, stats.into_iter().filter(|(name, _)| fits(name)), format);
     if found.is_empty() {
         let endings = format.endings();
         return Err(missing(
@@ -61,11 +67,11 @@ fn fitting(folder: &Remote, pattern: &str, format: &Format) -> Result<Vec<Source
 
 fn in_folder(folder: &Remote, format: &Format) -> Result<Vec<SourceFile>> {
     let (mut own, mut nested) = (Vec::new(), Vec::new());
-    for (path, bytes) in sizes(folder, format)? {
+    for (path, stat) in stats(folder, format)? {
         match path.split_once('/') {
-            None => own.push((path, bytes)),
-            Some(_) if format.is_deep() => own.push((path, bytes)),
-            Some((HUB_FOLDER, name)) if !name.contains('/') => nested.push((path, bytes)),
+            None => own.push((path, stat)),
+            Some(_) if format.is_deep() => own.push((path, stat)),
+            Some((HUB_FOLDER, name)) if !name.contains('/') => nested.push((path, stat)),
             Some(_) => {}
         }
     }
@@ -80,27 +86,42 @@ fn in_folder(folder: &Remote, format: &Format) -> Result<Vec<SourceFile>> {
     Ok(found)
 }
 
-fn sizes(folder: &Remote, format: &Format) -> Result<HashMap<String, u64>> {
-    if folder.can_list() {
-        return folder.sizes().map_err(Error::of_remote);
+/// What lies in the folder. An indexed dataset is of another version if either of its files is.
+fn stats(folder: &Remote, format: &Format) -> Result<HashMap<String, ObjectStat>> {
+    if !folder.can_list() {
+        return Err(Error::invalid(
+            format!("{} cannot be listed", folder.address()),
+            format!("give the address of one file, which ends in {}", format.endings()),
+        ));
     }
-    Err(Error::invalid(
-        format!("{} cannot be listed", folder.address()),
-        format!("give the address of one file, which ends in {}", format.endings()),
-    ))
+    let mut stats = folder.stats().map_err(Error::of_remote)?;
+    if *format == Format::Indexed {
+        let indexes = stats.clone();
+        for (name, stat) in &mut stats {
+            let index = indexes.get(&index_of(name)).and_then(|index| index.version.clone());
+            stat.version = joined([stat.version.take(), index]);
+        }
+    }
+    Ok(stats)
+}
+
+/// The file beside the `.bin` of an indexed dataset.
+fn index_of(name: &str) -> String {
+    Path::new(name).with_extension("idx").to_string_lossy().into_owned()
 }
 
 /// The objects that can be read, in name order.
 fn describe(
     folder: &Remote,
-    found: impl IntoIterator<Item = (String, u64)>,
+    found: impl IntoIterator<Item = (String, ObjectStat)>,
     format: &Format,
 ) -> Vec<SourceFile> {
-    let described = found.into_iter().filter_map(|(path, bytes)| {
+    let described = found.into_iter().filter_map(|(path, stat)| {
         Some(SourceFile {
             kind: format.kind_of(&path)?,
             name: format!("{}/{path}", folder.address().trim_end_matches('/')),
-            bytes,
+            bytes: stat.bytes,
+            version: stat.version,
             place: Place::Remote(folder.clone(), path),
         })
     });

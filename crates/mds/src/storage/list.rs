@@ -11,7 +11,7 @@ use object_store::path::PathPart;
 use percent_encoding::percent_decode_str;
 
 use super::upload::timely;
-use super::{Connection, Remote, Root, Service, Stop, connect};
+use super::{Connection, ObjectStat, Remote, Root, Service, Stop, connect};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Deeper than anybody nests datasets; ends a walk through folders that link to each other.
@@ -55,13 +55,8 @@ impl Remote {
 
     /// [`sizes`](Self::sizes) that gives up when `stop` goes up.
     pub(crate) fn sizes_until(&self, stop: &Stop) -> Result<HashMap<String, u64>> {
-        match &self.root {
-            Root::Store(connection) => Ok(self.list(connection, stop)?.into_iter().collect()),
-            Root::Folder(_) => {
-                let sized = |path: String| Ok(self.size(&path)?.map(|bytes| (path, bytes)));
-                self.objects()?.into_iter().filter_map(|path| sized(path).transpose()).collect()
-            }
-        }
+        let stats = self.stats_until(stop)?.into_iter();
+        Ok(stats.map(|(path, stat)| (path, stat.bytes)).collect())
     }
 
     /// The folders below this one, at any depth, that hold an object called `name`, as relative
@@ -100,8 +95,12 @@ impl Remote {
         Ok(outermost)
     }
 
-    /// The objects and their sizes in bytes.
-    fn list(&self, connection: &Connection, stop: &Stop) -> Result<Vec<(String, u64)>> {
+    /// The objects, and what is known of them.
+    pub(super) fn list(
+        &self,
+        connection: &Connection,
+        stop: &Stop,
+    ) -> Result<Vec<(String, ObjectStat)>> {
         if connection.service != Service::Cloud {
             return Err(Error::unsupported(
                 format!("{} cannot list its folders", self.shown),
@@ -122,7 +121,7 @@ impl Remote {
                 let path = parts.map(plain).collect::<Vec<_>>().join("/");
                 // What has the name of the folder itself marks one that was made by hand.
                 if !path.is_empty() {
-                    found.push((path, object.size));
+                    found.push((path, ObjectStat::of(&object)));
                 }
             }
             Ok(found)

@@ -45,6 +45,7 @@ mod options;
 mod part;
 mod reader;
 mod runtime;
+mod stat;
 mod stop;
 mod upload;
 
@@ -71,6 +72,7 @@ use options::AddressOptions;
 pub(crate) use part::PartOnItsWay;
 pub use reader::ObjectReader;
 use runtime::runtime;
+pub use stat::ObjectStat;
 pub(crate) use stop::Stop;
 
 /// How long and how often to try.

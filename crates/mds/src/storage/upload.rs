@@ -186,26 +186,7 @@ impl Remote {
     }
 
     fn size_until(&self, name: &str, stop: &Stop) -> Result<Option<u64>> {
-        match &self.root {
-            Root::Folder(folder) => {
-                let path = path_in(folder, name);
-                match std::fs::metadata(&path) {
-                    Ok(metadata) => Ok(Some(metadata.len())),
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-                    Err(error) => Err(Error::io(error, format!("cannot read {}", path.display()))),
-                }
-            }
-            Root::Store(connection) => {
-                let (store, path) = (Arc::clone(&connection.store), connection.path(name));
-                let limit = connect::request_limit(&self.options);
-                let work = async move { timely(limit, store.head(&path)).await };
-                match self.wait(work, stop)? {
-                    Ok(found) => Ok(Some(found.size)),
-                    Err(object_store::Error::NotFound { .. }) => Ok(None),
-                    Err(error) => Err(self.failed(&self.object(name), &error)),
-                }
-            }
-        }
+        Ok(self.stat_until(name, stop)?.map(|stat| stat.bytes))
     }
 
     pub(super) fn refuse_hub(&self, connection: &Connection) -> Result<()> {
@@ -481,6 +462,10 @@ mod tests {
                 remote.put("c/d", bytes).unwrap();
                 assert_eq!(remote.get("c/d", 9).unwrap(), bytes);
                 assert_eq!(remote.size("c/d").unwrap(), Some(bytes.len() as u64));
+                assert_eq!(
+                    remote.stats().unwrap().get("c/d"),
+                    remote.stat("c/d").unwrap().as_ref()
+                );
             }
             for size in [0, 1, WHOLE as usize, WHOLE as usize + 1, 3 * PART, 5 * PART + 7] {
                 let bytes: Vec<u8> = (0..size).map(|i| (i % 251) as u8).collect();

@@ -1,0 +1,202 @@
+//! The files of a source: which of them are read, and whether they are still those that were.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+use std::fs::{self, File};
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use convert::indexed::{Dtype, IndexedWriter};
+use serde_json::json;
+
+#[path = "support/faultd.rs"]
+mod faultd;
+#[path = "support/listing.rs"]
+mod listing;
+#[path = "support/shards.rs"]
+mod shards;
+#[path = "support/workshop.rs"]
+mod workshop;
+
+use faultd::Faultd;
+use workshop::{Workshop, stdout};
+
+fn in_bucket(server: &Faultd, key: &str) -> String {
+    let end = server.url("");
+    let keys = "access_key_id=AKIATEST&secret_access_key=TopSecret&region=us-east-1";
+    format!("s3://bucket/{key}?endpoint={}&{keys}", end.trim_end_matches('/'))
+}
+
+fn lines(texts: &[&str]) -> String {
+    texts.iter().map(|text| json!({ "text": text }).to_string() + "\n").collect()
+}
+
+fn set_modified(path: &Path, time: SystemTime) {
+    File::options().write(true).open(path).unwrap().set_modified(time).unwrap();
+}
+
+/// A conversion that is complete, and is so still while nothing has changed.
+struct Complete<'a> {
+    shop: &'a Workshop,
+    args: Vec<&'a str>,
+}
+
+impl<'a> Complete<'a> {
+    fn of(shop: &'a Workshop, args: &[&'a str]) -> Self {
+        let complete = Self { shop, args: args.to_vec() };
+        shop.converted(&complete.args);
+        complete.assert();
+        complete
+    }
+
+    fn assert(&self) {
+        let said = stdout(&self.shop.converted(&self.args));
+        assert!(said.ends_with(" is complete, of the same input and settings\n"), "{said}");
+    }
+
+    /// Where it is, and which file has changed.
+    fn assert_changed(&self, out: &str, file: &str) {
+        assert_eq!(
+            self.shop.refused(&self.args),
+            format!(
+                "{out}/train exists already, made with {file} as it was before it changed; make it \
+                 again with --reprocess, or write to another place"
+            )
+        );
+    }
+}
+
+#[test]
+fn another_dataset_of_the_same_sizes_is_another_input() {
+    let shop = Workshop::new();
+    let write = |text: &str| {
+        shop.write("a.jsonl", lines(&[text]));
+        let plain = ["--compression", "none", "--reprocess"];
+        for (out, hashes) in [("og", "none"), ("hashed", "xxh64")] {
+            let args = ["json", "--path", "a.jsonl", "--out_root", out, "--hashes", hashes];
+            shop.converted(&[&args[..], &plain].concat());
+        }
+    };
+    write("one");
+    let copy = |source, out| Complete::of(&shop, &["mds", "--path", source, "--out_root", out]);
+    let by_time = copy("og/train", "by_time");
+    let by_hash = copy("hashed/train", "by_hash");
+    let time = |folder: &str| {
+        fs::metadata(shop.path(folder).join("shard.00000.mds")).unwrap().modified().unwrap()
+    };
+    let times = ["og/train", "hashed/train"].map(time);
+    write("two");
+    set_modified(&shop.path("og/train/shard.00000.mds"), times[0] + Duration::from_secs(1));
+    by_time.assert_changed("by_time", "og/train/shard.00000.mds");
+    set_modified(&shop.path("og/train/shard.00000.mds"), times[0]);
+    by_time.assert();
+    set_modified(&shop.path("hashed/train/shard.00000.mds"), times[1]);
+    by_hash.assert_changed("by_hash", "hashed/train/shard.00000.mds");
+}
+
+#[test]
+fn both_files_of_an_indexed_dataset_are_its_input() {
+    let shop = Workshop::new();
+    let mut writer = IndexedWriter::create(shop.path("ids"), Dtype::U16).unwrap();
+    writer.write_document(&[1_u16, 2, 3]).unwrap();
+    writer.finish().unwrap();
+    let complete = Complete::of(&shop, &["indexed", "--path", "ids", "--out_root", "out"]);
+    for ending in ["bin", "idx"] {
+        let path = shop.path("ids").with_extension(ending);
+        let time = fs::metadata(&path).unwrap().modified().unwrap();
+        set_modified(&path, time + Duration::from_secs(1));
+        complete.assert_changed("out", "ids.bin");
+        set_modified(&path, time);
+        complete.assert();
+    }
+}
+
+#[test]
+fn objects_of_other_tags_are_other_input() {
+    let shop = Workshop::new();
+    let write = |text: &str| {
+        shop.write("a.jsonl", lines(&[text]));
+        let args = ["json", "--path", "a.jsonl", "--out_root", "served/bucket", "--reprocess"];
+        shop.converted(&[&args[..], &["--compression", "none", "--size_limit", "1kb"]].concat());
+        for place in ["bucket", "web"] {
+            shop.write(&format!("served/{place}/in/a.jsonl"), lines(&[text]));
+        }
+        // What exists is not written over.
+        let made = tempfile::tempdir().unwrap();
+        let prefix = made.path().join("ids");
+        let mut writer = IndexedWriter::create(&prefix, Dtype::U16).unwrap();
+        let ids: Vec<u16> = text.bytes().map(u16::from).collect();
+        writer.write_document(&ids).unwrap();
+        writer.finish().unwrap();
+        for ending in ["bin", "idx"] {
+            let bytes = fs::read(prefix.with_extension(ending)).unwrap();
+            for place in ["bucket", "web"] {
+                shop.write(&format!("served/{place}/ids.{ending}"), &bytes);
+            }
+        }
+    };
+    write("one");
+    let server = Faultd::start(&shop.path("served"));
+    let web = server.url("web/in/a.jsonl");
+    let web_ids = server.url("web/ids.bin");
+    let (listed, shards) = (in_bucket(&server, "in"), in_bucket(&server, "train"));
+    let listed_ids = in_bucket(&server, "ids*");
+    let cases = [
+        ("json", &web, "web", &*web),
+        ("json", &listed, "listed", "s3://bucket/in/a.jsonl"),
+        ("mds", &shards, "shards", "s3://bucket/train/shard.00000.mds"),
+        ("indexed", &web_ids, "web_ids", &*web_ids),
+        ("indexed", &listed_ids, "listed_ids", "s3://bucket/ids.bin"),
+    ];
+    let made = cases.map(|(source, path, out, _)| {
+        Complete::of(&shop, &[source, "--path", path, "--out_root", out])
+    });
+    write("two");
+    for (complete, (_, _, out, file)) in made.iter().zip(cases) {
+        complete.assert_changed(out, file);
+    }
+    // Of an indexed dataset the index alone may be another.
+    write("one");
+    made.iter().for_each(Complete::assert);
+    for place in ["bucket", "web"] {
+        let path = shop.path(&format!("served/{place}/ids.idx"));
+        let mut bytes = fs::read(&path).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        fs::write(&path, bytes).unwrap();
+    }
+    made[3].assert_changed("web_ids", cases[3].3);
+    made[4].assert_changed("listed_ids", cases[4].3);
+    // What can be listed is, and no shard is asked for by itself.
+    server.reset_requests();
+    made[2].assert();
+    assert_eq!(server.requests_for("shard."), 0, "{:?}", server.requests());
+}
+
+/// An object at fault may change behind what was read of it, and nothing else may.
+#[test]
+fn a_fault_in_an_object_that_is_mended_is_gone_on_from() {
+    let shop = Workshop::new();
+    let texts: Vec<String> = (0..2_000).map(|n| format!("{n} is a number. ").repeat(20)).collect();
+    let good = lines(&texts.iter().map(String::as_str).collect::<Vec<_>>());
+    let cut = good.len() - 10;
+    shop.write("served/web/a.jsonl", &good);
+    let server = Faultd::start(&shop.path("served"));
+    let source = server.url("web/a.jsonl");
+    let convert = |out| ["json", "--path", &*source, "--out_root", out, "--size_limit", "50kb"];
+    shop.converted(&convert("whole"));
+    shop.write("served/web/a.jsonl", format!("{}\n{}", &good[..cut], &good[cut + 1..]));
+    assert!(shop.refused(&convert("out")).starts_with(&format!("{source}, line 2000: ")));
+
+    shop.write("served/web/a.jsonl", good.replacen("0 is a", "0 is b", 1));
+    assert_eq!(
+        shop.refused(&convert("out")),
+        format!(
+            "out/.train.part was begun with {source} as it was before it changed; use the same again \
+             to go on with it, or --restart to begin anew"
+        )
+    );
+    shop.write("served/web/a.jsonl", &good);
+    shop.converted(&convert("out"));
+    let strings = |out: &str| shards::read_strings(&shop.path(out).join("train"));
+    assert!(strings("out") == strings("whole"));
+}
