@@ -4,6 +4,7 @@
 
 use std::fs::{self, File};
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use convert::indexed::{Dtype, IndexedWriter};
@@ -199,4 +200,31 @@ fn a_fault_in_an_object_that_is_mended_is_gone_on_from() {
     shop.converted(&convert("out"));
     let strings = |out: &str| shards::read_strings(&shop.path(out).join("train"));
     assert!(strings("out") == strings("whole"));
+}
+
+/// What is listed is read, or named.
+#[test]
+#[cfg(unix)]
+fn a_listed_file_that_cannot_be_opened_is_named() {
+    let shop = Workshop::new();
+    shop.write("pile/p0.jsonl", lines(&["zero"]));
+    let link = |name: &str| std::os::unix::fs::symlink("nowhere", shop.path(name)).unwrap();
+    // No name of a file that is read.
+    link("pile/notes.md");
+    let convert = |path, out| ["json", "--path", path, "--out_root", out];
+    shop.converted(&convert("pile", "good"));
+    link("pile/p9.jsonl");
+    for path in ["pile", "pile/*", "pile/*.jsonl"] {
+        assert_eq!(
+            shop.refused(&convert(path, "out")),
+            "pile/p9.jsonl is a link to nowhere, which is not there; mend it, or take it out"
+        );
+    }
+    fs::remove_file(shop.path("pile/p9.jsonl")).unwrap();
+    let pipe = shop.path("pile/p1.jsonl");
+    assert!(Command::new("mkfifo").arg(pipe).status().unwrap().success());
+    assert_eq!(
+        shop.refused(&convert("pile", "out")),
+        "pile/p1.jsonl is neither a file nor a folder; take it out, or name the files that are meant"
+    );
 }

@@ -119,7 +119,7 @@ fn paths(source: &str, format: &Format) -> Result<Vec<PathBuf>> {
     let mut paths = Vec::new();
     for entry in pattern {
         let path = entry.map_err(|e| Error::io(e.error().kind().into(), "read", e.path()))?;
-        if path.is_file() && format.kind_of(&name_of(&path)).is_some() {
+        if format.kind_of(&name_of(&path)).is_some() && is_file(&path)? {
             paths.push(path);
         }
     }
@@ -169,7 +169,8 @@ fn list(folder: &Path, format: &Format) -> Result<Vec<PathBuf>> {
     let mut paths = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(failed)? {
         let path = entry.map_err(failed)?.path();
-        if path.is_file() && format.kind_of(&name_of(&path)).is_some() {
+        let fits = format.kind_of(&name_of(&path)).is_some();
+        if fits && is_file(&path)? {
             paths.push(path);
         } else if format.is_deep() && path.is_dir() {
             paths.extend(list(&path, format)?);
@@ -177,6 +178,31 @@ fn list(folder: &Path, format: &Format) -> Result<Vec<PathBuf>> {
     }
     paths.sort();
     Ok(paths)
+}
+
+/// Whether what a folder lists or a pattern matches is a file, and not a folder.
+///
+/// # Errors
+/// With its name if it is neither, or a link that leads to nothing: it would be missed in silence.
+pub(crate) fn is_file(path: &Path) -> Result<bool> {
+    let metadata = match (std::fs::metadata(path), std::fs::read_link(path)) {
+        (Err(e), Ok(target)) if e.kind() == std::io::ErrorKind::NotFound => {
+            let what = format!("{} is a link to {}", path.display(), target.display());
+            return Err(Error::new(
+                ErrorKind::NotFound,
+                format!("{what}, which is not there"),
+                "mend it, or take it out",
+            ));
+        }
+        (metadata, _) => metadata.map_err(|e| Error::io(e, "open", path))?,
+    };
+    if metadata.is_file() || metadata.is_dir() {
+        return Ok(metadata.is_file());
+    }
+    Err(Error::invalid(
+        format!("{} is neither a file nor a folder", path.display()),
+        "take it out, or name the files that are meant",
+    ))
 }
 
 fn name_of(path: &Path) -> String {

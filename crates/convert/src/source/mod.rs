@@ -39,6 +39,7 @@ use crate::progress::{Counted, Meter};
 use crate::statistics::Statistics;
 
 pub use chunk::{BadDocument, Raw, Unit};
+pub(crate) use files::is_file;
 pub use split::{NamedSplit, Shares, Split, Task};
 
 /// The dataset that is read when no source is named.

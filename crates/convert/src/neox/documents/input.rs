@@ -9,6 +9,7 @@ use mds::storage::{Remote, RemoteOptions};
 
 use super::{KINDS, Kind};
 use crate::error::{Error, ErrorKind, Result};
+use crate::source::is_file;
 
 /// The programs read for hours, and end with the first part that does not come.
 const ATTEMPTS: u32 = 10;
@@ -134,7 +135,7 @@ fn in_folder(folder: &Path) -> Result<Vec<InputFile>> {
     let mut paths = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(failed)? {
         let path = entry.map_err(failed)?.path();
-        if path.is_file() && kind_of(&path).is_some() {
+        if kind_of(&path).is_some() && is_file(&path)? {
             paths.push(path);
         }
     }

@@ -64,6 +64,22 @@ fn names_tell_the_kind() {
 }
 
 #[test]
+#[cfg(unix)]
+fn a_listed_link_to_nothing_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("a.jsonl"), "").unwrap();
+    std::os::unix::fs::symlink("nowhere", folder.path().join("b.jsonl")).unwrap();
+    std::os::unix::fs::symlink("nowhere", folder.path().join("notes.md")).unwrap();
+    let shown = folder.path().to_str().unwrap();
+    assert_eq!(
+        input_files(shown).unwrap_err().to_string(),
+        format!(
+            "{shown}/b.jsonl is a link to nowhere, which is not there; mend it, or take it out"
+        )
+    );
+}
+
+#[test]
 fn inputs_are_files_and_folders_in_their_order() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
