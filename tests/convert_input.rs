@@ -228,3 +228,38 @@ fn a_listed_file_that_cannot_be_opened_is_named() {
         "pile/p1.jsonl is neither a file nor a folder; take it out, or name the files that are meant"
     );
 }
+
+/// Links may lead to folders above or twice to the same, and hidden files are no documents.
+#[test]
+#[cfg(unix)]
+fn each_folder_of_texts_is_read_once_and_what_is_hidden_is_not() {
+    let shop = Workshop::new();
+    let link = |to: &str, name: &str| {
+        std::os::unix::fs::symlink(shop.path(to), shop.path(name)).unwrap();
+    };
+    shop.write("books/b.txt", "b");
+    shop.write("books/sub/c.txt", "c");
+    for hidden in [".git/x.txt", "sub/.ipynb_checkpoints/c.txt", "._b.txt", "sub/.txt"] {
+        shop.write(&format!("books/{hidden}"), "hidden");
+    }
+    shop.write("more/d.txt", "d");
+    link("books", "books/a-loop");
+    link("books/sub", "books/again");
+    link("more", "books/more");
+    link("books", "more/back");
+    let texts = |args: &[&str], out: &str| {
+        shop.converted(&[&["text", "--output_folder", out, "--input_folder"], args].concat());
+        shards::read_strings(&shop.path(out)).concat()
+    };
+    assert_eq!(texts(&["books"], "out"), ["b", "d", "c"]);
+    assert_eq!(texts(&["books/*"], "glob"), ["b"]);
+    assert_eq!(texts(&["books/._*"], "named"), ["hidden"]);
+    shop.write("served/bucket/books/sub/c.txt", "c");
+    for hidden in [".git/x.txt", "sub/._c.txt"] {
+        shop.write(&format!("served/bucket/books/{hidden}"), "hidden");
+    }
+    let server = Faultd::start(&shop.path("served"));
+    assert_eq!(texts(&[&in_bucket(&server, "books")], "there"), ["c"]);
+    let help = stdout(&shop.converted(&["text", "--help"]));
+    assert!(help.contains("hidden ones: names that begin with a dot."), "{help}");
+}

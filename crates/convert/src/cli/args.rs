@@ -169,8 +169,9 @@ Examples:
     convert text --input_folder ./books --output_folder ./books-tokens --concat_tokens 2048 \\
         --tokenizer gpt2 --use_tokenizer_eos
 
-Every .txt file (plain, .gz or .zst) in the folder and in those below is one document. Where the
-same files were converted with the same settings before, there is nothing to do, unless
+Every .txt file (plain, .gz or .zst) in the folder and in those below is one document, but for
+hidden ones: names that begin with a dot. A folder that several links lead to is read once. Where
+the same files were converted with the same settings before, there is nothing to do, unless
 --reprocess is given. Shards are compressed with zstd unless another --compression, or none, is
 given.";
 

@@ -1,5 +1,6 @@
 //! Sources that are named: a file, a folder or a glob pattern, here or at a remote.
 
+use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 
 use mds::storage::is_address;
@@ -119,7 +120,8 @@ fn paths(source: &str, format: &Format) -> Result<Vec<PathBuf>> {
     let mut paths = Vec::new();
     for entry in pattern {
         let path = entry.map_err(|e| Error::io(e.error().kind().into(), "read", e.path()))?;
-        if format.kind_of(&name_of(&path)).is_some() && is_file(&path)? {
+        let is_meant = format.takes(&path.to_string_lossy(), source);
+        if is_meant && format.kind_of(&name_of(&path)).is_some() && is_file(&path)? {
             paths.push(path);
         }
     }
@@ -164,20 +166,53 @@ pub(super) fn meant<T>(own: Vec<T>, nested: Vec<T>, name: impl Fn(&T) -> String)
     }
 }
 
+/// The files of a format in a folder, and in those below it if the format is deep.
 fn list(folder: &Path, format: &Format) -> Result<Vec<PathBuf>> {
-    let failed = |e| Error::io(e, "list", folder);
-    let mut paths = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(failed)? {
-        let path = entry.map_err(failed)?.path();
-        let fits = format.kind_of(&name_of(&path)).is_some();
-        if fits && is_file(&path)? {
-            paths.push(path);
-        } else if format.is_deep() && path.is_dir() {
-            paths.extend(list(&path, format)?);
-        }
+    let mut found = Listing::default();
+    found.walk(folder, format)?;
+    // Folders that are there go before links to them, and none is read twice: links may lead round in a circle.
+    while let Some(link) = found.links.pop_first() {
+        found.walk(&link, format)?;
     }
-    paths.sort();
-    Ok(paths)
+    found.files.sort();
+    Ok(found.files)
+}
+
+#[derive(Default)]
+struct Listing {
+    files: Vec<PathBuf>,
+    /// To folders that were not walked yet.
+    links: BTreeSet<PathBuf>,
+    /// The folders that were walked, without links in their paths.
+    seen: HashSet<PathBuf>,
+}
+
+impl Listing {
+    fn walk(&mut self, folder: &Path, format: &Format) -> Result<()> {
+        let failed = |e| Error::io(e, "list", folder);
+        if !self.seen.insert(folder.canonicalize().map_err(failed)?) {
+            return Ok(());
+        }
+        for entry in std::fs::read_dir(folder).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let (path, kind) = (entry.path(), entry.file_type().map_err(failed)?);
+            let name = name_of(&path);
+            if format.leaves_out(&name) {
+                continue;
+            }
+            let is_link = kind.is_symlink();
+            if format.is_deep() && (kind.is_dir() || is_link && path.is_dir()) {
+                if is_link {
+                    self.links.insert(path);
+                } else {
+                    self.walk(&path, format)?;
+                }
+            } else if format.kind_of(&name).is_some() && (kind.is_file() || is_file(&path)?) {
+                self.files.push(path);
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Whether what a folder lists or a pattern matches is a file, and not a folder.

@@ -131,6 +131,22 @@ impl Format {
     fn is_deep(&self) -> bool {
         *self == Self::Text
     }
+
+    /// Whether a file or folder of this name is not meant: beside texts lie hidden notes of programs, such as `._a.txt` and
+    /// `.ipynb_checkpoints`.
+    fn leaves_out(&self, name: &str) -> bool {
+        *self == Self::Text && name.starts_with('.')
+    }
+
+    /// Whether the path that a pattern matches has no name that is left out, but for those that the pattern names by their
+    /// dot.
+    fn takes(&self, path: &str, pattern: &str) -> bool {
+        let named = |name: &str| {
+            let mut parts = pattern.split('/').filter(|part| part.starts_with('.'));
+            parts.any(|part| glob::Pattern::new(part).is_ok_and(|part| part.matches(name)))
+        };
+        path.split('/').all(|name| !self.leaves_out(name) || named(name))
+    }
 }
 
 /// One file of a source.

@@ -52,7 +52,9 @@ fn fitting(folder: &Remote, pattern: &str, format: &Format) -> Result<Vec<Source
     let pattern = glob::Pattern::new(pattern).map_err(|e| {
         Error::invalid(format!("{pattern} is not a pattern: {e}"), "correct or quote it")
     })?;
-    let fits = |name: &String| !name.contains('/') && pattern.matches(name);
+    let fits = |name: &String| {
+        !name.contains('/') && pattern.matches(name) && format.takes(name, pattern.as_str())
+    };
     let stats = stats(folder, format)?;
     let found = describe(folder, stats.into_iter().filter(|(name, _)| fits(name)), format);
     if found.is_empty() {
@@ -68,6 +70,9 @@ fn fitting(folder: &Remote, pattern: &str, format: &Format) -> Result<Vec<Source
 fn in_folder(folder: &Remote, format: &Format) -> Result<Vec<SourceFile>> {
     let (mut own, mut nested) = (Vec::new(), Vec::new());
     for (path, stat) in stats(folder, format)? {
+        if path.split('/').any(|name| format.leaves_out(name)) {
+            continue;
+        }
         match path.split_once('/') {
             None => own.push((path, stat)),
             Some(_) if format.is_deep() => own.push((path, stat)),
