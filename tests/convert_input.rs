@@ -263,3 +263,18 @@ fn each_folder_of_texts_is_read_once_and_what_is_hidden_is_not() {
     let help = stdout(&shop.converted(&["text", "--help"]));
     assert!(help.contains("hidden ones: names that begin with a dot."), "{help}");
 }
+
+#[test]
+fn json_lines_are_read_for_their_text_alone() {
+    let shop = Workshop::new();
+    let others = r#"{"text":"hello","timestamp":1556195574,"url":["a"],"url":["b"]}"#;
+    shop.write("a.jsonl", format!("{others}\n{}", r#"{"text":"no","text":"last"}"#));
+    shop.converted(&["json", "--path", "a.jsonl", "--out_root", "out"]);
+    assert_eq!(shards::read_strings(&shop.path("out/train")), [["hello"], ["last"]]);
+    assert_eq!(
+        shop.refused(&["c4", "--source", "a.jsonl", "--out_root", "c4", "--splits", "train"]),
+        "a.jsonl, line 1: not a JSON object with text keys: invalid type: integer `1556195574`, \
+         expected a string at column 38; correct the line, or leave such lines out with \
+         --on_bad_line skip"
+    );
+}

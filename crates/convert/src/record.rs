@@ -2,9 +2,10 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::marker::PhantomData;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 
 use crate::source::chunk::Raw;
 
@@ -19,15 +20,37 @@ pub struct Record {
     pub url: String,
 }
 
-/// The keys of interest; a line may hold others. Strings without escapes are borrowed from the line.
-#[derive(Deserialize)]
-struct Line<'a> {
-    #[serde(borrow, default)]
-    text: Text<'a>,
-    #[serde(borrow, default)]
-    timestamp: Text<'a>,
-    #[serde(borrow, default)]
-    url: Text<'a>,
+/// What an object has under keys; it may have others, whatever they hold. Strings without escapes are borrowed from the line.
+struct TextsUnder<const N: usize>([&'static str; N]);
+
+impl<'de, const N: usize> DeserializeSeed<'de> for &TextsUnder<N> {
+    type Value = [Text<'de>; N];
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de, const N: usize> Visitor<'de> for &TextsUnder<N> {
+    type Value = [Text<'de>; N];
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Self::Value, A::Error> {
+        let mut found = [const { Text::Missing }; N];
+        while let Some(Text::Is(key)) = object.next_key()? {
+            match self.0.iter().position(|wanted| *wanted == key) {
+                // Of a key that is there twice the last counts, as in Python.
+                Some(i) => found[i] = object.next_value()?,
+                None => {
+                    object.next_value::<IgnoredAny>()?;
+                }
+            }
+        }
+        Ok(found)
+    }
 }
 
 /// What an object has under a key.
@@ -83,11 +106,12 @@ impl Record {
     /// # Errors
     /// What is wrong with the line, as a clause.
     pub fn parse(line: &[u8]) -> Result<Self, String> {
-        let line: Line<'_> = parse_object(line)?;
+        const KEYS: [&str; 3] = ["text", "timestamp", "url"];
+        let [text, timestamp, url] = parse_object(line, &TextsUnder(KEYS))?;
         Ok(Self {
-            text: line.text.under("text")?.into_owned(),
-            timestamp: line.timestamp.under("timestamp")?.into_owned(),
-            url: line.url.under("url")?.into_owned(),
+            text: text.under(KEYS[0])?.into_owned(),
+            timestamp: timestamp.under(KEYS[1])?.into_owned(),
+            url: url.under(KEYS[2])?.into_owned(),
         })
     }
 }
@@ -123,7 +147,7 @@ impl<'a> PileRecord<'a> {
     /// # Errors
     /// What is wrong with the line, as a clause.
     pub fn parse(line: &'a [u8]) -> Result<Self, String> {
-        let line: PileLine<'a> = parse_object(line)?;
+        let line = parse_object(line, PhantomData::<PileLine<'a>>)?;
         let subset = line.meta.map_or(Text::Missing, |meta| meta.pile_set_name);
         let subset = subset.under("meta.pile_set_name")?;
         Ok(Self { text: line.text.under("text")?, subset })
@@ -136,7 +160,11 @@ impl<'a> PileRecord<'a> {
 /// What is wrong with it, as a clause.
 pub(crate) fn text_of(raw: Raw<'_>) -> Result<Cow<'_, str>, String> {
     match raw {
-        Raw::Json(line) => parse_object::<Line<'_>>(line)?.text.under("text"),
+        Raw::Json(line) => {
+            const KEY: &str = "text";
+            let [text] = parse_object(line, &TextsUnder([KEY]))?;
+            text.under(KEY)
+        }
         Raw::Bytes(bytes) => std::str::from_utf8(bytes)
             .map(Cow::Borrowed)
             .map_err(|e| format!("not UTF-8 text after byte {}", e.valid_up_to())),
@@ -159,13 +187,15 @@ pub(crate) fn remedy_for_other_json(line: &[u8]) -> Option<&'static str> {
     }
 }
 
-fn parse_object<'a, T: Deserialize<'a>>(line: &'a [u8]) -> Result<T, String> {
+fn parse_object<'a, T: DeserializeSeed<'a>>(line: &'a [u8], seed: T) -> Result<T::Value, String> {
     // serde would take ["a", "b", "c"] for the three keys in order.
     if line.trim_ascii_start().first() != Some(&b'{') {
         return Err("not a JSON object".to_owned());
     }
     // The position within the line is kept; serde's "line 1" would be taken for the file's.
-    serde_json::from_slice(line).map_err(|error| {
+    let mut json = serde_json::Deserializer::from_slice(line);
+    let parsed = seed.deserialize(&mut json).and_then(|object| json.end().map(|()| object));
+    parsed.map_err(|error| {
         let whole = error.to_string();
         let place = format!(" at line {} column {}", error.line(), error.column());
         let what = whole.strip_suffix(&place).unwrap_or(&whole);
@@ -190,6 +220,31 @@ mod tests {
         );
         let alone = text_of(Raw::Json(br#"{"id": 3, "text": "alone"}"#)).unwrap();
         assert!(matches!(alone, Cow::Borrowed("alone")), "{alone:?}");
+    }
+
+    #[test]
+    fn what_other_keys_hold_is_nobodys_concern() {
+        let text = |line: &'static str| text_of(Raw::Json(line.as_bytes()));
+        for line in [
+            r#"{"text":"a","timestamp":1556195574}"#,
+            r#"{"url":["b"],"text":"a","url":{"text":1e400}}"#,
+            r#"{"text":"first","text":"a","url":null}"#,
+            r#"{"te\u0078t":"a","x":"\ud800"}"#,
+        ] {
+            assert_eq!(text(line).unwrap(), "a", "{line}");
+        }
+        assert_eq!(text(r#"{"text":"a","text":null}"#).unwrap_err(), r#"the key "text" is null"#);
+        assert_eq!(
+            text(r#"{"text":"a","timestamp":}"#).unwrap_err(),
+            "not a JSON object with text keys: expected value at column 25"
+        );
+        let twice = Record::parse(br#"{"text":"a","url":"b","timestamp":"c","url":"d"}"#).unwrap();
+        assert_eq!(twice.url, "d");
+        assert_eq!(
+            Record::parse(br#"{"text":"a","timestamp":1556195574,"url":"b"}"#).unwrap_err(),
+            "not a JSON object with text keys: invalid type: integer `1556195574`, expected a string \
+             at column 34"
+        );
     }
 
     #[test]
