@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::fs::{self, File};
+use std::io::{self, Read, Write};
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, SystemTime};
@@ -20,7 +21,7 @@ mod shards;
 mod workshop;
 
 use faultd::Faultd;
-use workshop::{Workshop, stdout};
+use workshop::{Workshop, stderr, stdout};
 
 fn in_bucket(server: &Faultd, key: &str) -> String {
     let end = server.url("");
@@ -277,4 +278,60 @@ fn json_lines_are_read_for_their_text_alone() {
          expected a string at column 38; correct the line, or leave such lines out with \
          --on_bad_line skip"
     );
+}
+
+fn gz(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+#[test]
+fn a_text_that_cannot_be_read_is_left_out_where_that_is_asked_for() {
+    let shop = Workshop::new();
+    let noise: Vec<u8> = (0..10_000_u64).flat_map(|n| (n * n * n).to_le_bytes()).collect();
+    let packed = gz(&noise);
+    let long = zstd::encode_all(io::repeat(b'x').take((256 << 20) + 1), 1).unwrap();
+    let half = packed.len() / 2;
+    let or_skip = "or leave such files out with --on_bad_line skip";
+    let cases = [
+        (
+            "books/b.txt.gz",
+            packed[..half].to_vec(),
+            format!("cannot read after byte {half}: incomplete deflate stream"),
+            "the file is damaged or cut short: fetch or write it again",
+        ),
+        (
+            "books/c.txt.zst",
+            b"no zstd".to_vec(),
+            "cannot read after byte 7: Unknown frame descriptor".to_owned(),
+            "the file is damaged or cut short: fetch or write it again",
+        ),
+        (
+            "books/d.txt.zst",
+            long,
+            "longer than 256 MiB, which no document may be".to_owned(),
+            "cut it into several files",
+        ),
+        (
+            "books/e.txt",
+            b"caf\xe9".to_vec(),
+            "not UTF-8 text after byte 3".to_owned(),
+            "correct the file",
+        ),
+    ];
+    shop.write("books/a.txt", "first");
+    shop.write("books/z.txt", "last");
+    let args = ["text", "--input_folder", "books", "--output_folder", "out"];
+    let mut listed = String::new();
+    for (name, bytes, problem, remedy) in &cases {
+        shop.write(name, bytes);
+        assert_eq!(shop.refused(&args), format!("{name}: {problem}; {remedy}, {or_skip}"));
+        fs::remove_file(shop.path(name)).unwrap();
+        listed += &format!("  {name}: {problem}\n");
+    }
+    cases.iter().for_each(|(name, bytes, ..)| drop(shop.write(name, bytes)));
+    let said = stderr(&shop.converted(&[&args[..], &["--on_bad_line", "skip"]].concat()));
+    assert!(said.ends_with(&format!("out: 4 unreadable documents skipped:\n{listed}")), "{said}");
+    assert_eq!(shards::read_strings(&shop.path("out")), [["first"], ["last"]]);
 }

@@ -112,6 +112,12 @@ impl Error {
         self
     }
 
+    /// What is wrong with the file `name`, with which the text begins, and what to do about it.
+    pub(crate) fn about(&self, name: &str) -> (&str, &str) {
+        let what = self.0.what.strip_prefix(name).and_then(|rest| rest.strip_prefix(": "));
+        (what.unwrap_or(&self.0.what), &self.0.remedy)
+    }
+
     /// What a caller can do about it.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind

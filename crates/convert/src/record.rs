@@ -170,6 +170,7 @@ pub(crate) fn text_of(raw: Raw<'_>) -> Result<Cow<'_, str>, String> {
             .map_err(|e| format!("not UTF-8 text after byte {}", e.valid_up_to())),
         Raw::Null => Err("the text is missing (null)".to_owned()),
         Raw::TooLong => Err("longer than 256 MiB, which no document may be".to_owned()),
+        Raw::Unreadable { problem, .. } => Err(problem.to_owned()),
         Raw::Ids(_) => Err("it holds token ids and no text".to_owned()),
     }
 }

@@ -8,8 +8,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::pipeline::Parse;
 use crate::progress::{Meter, Stage};
 use crate::record::{PileRecord, Record, remedy_for_other_json, text_of};
-use crate::source::BadDocument;
 use crate::source::chunk::{Chunk, Raw};
+use crate::source::{BadDocument, Unit};
 use crate::tokenizer::Tokenizer;
 
 /// What a sample holds.
@@ -326,12 +326,18 @@ impl Parser {
 /// What to do about a document that cannot be read.
 fn remedy(bad: &BadDocument, raw: Raw<'_>) -> String {
     let noun = bad.unit.noun();
-    match raw {
-        Raw::Json(line) if bad.number == 1 => remedy_for_other_json(line),
-        _ => None,
-    }
-    .map_or_else(
-        || format!("correct the {noun}, or leave such {noun}s out with --on_bad_line skip"),
-        str::to_owned,
-    )
+    let mend = match raw {
+        Raw::Json(line) if bad.number == 1 => match remedy_for_other_json(line) {
+            Some(remedy) => return remedy.to_owned(),
+            None => "correct the line",
+        },
+        Raw::TooLong if bad.unit == Unit::File => "cut it into several files",
+        Raw::Unreadable { remedy, .. } => remedy,
+        _ => {
+            return format!(
+                "correct the {noun}, or leave such {noun}s out with --on_bad_line skip"
+            );
+        }
+    };
+    format!("{mend}, or leave such {noun}s out with --on_bad_line skip")
 }

@@ -69,8 +69,15 @@ pub enum Raw<'a> {
     Ids(&'a [u32]),
     /// Nothing, where there should be text.
     Null,
-    /// A line that is longer than any document may be, and was passed over.
+    /// A line or file that is longer than any document may be, and was passed over.
     TooLong,
+    /// A file that is damaged, or packed in a way that is not unpacked.
+    Unreadable {
+        /// What is wrong with it.
+        problem: &'a str,
+        /// What to do about it.
+        remedy: &'a str,
+    },
 }
 
 /// Documents of one file that follow one another.
@@ -89,6 +96,10 @@ enum Documents {
     LongLine,
     /// All of a file.
     File(Vec<u8>),
+    /// A file that is not here.
+    LongFile,
+    /// A file, what is wrong with it, and what to do about it.
+    BadFile(String, String),
     /// Of a table.
     Rows(BinaryArray),
     /// Of a streaming dataset.
@@ -137,6 +148,16 @@ impl Chunk {
         Self { before: 0, documents: Documents::File(bytes) }
     }
 
+    /// A file that would be one document, but is too long.
+    pub(crate) fn long_file() -> Self {
+        Self { before: 0, documents: Documents::LongFile }
+    }
+
+    /// A file that would be one document, but for a problem, which has a remedy.
+    pub(crate) fn bad_file(problem: String, remedy: String) -> Self {
+        Self { before: 0, documents: Documents::BadFile(problem, remedy) }
+    }
+
     /// Texts after the first `before` rows of a table.
     pub(crate) fn rows(before: u64, texts: BinaryArray) -> Self {
         Self { before, documents: Documents::Rows(texts) }
@@ -156,7 +177,7 @@ impl Chunk {
     pub(crate) fn bytes(&self) -> usize {
         match &self.documents {
             Documents::Lines(bytes) | Documents::File(bytes) => bytes.len(),
-            Documents::LongLine => 0,
+            Documents::LongLine | Documents::LongFile | Documents::BadFile(..) => 0,
             Documents::Rows(texts) => texts.value_data().len(),
             Documents::Texts(texts) => texts.items(),
             Documents::Ids(_, ids) => size_of::<u32>() * ids.items(),
@@ -167,7 +188,7 @@ impl Chunk {
     pub(crate) fn unit(&self) -> Unit {
         match self.documents {
             Documents::Lines(_) | Documents::LongLine => Unit::Line,
-            Documents::File(_) => Unit::File,
+            Documents::File(_) | Documents::LongFile | Documents::BadFile(..) => Unit::File,
             Documents::Rows(_) => Unit::Row,
             Documents::Texts(_) => Unit::Sample,
             Documents::Ids(unit, _) => unit,
@@ -179,6 +200,10 @@ impl Chunk {
         let before = self.before;
         match &self.documents {
             Documents::LongLine => Box::new(std::iter::once((before + 1, Raw::TooLong))),
+            Documents::LongFile => Box::new(std::iter::once((before, Raw::TooLong))),
+            Documents::BadFile(problem, remedy) => {
+                Box::new(std::iter::once((before, Raw::Unreadable { problem, remedy })))
+            }
             Documents::Lines(bytes) => {
                 let numbered = (before + 1..).zip(lines(without_mark(before, bytes)));
                 let trimmed = numbered.map(|(n, line)| (n, line.trim_ascii()));

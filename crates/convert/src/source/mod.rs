@@ -382,7 +382,9 @@ impl SourceFile {
                 let (file, packing) = (self.clone(), *packing);
                 Ok(vec![Part::new(name, move |meter| {
                     let (reader, failed) = file.reader(packing, meter)?;
-                    let chunk = text::chunk(reader).map_err(failed);
+                    let chunk = text::chunk(reader)
+                        .map_err(failed)
+                        .or_else(|e| text::unreadable(e, &file.name));
                     let end = Position { units: 1, ..from };
                     Ok(Box::new(std::iter::once(chunk.map(|chunk| (chunk, end)))) as Chunks)
                 })])
