@@ -335,3 +335,32 @@ fn a_text_that_cannot_be_read_is_left_out_where_that_is_asked_for() {
     assert!(said.ends_with(&format!("out: 4 unreadable documents skipped:\n{listed}")), "{said}");
     assert_eq!(shards::read_strings(&shop.path("out")), [["first"], ["last"]]);
 }
+
+/// Of zeros, with the window of `zstd --long=LOG`.
+fn zst_with_window(log: u32, bytes: u64) -> Vec<u8> {
+    let mut encoder = zstd::Encoder::new(Vec::new(), 1).unwrap();
+    encoder.window_log(log).unwrap();
+    encoder.write_all(b"{\"text\":\"wide\"}\n").unwrap();
+    io::copy(&mut io::repeat(b' ').take(bytes), &mut encoder).unwrap();
+    encoder.finish().unwrap()
+}
+
+#[test]
+fn a_zstd_window_that_is_too_large_is_named_with_a_remedy() {
+    let shop = Workshop::new();
+    shop.write("a.jsonl.zst", zst_with_window(27, 1 << 20));
+    shop.converted(&["json", "--path", "a.jsonl.zst", "--out_root", "good"]);
+    assert_eq!(shards::read_strings(&shop.path("good/train")), [["wide"]]);
+    let wide = zst_with_window(28, 1 << 20);
+    let problem = "its zstd window is larger than 128 MiB, the largest that is unpacked";
+    let refused = |name: &str| {
+        shop.write(name, &wide);
+        format!("{name}: {problem}; ")
+    };
+    let remedy = "pack it again with a smaller one: zstd -dc --long=31 FILE | zstd -o NEW_FILE";
+    let message = refused("b.jsonl.zst") + remedy;
+    assert_eq!(shop.refused(&["json", "--path", "b.jsonl.zst", "--out_root", "out"]), message);
+    let message =
+        refused("texts/b.txt.zst") + remedy + ", or leave such files out with --on_bad_line skip";
+    assert_eq!(shop.refused(&["text", "--input_folder", "texts", "--output_folder", "t"]), message);
+}

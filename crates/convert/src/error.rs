@@ -7,6 +7,9 @@ use std::path::Path;
 
 use crate::source::Unit;
 
+/// What zstd says of a frame whose window is larger than 128 MiB. As much memory would be needed for each file that is open.
+const WINDOW_TOO_LARGE: &str = "Frame requires too much memory for decoding";
+
 /// The result of every fallible function of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -182,6 +185,14 @@ impl Error {
             Ok(own) => return own,
             Err(error) => error,
         };
+        if error.to_string() == WINDOW_TOO_LARGE {
+            return Self::invalid(
+                format!(
+                    "{name}: its zstd window is larger than 128 MiB, the largest that is unpacked"
+                ),
+                "pack it again with a smaller one: zstd -dc --long=31 FILE | zstd -o NEW_FILE",
+            );
+        }
         let damaged = matches!(
             error.kind(),
             io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData
