@@ -364,3 +364,25 @@ fn a_zstd_window_that_is_too_large_is_named_with_a_remedy() {
         refused("texts/b.txt.zst") + remedy + ", or leave such files out with --on_bad_line skip";
     assert_eq!(shop.refused(&["text", "--input_folder", "texts", "--output_folder", "t"]), message);
 }
+
+#[test]
+fn a_folder_of_the_pile_may_be_called_like_a_pattern() {
+    let shop = Workshop::new();
+    let line = |text: &str| json!({"text": text, "meta": {"pile_set_name": "X"}}).to_string();
+    for folder in ["pile [copy]", "pile *", "pile [1", "pile.jsonl"] {
+        shop.write(&format!("{folder}/train/00.jsonl"), line("train"));
+        shop.write(&format!("{folder}/val.jsonl"), line("val"));
+        let args = ["pile", "--path", folder, "--out_root", "out", "--reprocess", "--splits"];
+        shop.converted(&[&args[..], &["train", "val"]].concat());
+        for split in ["train", "val"] {
+            assert_eq!(shards::read_strings(&shop.path("out").join(split)), [["X", split]]);
+        }
+        assert_eq!(
+            shop.refused(&[&args[..], &["test"]].concat()),
+            format!(
+                "{folder} has neither a folder test/ nor a file test.*; name one split, such as \
+                 --splits test, and convert each from its own files"
+            )
+        );
+    }
+}

@@ -36,17 +36,16 @@ pub(super) fn of_split(source: &str, split: NamedSplit, alone: bool) -> Result<V
 /// What [`super::files_of_pile`] does.
 pub(super) fn of_pile(source: &str, split: NamedSplit, alone: bool) -> Result<Vec<SourceFile>> {
     let whole = split.whole().as_str();
-    let files = |source: &str| match candidates(source, &Format::JsonLines) {
-        Err(e) if e.kind() == ErrorKind::NotFound => Ok(Vec::new()),
-        files => files,
-    };
-    let is_file = Format::JsonLines.kind_of(source).is_some() || source.contains(['*', '[']);
+    // The name of a folder may look like a pattern.
+    let is_folder = Path::new(source).is_dir();
+    let is_file =
+        !is_folder && (Format::JsonLines.kind_of(source).is_some() || source.contains(['*', '[']));
     if !is_file {
-        let below = files(&mds::storage::join(source, whole))?;
+        let below = files_below(source, whole)?;
         if !below.is_empty() {
             return Ok(below);
         }
-        let mut named = files(source)?;
+        let mut named = lines_of(source)?;
         named.retain(|file| stem_of(file) == whole);
         if !named.is_empty() {
             return Ok(named);
@@ -62,6 +61,24 @@ pub(super) fn of_pile(source: &str, split: NamedSplit, alone: bool) -> Result<Ve
     ))
 }
 
+/// The files of JSON lines in `source`, if there is such a thing.
+fn lines_of(source: &str) -> Result<Vec<SourceFile>> {
+    match candidates(source, &Format::JsonLines) {
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+        files => files,
+    }
+}
+
+/// Those in its folder `name`.
+fn files_below(source: &str, name: &str) -> Result<Vec<SourceFile>> {
+    let below = mds::storage::join(source, name);
+    // What is not there must not be taken for a pattern.
+    if Path::new(source).is_dir() && !Path::new(&below).is_dir() {
+        return Ok(Vec::new());
+    }
+    lines_of(&below)
+}
+
 /// What comes before the first dot in the name of a file.
 fn stem_of(file: &SourceFile) -> &str {
     file.last_name().split('.').next().unwrap_or_default()
@@ -69,14 +86,10 @@ fn stem_of(file: &SourceFile) -> &str {
 
 /// Whether the files of the folder `source`, or folders in it, are called by splits of the Pile.
 fn tells_splits(source: &str) -> Result<bool> {
-    let files = |source: &str| match candidates(source, &Format::JsonLines) {
-        Err(e) if e.kind() == ErrorKind::NotFound => Ok(Vec::new()),
-        files => files,
-    };
-    let own = files(source)?;
+    let own = lines_of(source)?;
     for split in [NamedSplit::Train, NamedSplit::Val, NamedSplit::Test].map(NamedSplit::as_str) {
         let is_here = own.iter().any(|file| stem_of(file) == split);
-        if is_here || !files(&mds::storage::join(source, split))?.is_empty() {
+        if is_here || !files_below(source, split)?.is_empty() {
             return Ok(true);
         }
     }
