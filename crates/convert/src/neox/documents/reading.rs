@@ -1,6 +1,6 @@
 //! One file to its documents, whatever archive it is.
 
-use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
+use std::io::{self, BufRead, BufReader, Chain, Cursor, Read, Seek, SeekFrom};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -40,11 +40,13 @@ pub(in crate::neox) fn read(
     match file.kind {
         Kind::JsonLines(packing) => {
             let lines = reading.unpacked(stored, packing)?;
+            let lines = without_mark(lines).map_err(|e| reading.failed(e, None))?;
             reading.lines(lines, None, Content::Json)
         }
         Kind::JsonLinesTar => reading.tar(Box::new(BufReader::with_capacity(BUFFER, stored)), None),
         Kind::JsonList => {
             let list = reading.unpacked(stored, Packing::Zstd)?;
+            let list = without_mark(list).map_err(|e| reading.failed(e, None))?;
             reading.json_list_or_lines(list)
         }
         Kind::Text => reading.text(BufReader::with_capacity(BUFFER, stored), None),
@@ -111,6 +113,17 @@ fn gunzip<'a>(packed: impl BufRead + 'a) -> Box<dyn BufRead + 'a> {
 fn unxz<'a>(packed: impl BufRead + 'a) -> io::Result<Box<dyn BufRead + 'a>> {
     let stream = Stream::new_stream_decoder(XZ_MEMORY, CONCATENATED)?;
     Ok(Box::new(BufReader::with_capacity(BUFFER, XzDecoder::new_stream(packed, stream))))
+}
+
+/// What follows the mark that some programs begin files of UTF-8 with, and that is no JSON; all if there is none.
+fn without_mark<R: BufRead>(mut reader: R) -> io::Result<Chain<Cursor<Vec<u8>>, R>> {
+    const MARK: &[u8] = b"\xef\xbb\xbf";
+    let mut start = Vec::new();
+    reader.by_ref().take(MARK.len() as u64).read_to_end(&mut start)?;
+    if start == MARK {
+        start.clear();
+    }
+    Ok(Cursor::new(start).chain(reader))
 }
 
 /// The reading of one file.
@@ -234,7 +247,8 @@ impl Reading<'_, '_> {
             let member = Some(Arc::clone(&name));
             let reader = BufReader::with_capacity(BUFFER, entry);
             if self.kind == Kind::JsonLinesTar {
-                let lines = unzstd(reader).map_err(|e| self.failed(e, Some(&name)))?;
+                let failed = |e| self.failed(e, Some(&name));
+                let lines = unzstd(reader).and_then(without_mark).map_err(failed)?;
                 self.lines(lines, member, Content::Json)?;
             } else if is_archive && outer.is_none() {
                 let inner = unxz(reader).map_err(|e| self.failed(e, Some(&name)))?;

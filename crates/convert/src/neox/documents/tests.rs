@@ -63,6 +63,33 @@ fn names_tell_the_kind() {
     }
 }
 
+/// As `convert` leaves it out; in a text it stays, as in GPT-NeoX.
+#[test]
+fn json_may_begin_with_a_byte_order_mark() {
+    let line = "{\"text\": \"\u{feff}a\"}";
+    let marked = format!("\u{feff}{line}\n\u{feff}{line}");
+    let expected = [format!("{line}\n"), format!("\u{feff}{line}")];
+    assert_eq!(texts("a.jsonl", marked.as_bytes(), Cut::Whole), expected);
+    assert_eq!(texts("a.jsonl.gz", &gzip(marked.as_bytes()), Cut::Whole), expected);
+    assert_eq!(texts("a.json.zst", &zstd(marked.as_bytes()), Cut::Whole), expected);
+    let list = format!("\u{feff}[{line}]");
+    assert_eq!(texts("a.json.zst", &zstd(list.as_bytes()), Cut::Whole), [line]);
+    let mut archive = tar::Builder::new(Vec::new());
+    let packed = zstd(marked.as_bytes());
+    let mut header = tar::Header::new_gnu();
+    header.set_size(packed.len() as u64);
+    header.set_mode(0o644);
+    header.set_cksum();
+    archive.append_data(&mut header, "b.jsonl.zst", &packed[..]).unwrap();
+    let archive = archive.into_inner().unwrap();
+    assert_eq!(texts("a.jsonl.zst.tar", &archive, Cut::Whole), expected);
+    for short in ["", "1", "{}", "\u{feff}"] {
+        let found = texts("a.jsonl", short.as_bytes(), Cut::Whole);
+        assert_eq!(found.concat(), short.trim_start_matches('\u{feff}'));
+    }
+    assert_eq!(texts("a.txt", "\u{feff}a".as_bytes(), Cut::Whole), ["\u{feff}a"]);
+}
+
 #[test]
 #[cfg(unix)]
 fn a_listed_link_to_nothing_is_named() {
