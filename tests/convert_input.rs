@@ -386,3 +386,24 @@ fn a_folder_of_the_pile_may_be_called_like_a_pattern() {
         );
     }
 }
+
+/// The same files in other words are the same input, as far as the words tell.
+#[test]
+fn a_path_may_be_spelled_otherwise() {
+    let shop = Workshop::new();
+    shop.write("pile/p0.jsonl", lines(&["zero"]));
+    let mut complete = Complete::of(&shop, &["json", "--out_root", "out", "--path", "pile"]);
+    for path in ["./pile", "pile/", ".//pile/.", "./pile/*.jsonl", "./pile/p0.jsonl"] {
+        complete.args[4] = path;
+        complete.assert();
+    }
+    complete.args[4] = "pile/../pile";
+    assert_eq!(
+        shop.refused(&complete.args),
+        "out/train exists already, made with the file pile/p0.jsonl, not pile/../pile/p0.jsonl; make \
+         it again with --reprocess, or write to another place"
+    );
+    let mut shards = Complete::of(&shop, &["mds", "--out_root", "copy", "--path", "./out/train/"]);
+    shards.args[4] = "out/train";
+    shards.assert();
+}

@@ -12,9 +12,11 @@
 //! but the input before it, the result is byte for byte that of a run which never stopped.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::path::{Component, Path, PathBuf};
 
 use mds::Writer;
 use mds::format::{Index, ShardInfo};
+use mds::storage::is_address;
 use serde::{Deserialize, Serialize};
 
 use crate::concat::Pending;
@@ -95,7 +97,7 @@ impl Manifest {
         files: &[SourceFile],
     ) -> Self {
         let files = files.iter().map(|file| Input {
-            name: file.name().to_owned(),
+            name: plain_name(file.name()),
             bytes: file.bytes(),
             version: file.version(),
         });
@@ -232,6 +234,16 @@ impl Manifest {
         let counts = (begun.files.len(), self.files.len());
         (counts.0 != counts.1).then(|| format!("{} files, not {}", counts.0, counts.1))
     }
+}
+
+/// The name of a file, `pile/p0.jsonl` of `./pile//p0.jsonl` too: the same path may be given in other words. What depends
+/// on links, such as `..`, stays.
+fn plain_name(name: &str) -> String {
+    if is_address(name) {
+        return name.to_owned();
+    }
+    let parts = Path::new(name).components().filter(|part| *part != Component::CurDir);
+    parts.collect::<PathBuf>().display().to_string()
 }
 
 /// The records of a conversion that is under way.
