@@ -51,6 +51,18 @@ fn only_a_dataset_of_this_program_is_replaced() {
         refused("mine"),
         format!("mine holds notes.md, which is of no dataset of this program, {remedy}")
     );
+    shop.write("shards/shard.00000.notes/x", "remember");
+    fs::rename(shop.path("shards/shard.00000.notes"), shop.path("mine/a.shard")).unwrap();
+    fs::rename(shop.path("mine/notes.md"), shop.path("mine/shard.notes.md")).unwrap();
+    fs::rename(shop.path("mine/a.shard"), shop.path("mine/shard.00000.mds")).unwrap();
+    for name in ["shard.00000.mds", "shard.notes.md"] {
+        assert_eq!(
+            refused("mine"),
+            format!("mine holds {name}, which is of no dataset of this program, {remedy}")
+        );
+        fs::rename(shop.path(&format!("mine/{name}")), shop.path(&format!("{name}.away"))).unwrap();
+    }
+    fs::rename(shop.path("shard.notes.md.away"), shop.path("mine/notes.md")).unwrap();
     assert_eq!(
         entries(&shop.path("mine")),
         ["index.json", "notes.md", "shard.00000.mds.zstd", "statistics.html", "statistics.json"]
@@ -105,6 +117,21 @@ fn what_is_read_is_never_written_over() {
     }
     assert_eq!(entries(&shop.path("books")), ["a.txt", "notes.md"]);
     assert_eq!(entries(&shop.path("crawl")), ["train"]);
+    // Where the shards are before they are complete, too.
+    shop.write("crawl/.val.part/a.jsonl", "{\"text\":\"one\"}\n");
+    assert_eq!(
+        shop.refused(&[
+            "json",
+            "--path",
+            "crawl/.val.part",
+            "--out_root",
+            "crawl",
+            "--split",
+            "val"
+        ]),
+        "crawl/val is to be written, but the input crawl/.val.part/a.jsonl lies there; write to another place"
+    );
+    assert_eq!(entries(&shop.path("crawl/.val.part")), ["a.jsonl"]);
 
     // A dataset, which --reprocess would replace else.
     shop.converted(&["json", "--path", "crawl/train", "--out_root", "og"]);

@@ -135,6 +135,7 @@ fn steps_of_the_quickstart_do_not_wait_for_data() {
             wrap: true,
             encoding: TokenEncoding::Int32,
             sequence_id: false,
+            source_settings: Vec::new(),
         })
     };
     convert_sample(&folder.path().join("tokens"), tokens);

@@ -142,6 +142,13 @@ impl Manifest {
         {
             old.clone_from(new);
         }
+        // Of what lies behind the file that was at fault nothing is recorded yet.
+        if let Some(fault) = fault {
+            let (old, new) = (begun.files.iter_mut(), &self.files);
+            let behind =
+                old.zip(new).skip(fault.file + 1).filter(|(old, new)| old.name == new.name);
+            behind.for_each(|(old, new)| old.clone_from(new));
+        }
         match self.difference(&begun) {
             None => Ok(true),
             Some(difference) => Err(Error::invalid(

@@ -63,7 +63,7 @@ impl<T: Send + 'static> Ordered<T> {
         let workers = workers.clamp(1, MOST_WORKERS);
         let (jobs, todo) = sync_channel::<Job<B, T>>(2 * workers);
         let (slots, order) = sync_channel::<Slot<T>>(4 * workers);
-        let room: Arc<Room> = Arc::default();
+        let room = Arc::new(Room::of(BYTES_BETWEEN));
         let (todo, work) = (Arc::new(Mutex::new(todo)), Arc::new(work));
         for _ in 0..workers {
             let (todo, work) = (Arc::clone(&todo), Arc::clone(&work));
@@ -133,9 +133,9 @@ fn run_worker<B, T>(todo: &Mutex<Receiver<Job<B, T>>>, work: &impl Fn(B) -> T) {
     }
 }
 
-/// How many bytes are put and not done with.
-#[derive(Default)]
-struct Room {
+/// Bytes that are between two threads, of which there is a limit; what is larger than that is there alone.
+pub(crate) struct Room {
+    limit: usize,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -147,10 +147,17 @@ struct State {
 }
 
 impl Room {
+    pub(crate) fn of(limit: usize) -> Self {
+        Self { limit, state: Mutex::default(), changed: Condvar::new() }
+    }
+
     /// Waits until there is room for `bytes`, or for any number if nothing is there.
-    fn take(&self, bytes: usize) -> Result<()> {
+    ///
+    /// # Errors
+    /// [`ErrorKind::Interrupted`](crate::ErrorKind::Interrupted) once it is closed.
+    pub(crate) fn take(&self, bytes: usize) -> Result<()> {
         let is_full = |state: &mut State| {
-            !state.is_closed && state.taken > 0 && state.taken + bytes > BYTES_BETWEEN
+            !state.is_closed && state.taken > 0 && state.taken + bytes > self.limit
         };
         let state = self.changed.wait_while(self.lock(), is_full);
         let mut state = state.unwrap_or_else(PoisonError::into_inner);
@@ -161,12 +168,13 @@ impl Room {
         Ok(())
     }
 
-    fn give_back(&self, bytes: usize) {
+    pub(crate) fn give_back(&self, bytes: usize) {
         self.lock().taken -= bytes;
         self.changed.notify_one();
     }
 
-    fn close(&self) {
+    /// Ends every wait.
+    pub(crate) fn close(&self) {
         self.lock().is_closed = true;
         self.changed.notify_one();
     }

@@ -98,9 +98,15 @@ impl OutRoot {
         let place = if split.task().is_some() { self.clone() } else { self.below(split.as_str()) };
         let input = match &place {
             Self::Folder(folder) => {
-                // In what is not there yet nothing lies.
-                let Ok(folder) = folder.canonicalize() else { return Ok(()) };
-                files.iter().find(|file| file.paths().iter().any(|path| is_in(path, &folder)))
+                // It is worked in its part, too; in what is not there yet nothing lies.
+                let places = match self {
+                    Self::Folder(root) => vec![folder.clone(), part_of(root, split)],
+                    Self::Remote(_) => vec![folder.clone()],
+                };
+                let folders: Vec<_> =
+                    places.iter().filter_map(|folder| folder.canonicalize().ok()).collect();
+                let is_in_one = |path: &PathBuf| folders.iter().any(|folder| is_in(path, folder));
+                files.iter().find(|file| file.paths().iter().any(is_in_one))
             }
             Self::Remote(address) => {
                 let remote = Remote::open(address, RemoteOptions::default())?;

@@ -18,13 +18,14 @@ use std::thread;
 
 use crate::error::{Error, Result};
 use crate::manifest::Position;
-use crate::ordered::{MOST_WORKERS, Ordered, Put};
+use crate::ordered::{MOST_WORKERS, Ordered, Put, Room};
 use crate::progress::{Meter, Stage};
 use crate::source::chunk::Chunk;
 use crate::source::{Part, SourceFile};
 
-/// Decompressed chunks that wait with each reader: as a rule 2 MiB.
+/// Decompressed chunks that wait with each reader, and their bytes: as a rule there are 2 MiB.
 const CHUNKS_AHEAD: usize = 8;
+const BYTES_AHEAD: usize = 16 << 20;
 
 /// Parts that wait for each reader. Those of a remote Parquet file are on this machine.
 const PARTS_AHEAD: usize = 1;
@@ -101,15 +102,16 @@ fn sequence(
     put: &mut Put<'_, Work>,
 ) -> Result<(), Failed> {
     files.iter().take(from.file).for_each(|file| meter.pass_over(file.bytes()));
-    let (dealt, read): (Vec<_>, Vec<_>) = (0..readers).map(|_| start_reader(meter)).unzip();
+    let (dealt, readers): (Vec<_>, Vec<_>) = (0..readers).map(|_| Reader::start(meter)).unzip();
     thread::spawn(move || plan(files, from, &dealt));
-    for reader in read.iter().cycle() {
+    for reader in readers.iter().cycle() {
         loop {
-            let next = reader.recv();
+            let next = reader.read.recv();
             match next.map_err(|_| (Error::internal("a reading thread died"), None))? {
                 Read::Chunk(work) => {
                     let bytes = work.chunk.bytes();
                     put(work, bytes).map_err(|e| (e, None))?;
+                    reader.room.give_back(bytes);
                 }
                 Read::EndOfPart => break,
                 Read::End(end) => return end,
@@ -158,32 +160,48 @@ fn plan(files: Vec<SourceFile>, from: Position, readers: &[SyncSender<Deal>]) {
     deal(Deal::End(Ok(())));
 }
 
-/// Reads the parts that are dealt to it on a thread of its own, one after the other.
-fn start_reader(meter: &Arc<Meter>) -> (SyncSender<Deal>, Receiver<Read>) {
-    let (deal, dealt) = sync_channel(PARTS_AHEAD);
-    let (send, read) = sync_channel(CHUNKS_AHEAD);
-    let meter = Arc::clone(meter);
-    thread::spawn(move || {
-        for deal in dealt {
-            let end = match deal {
-                Deal::End(end) => Read::End(end),
-                Deal::Part(number, part) => match read_part(part, &meter, &send) {
-                    Ok(()) => Read::EndOfPart,
-                    Err(error) => Read::End(Err((error, Some(number)))),
-                },
-            };
-            if send.send(end).is_err() {
-                return;
-            }
-        }
-    });
-    (deal, read)
+/// A thread that reads the parts that are dealt to it, one after the other.
+struct Reader {
+    read: Receiver<Read>,
+    room: Arc<Room>,
 }
 
-fn read_part(part: Part, meter: &Arc<Meter>, send: &SyncSender<Read>) -> Result<()> {
+impl Reader {
+    fn start(meter: &Arc<Meter>) -> (SyncSender<Deal>, Self) {
+        let (deal, dealt) = sync_channel(PARTS_AHEAD);
+        let (send, read) = sync_channel(CHUNKS_AHEAD);
+        let room = Arc::new(Room::of(BYTES_AHEAD));
+        let (meter, own_room) = (Arc::clone(meter), Arc::clone(&room));
+        thread::spawn(move || {
+            for deal in dealt {
+                let end = match deal {
+                    Deal::End(end) => Read::End(end),
+                    Deal::Part(number, part) => match read_part(part, &meter, &own_room, &send) {
+                        Ok(()) => Read::EndOfPart,
+                        Err(error) => Read::End(Err((error, Some(number)))),
+                    },
+                };
+                if send.send(end).is_err() {
+                    return;
+                }
+            }
+        });
+        (deal, Self { read, room })
+    }
+}
+
+/// Ends the thread's wait for room.
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.room.close();
+    }
+}
+
+fn read_part(part: Part, meter: &Arc<Meter>, room: &Room, send: &SyncSender<Read>) -> Result<()> {
     let name = Arc::clone(&part.name);
     let mut chunks = part.chunks(meter)?;
     while let Some((chunk, end)) = meter.time(Stage::Read, || chunks.next()).transpose()? {
+        room.take(chunk.bytes())?;
         let work = Work { file: Arc::clone(&name), chunk, end };
         send.send(Read::Chunk(work)).map_err(|_| Error::interrupted())?;
     }

@@ -4,7 +4,7 @@ use serde_json::Value as Json;
 
 use super::args::OutputArgs;
 use super::job::SourceOptions;
-use crate::conversion::{TOKENIZER, TokenEncoding, TokenOptions};
+use crate::conversion::{LENGTH, TOKENIZER, TokenEncoding, TokenOptions};
 use crate::error::{Error, Result};
 use crate::statistics::Statistics;
 use crate::tokenizer::Tokenizer;
@@ -56,7 +56,8 @@ pub(super) fn tokens(
     }
     check_kwargs(args.tokenizer_kwargs.as_deref())?;
     let made_of = source.made_of.as_ref().filter(|_| holds_ids && args.concat_tokens.is_some());
-    let holds_documents = made_of.map(|made_of| holds_documents(made_of, args)).transpose()?;
+    let holds_documents =
+        made_of.map(|made_of| holds_documents(made_of, args, given(&marks))).transpose()?;
     let tokenizer = match &args.tokenizer {
         Some(name) => Some(Tokenizer::load(name)?),
         None if !holds_ids => {
@@ -95,6 +96,11 @@ pub(super) fn tokens(
         wrap: !args.no_wrap,
         encoding: args.token_encoding,
         sequence_id: args.sequence_id,
+        source_settings: [TOKENIZER, LENGTH]
+            .into_iter()
+            .filter_map(|flag| Some((flag, source.made_of.as_ref()?.setting(flag)?.to_owned())))
+            .filter(|_| holds_ids)
+            .collect(),
     };
     // Of ids whose tokenizer is known it is known, too, whether it sets marks around each document.
     for warning in options.check(holds_ids && holds_documents != Some(true))? {
@@ -124,8 +130,20 @@ fn check_kwargs(given: Option<&str>) -> Result<()> {
 }
 
 /// Whether the samples of a dataset of ids are documents, so that marks and `sequence_id` mean them.
-fn holds_documents(made_of: &Statistics, args: &OutputArgs) -> Result<bool> {
-    let is_cut = made_of.setting("--concat_tokens").is_some();
+fn holds_documents(
+    made_of: &Statistics,
+    args: &OutputArgs,
+    mark: Option<&'static str>,
+) -> Result<bool> {
+    let is_cut = made_of.setting(LENGTH).is_some();
+    if let Some(mark) = mark.filter(|_| is_cut) {
+        return Err(Error::invalid(
+            format!(
+                "{mark} would stand in the middle of documents, since the samples of the source were cut before"
+            ),
+            "leave it out: what stands between documents is in the samples",
+        ));
+    }
     if is_cut && args.sequence_id {
         return Err(Error::invalid(
             "--sequence_id needs to know where documents begin, which samples that were cut before do not tell",

@@ -43,6 +43,9 @@ pub struct TokenOptions {
     /// Whether the column `sequence_id` (`ndarray:int32`) says which tokens are of the same document: 0 for those of the
     /// first one in the sample, and so on.
     pub sequence_id: bool,
+    /// Settings by which the ids of the source were made, if they are known: they hold for those that are made of it, unless
+    /// they are set anew.
+    pub source_settings: Vec<(&'static str, String)>,
 }
 
 /// How token ids are stored.

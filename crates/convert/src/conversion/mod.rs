@@ -29,6 +29,8 @@ pub const LISTED: usize = 1_000;
 
 /// The setting that says which tokenizer made the ids.
 pub(crate) const TOKENIZER: &str = "--tokenizer";
+/// The setting that says how long the samples are that documents were cut to.
+pub(crate) const LENGTH: &str = "--concat_tokens";
 
 /// One split to convert.
 #[derive(Debug, Clone)]
@@ -242,13 +244,16 @@ impl Conversion {
             Content::Text => set("columns", "text".to_owned()),
             Content::Tokens(tokens) => {
                 set("columns", "tokens".to_owned());
+                for (flag, value) in &tokens.source_settings {
+                    set(flag, value.clone());
+                }
                 if let Some(tokenizer) = &tokens.tokenizer {
                     set(TOKENIZER, tokenizer.described());
                     set("--bos_text", format!("{:?}", tokens.bos_text));
                     set("--eos_text", format!("{:?}", tokens.eos_text));
                 }
                 if let Some(length) = tokens.length {
-                    set("--concat_tokens", length.to_string());
+                    set(LENGTH, length.to_string());
                 }
                 if !tokens.wrap {
                     set("--no_wrap", String::new());

@@ -11,6 +11,7 @@ mod generation;
 use std::collections::BTreeMap;
 use std::error::Error as StdError;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use mds::format::python::float_repr;
@@ -127,7 +128,14 @@ impl ChatTemplate {
             ..Variable::from(Serde(&self.tokens))
         };
         let template = self.environment.get_template(NAME);
-        template.and_then(|template| template.render(chat)).map_err(|e| match e.source() {
+        // The library panics where a loop is left within a `with` of its own.
+        let render = AssertUnwindSafe(|| template.and_then(|template| template.render(chat)));
+        let rendered = catch_unwind(render).map_err(|_| {
+            Refusal::Template(
+                "minijinja cannot run it, perhaps for a break or continue within a with".to_owned(),
+            )
+        })?;
+        rendered.map_err(|e| match e.source() {
             Some(cause) if cause.is::<Raised>() => Refusal::Chat(cause.to_string()),
             _ => Refusal::Template(in_words(&e)),
         })

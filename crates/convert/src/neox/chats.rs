@@ -304,6 +304,13 @@ mod tests {
             load(raises, Learned::Turns).unwrap().encode(&chat()).unwrap_err().what,
             "is refused by the chat template: no turns, please"
         );
+        // minijinja 3.1 panics there.
+        let leaves =
+            "{% for m in messages %}{% with x = 1 %}{% continue %}{% endwith %}{% endfor %}";
+        assert_eq!(
+            load(leaves, Learned::All).unwrap().encode(&chat()).unwrap_err().what,
+            "cannot be written, since the chat template fails: minijinja cannot run it, perhaps for a break or continue within a with"
+        );
         let fault =
             load("{{ messages.none() }}", Learned::All).unwrap().encode(&chat()).unwrap_err();
         assert_eq!(

@@ -67,10 +67,22 @@ fn has_statistics(folder: &Path) -> bool {
 fn is_of_dataset(folder: &Path, name: &OsStr) -> bool {
     match name.to_str() {
         Some(Index::FILE_NAME | statistics::JSON_NAME | statistics::HTML_NAME) => true,
-        Some(shard) if shard.starts_with("shard.") => true,
+        Some(shard) if shard.starts_with("shard.") => {
+            folder.join(shard).is_file() && is_name_of_shard(shard)
+        }
         Some(part) if part.len() == 5 && part.bytes().all(|byte| byte.is_ascii_digit()) => {
             refuse_to_lose(&folder.join(part)).is_ok()
         }
         _ => false,
     }
+}
+
+/// Whether it is a name such as `shard.00012.mds`, or that with the ending of a compression.
+fn is_name_of_shard(name: &str) -> bool {
+    let mut parts = name.split('.').skip(1);
+    let number = parts.next().unwrap_or_default();
+    number.len() >= 5
+        && number.bytes().all(|byte| byte.is_ascii_digit())
+        && parts.next() == Some("mds")
+        && parts.count() <= 1
 }

@@ -12,7 +12,7 @@ use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader,
     ParquetRecordBatchReaderBuilder,
 };
-use parquet::basic::Type as PhysicalType;
+use parquet::basic::{Encoding as ParquetEncoding, Type as PhysicalType};
 use parquet::column::page::{Page, PageReader};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{FileMetaData, ParquetMetaData};
@@ -29,8 +29,10 @@ use crate::progress::Meter;
 const BATCH_BYTES: u64 = 256 << 10;
 const BATCH_ROWS: u64 = 1024;
 
-/// Bytes of a batch whose rows are all the longest text of the dictionary: few stored bytes may be very many texts.
+/// Bytes of a batch whose rows are all the longest text that they may share: few stored bytes may be very many texts. A
+/// batch has this many rows at least.
 const LARGEST_BATCH: u64 = 8 << 20;
+const FEW_ROWS: u64 = 32;
 
 /// A file of this machine; `held` is what removes it, if it is a copy of a remote one.
 #[derive(Clone)]
@@ -154,8 +156,9 @@ impl RowGroup {
     fn reader(&self) -> Result<ParquetRecordBatchReader> {
         let file = open(&self.file.path)?;
         let rows = BATCH_BYTES / (self.raw_bytes / self.rows.max(1)).max(1);
-        let longest = self.longest_in_dictionary().map_err(|e| unreadable(&self.file.name, e))?;
-        let batch = rows.min(LARGEST_BATCH / longest.max(1));
+        let longest = self.longest_shared().map_err(|e| unreadable(&self.file.name, e))?;
+        // Small ones are slow where the long text is rare, which is not known beforehand.
+        let batch = rows.min((LARGEST_BATCH / longest.max(1)).max(FEW_ROWS));
         let schema = self.metadata.parquet_schema();
         let mask = ProjectionMask::roots(schema, [self.column]);
         ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.metadata.clone())
@@ -169,14 +172,18 @@ impl RowGroup {
 }
 
 impl RowGroup {
-    /// Bytes of the longest text of the dictionary, which rows may share however many there are; 0 without one.
-    fn longest_in_dictionary(&self) -> Result<u64, ParquetError> {
+    /// Bytes of the longest text that rows may share, however many there are: of the dictionary, or any where texts are
+    /// stored by what they have in common with the one before; 0 where each row has its own bytes.
+    fn longest_shared(&self) -> Result<u64, ParquetError> {
         let schema = self.metadata.parquet_schema();
         // Groups of columns count as one where the text's own number is known.
         let leaf =
             (0..schema.num_columns()).find(|&i| schema.get_column_root_idx(i) == self.column);
         let group = self.metadata.metadata().row_group(self.number);
         let Some(column) = leaf.and_then(|leaf| group.columns().get(leaf)) else { return Ok(0) };
+        if column.encodings().any(|encoding| encoding == ParquetEncoding::DELTA_BYTE_ARRAY) {
+            return Ok(u64::MAX);
+        }
         if column.dictionary_page_offset().is_none() {
             return Ok(0);
         }
