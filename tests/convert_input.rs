@@ -23,12 +23,6 @@ mod workshop;
 use faultd::Faultd;
 use workshop::{Workshop, stderr, stdout};
 
-fn in_bucket(server: &Faultd, key: &str) -> String {
-    let end = server.url("");
-    let keys = "access_key_id=AKIATEST&secret_access_key=TopSecret&region=us-east-1";
-    format!("s3://bucket/{key}?endpoint={}&{keys}", end.trim_end_matches('/'))
-}
-
 fn lines(texts: &[&str]) -> String {
     texts.iter().map(|text| json!({ "text": text }).to_string() + "\n").collect()
 }
@@ -141,8 +135,8 @@ fn objects_of_other_tags_are_other_input() {
     let server = Faultd::start(&shop.path("served"));
     let web = server.url("web/in/a.jsonl");
     let web_ids = server.url("web/ids.bin");
-    let (listed, shards) = (in_bucket(&server, "in"), in_bucket(&server, "train"));
-    let listed_ids = in_bucket(&server, "ids*");
+    let (listed, shards) = (server.in_bucket("in"), server.in_bucket("train"));
+    let listed_ids = server.in_bucket("ids*");
     let cases = [
         ("json", &web, "web", &*web),
         ("json", &listed, "listed", "s3://bucket/in/a.jsonl"),
@@ -260,7 +254,7 @@ fn each_folder_of_texts_is_read_once_and_what_is_hidden_is_not() {
         shop.write(&format!("served/bucket/books/{hidden}"), "hidden");
     }
     let server = Faultd::start(&shop.path("served"));
-    assert_eq!(texts(&[&in_bucket(&server, "books")], "there"), ["c"]);
+    assert_eq!(texts(&[&server.in_bucket("books")], "there"), ["c"]);
     let help = stdout(&shop.converted(&["text", "--help"]));
     assert!(help.contains("hidden ones: names that begin with a dot."), "{help}");
 }

@@ -39,12 +39,6 @@ fn server(shop: &Workshop) -> Faultd {
     Faultd::start(&shop.path("served"))
 }
 
-fn in_bucket(server: &Faultd, key: &str) -> String {
-    let end = server.url("");
-    let keys = "access_key_id=AKIATEST&secret_access_key=TopSecret&region=us-east-1";
-    format!("s3://bucket/{key}?endpoint={}&{keys}", end.trim_end_matches('/'))
-}
-
 fn convert(shop: &Workshop, source: &str, out: &str) -> BTreeMap<String, Vec<u8>> {
     shop.succeed(&["--source", source, "--out_root", out, "--splits", "val"]);
     let entries = fs::read_dir(shop.path(out).join("val")).unwrap().map(|entry| entry.unwrap());
@@ -63,17 +57,17 @@ fn remotes_give_what_files_give() {
     let folder = format!("file://{}", fs::canonicalize(sample()).unwrap().display());
     let sources = [
         folder,
-        in_bucket(&server, "c4"),
-        in_bucket(&server, "c4/en/"),
-        in_bucket(&server, "c4/en/*.json.gz"),
-        in_bucket(&server, &format!("c4/en/{VALIDATION}")),
+        server.in_bucket("c4"),
+        server.in_bucket("c4/en/"),
+        server.in_bucket("c4/en/*.json.gz"),
+        server.in_bucket(&format!("c4/en/{VALIDATION}")),
         server.url(&format!("web/c4/en/{VALIDATION}")),
     ];
     for (number, source) in sources.iter().enumerate() {
         assert!(convert(&shop, source, &number.to_string()) == here, "{source}");
     }
     // Each split takes its own from a bucket as well.
-    let source = in_bucket(&server, "c4");
+    let source = server.in_bucket("c4");
     server.reset_requests();
     shop.succeed(&["--source", &source, "--out_root", "both"]);
     assert_eq!(fs::read_dir(shop.path("both")).unwrap().count(), 2);
@@ -103,7 +97,7 @@ fn a_storm_is_survived_part_by_part() {
     let server = Faultd::start(&shop.path("served"));
     let storms: [&[Fault]; 2] = [&[Fault::Status(503)], &[Fault::ResetInBody, Fault::Truncated]];
     for (number, storm) in storms.into_iter().enumerate() {
-        for source in [in_bucket(&server, "in"), server.url("web/in/long.jsonl")] {
+        for source in [server.in_bucket("in"), server.url("web/in/long.jsonl")] {
             server.storm("long.jsonl", storm, 3);
             let out = format!("{number}-{}", &source[..4]);
             assert!(convert(&shop, &source, &out) == here, "{storm:?} {source}");
@@ -112,7 +106,7 @@ fn a_storm_is_survived_part_by_part() {
 
     // Two versions of a file are never joined.
     server.next_parts(8 << 20, &[Fault::ChangedTag]);
-    let source = in_bucket(&server, "in/long.jsonl");
+    let source = server.in_bucket("in/long.jsonl");
     assert_eq!(
         shop.fail(&["--source", &source, "--out_root", "out", "--splits", "val"]),
         "s3://bucket/in/long.jsonl changed while it was read; do not write over a dataset that is \
@@ -165,9 +159,9 @@ fn indexed_datasets_are_made_of_remotes() {
     assert_eq!(here[0].len(), 2 * ("onetwothreefour".len() + 4));
     let web = ["a.jsonl", "b.txt", "c.zip"].map(|name| server.url(&format!("web/in/{name}")));
     let one_by_one =
-        ["a.jsonl", "b.txt", "c.zip"].map(|name| in_bucket(&server, &format!("in/{name}")));
+        ["a.jsonl", "b.txt", "c.zip"].map(|name| server.in_bucket(&format!("in/{name}")));
     server.storm("/in/", &[Fault::Status(503), Fault::ResetInBody], 3);
-    let inputs = [in_bucket(&server, "in"), one_by_one.join(","), web.join(",")];
+    let inputs = [server.in_bucket("in"), one_by_one.join(","), web.join(",")];
     for (number, input) in inputs.iter().enumerate() {
         assert!(made(input, &number.to_string()) == here, "{input}");
     }
@@ -179,13 +173,13 @@ fn indexed_datasets_are_made_of_remotes() {
         shop.fail(&args)
     };
     assert_eq!(
-        refused(&in_bucket(&server, "in/none.txt")),
+        refused(&server.in_bucket("in/none.txt")),
         "--input s3://bucket/in/none.txt not found; check the address"
     );
     let kinds = ".jsonl, .jsonl.zst, .jsonl.gz, .jsonl.zst.tar, .json.gz, .json.zst, .txt, .zip, .tar.gz, \
                  .tar.xz, _data.xz, .dat.zst or .gz";
     assert_eq!(
-        refused(&in_bucket(&server, "in/below/none")),
+        refused(&server.in_bucket("in/below/none")),
         format!(
             "folder s3://bucket/in/below/none holds no file that ends in {kinds}; check the path"
         )
@@ -198,10 +192,10 @@ fn indexed_datasets_are_made_of_remotes() {
         )
     );
     shop.write("served/bucket/in/bad.jsonl", "{\"text\":1}\n");
-    let bad = refused(&in_bucket(&server, "in/bad.jsonl"));
+    let bad = refused(&server.in_bucket("in/bad.jsonl"));
     assert!(bad.starts_with("s3://bucket/in/bad.jsonl, line 1: not JSON with texts: "), "{bad}");
     server.always("a.jsonl", Fault::Status(403));
-    let denied = refused(&in_bucket(&server, "in/a.jsonl"));
+    let denied = refused(&server.in_bucket("in/a.jsonl"));
     assert!(denied.contains("s3://bucket/in/a.jsonl"), "{denied}");
     assert!(!denied.contains("TopSecret"), "{denied}");
 }
@@ -219,15 +213,15 @@ fn what_cannot_be_read_is_named_without_keys() {
     };
     let kinds = ".json, .jsonl, .json.gz, .jsonl.gz or .zst";
     assert_eq!(
-        fail(&in_bucket(&server, "c4/none.jsonl")),
+        fail(&server.in_bucket("c4/none.jsonl")),
         "s3://bucket/c4 has no none.jsonl; check the address"
     );
     assert_eq!(
-        fail(&in_bucket(&server, "empty")),
+        fail(&server.in_bucket("empty")),
         format!("s3://bucket/empty has no file that ends in {kinds}; check the address")
     );
     assert_eq!(
-        fail(&in_bucket(&server, "c4/en/*.jsonl")),
+        fail(&server.in_bucket("c4/en/*.jsonl")),
         format!(
             "s3://bucket/c4/en has no file that matches *.jsonl and ends in {kinds}; check the address"
         )
@@ -246,7 +240,7 @@ fn what_cannot_be_read_is_named_without_keys() {
         "the remote s3:/b/c4 has too few slashes for an address; write s3://b/c4, or ./s3:... \
          for a folder of this name"
     );
-    let train = in_bucket(&server, "c4/en/c4-train.*.json.gz");
+    let train = server.in_bucket("c4/en/c4-train.*.json.gz");
     assert_eq!(
         fail(&train),
         "s3://bucket/c4/en/c4-train.*.json.gz holds no file of split val (c4-validation.*); name \
@@ -254,7 +248,7 @@ fn what_cannot_be_read_is_named_without_keys() {
     );
 
     // Refused while it is read, and cut off where it is stored.
-    let source = in_bucket(&server, "c4");
+    let source = server.in_bucket("c4");
     server.by_path(&[("c4-validation", Fault::Refusal(403, "AccessDenied"))]);
     assert_eq!(
         fail(&source),

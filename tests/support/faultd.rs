@@ -227,6 +227,13 @@ impl Faultd {
         format!("http://{}/{folder}", self.shared.address)
     }
 
+    /// The address of `key` in the bucket `bucket`, which is the folder of that name, with keys that are no secret.
+    pub(crate) fn in_bucket(&self, key: &str) -> String {
+        let end = self.url("");
+        let keys = "access_key_id=AKIATEST&secret_access_key=TopSecret&region=us-east-1";
+        format!("s3://bucket/{key}?endpoint={}&{keys}", end.trim_end_matches('/'))
+    }
+
     /// Serves everything well from now on.
     pub(crate) fn well(&self) {
         *locked(&self.shared.plan) = Plan::default();
