@@ -52,8 +52,8 @@ struct Job<B, T> {
 }
 
 impl<T: Send + 'static> Ordered<T> {
-    /// Runs `work` on all that `produce` puts, on `workers` threads, [`MOST_WORKERS`] at most. What `produce` returns, if anything, is the last
-    /// result: why there are no more.
+    /// Runs `work` on all that `produce` puts, on `workers` threads, [`MOST_WORKERS`] at most. What `produce` returns, if
+    /// anything, is the last result: why there are no more.
     pub(crate) fn start<B: Send + 'static>(
         produce: impl FnOnce(&mut Put<'_, B>) -> Option<T> + Send + 'static,
         work: impl Fn(B) -> T + Send + Sync + 'static,

@@ -25,7 +25,7 @@ use self::args::{
     C4Args, Convert, HfArgs, IndexedArgs, JsonArgs, MdsArgs, OutputArgs, ParquetArgs, PileArgs,
     PlaceArgs, Source, SplitArgs, TextArgs,
 };
-use self::display::{Display, report, report_memory, report_profile};
+use self::display::{Display, plural, report, report_memory, report_profile};
 use self::job::{Job, SourceOptions};
 use self::stop::StopSignal;
 use crate::conversion::{Content, Conversion, Earlier, State, SubsetFilter};
@@ -357,7 +357,7 @@ fn convert_all(plan: Plan, stop: &StopSignal) -> Result<()> {
 }
 
 fn counted(shards: usize) -> String {
-    format!("{shards} complete shard{}", if shards == 1 { "" } else { "s" })
+    plural(shards as u64, "complete shard")
 }
 
 #[cfg(test)]

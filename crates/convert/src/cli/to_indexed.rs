@@ -7,6 +7,7 @@ use std::time::Instant;
 use indicatif::HumanCount;
 
 use super::args::ToIndexedArgs;
+use super::display::plural;
 use super::stop::StopSignal;
 use crate::error::{Error, ErrorKind, Result};
 use crate::indexed::{Dtype, IndexedWriter};
@@ -74,8 +75,7 @@ pub(super) fn run(args: &ToIndexedArgs, stop: &StopSignal) -> Result<()> {
     }
     writer.finish()?;
     if left_out > 0 {
-        let (count, is) = (HumanCount(left_out), if left_out == 1 { "sample" } else { "samples" });
-        eprintln!("{count} {is} without a token left out");
+        eprintln!("{} without a token left out", plural(left_out, "sample"));
     }
     println!(
         "{} documents, {} tokens, in {:.1} s -> {}.bin and .idx",

@@ -55,9 +55,11 @@ pub(super) fn tokens(
         }
     }
     check_kwargs(args.tokenizer_kwargs.as_deref())?;
-    let made_of = source.made_of.as_ref().filter(|_| holds_ids && args.concat_tokens.is_some());
-    let holds_documents =
-        made_of.map(|made_of| holds_documents(made_of, args, given(&marks))).transpose()?;
+    let made_of = source.made_of.as_ref().filter(|_| holds_ids);
+    let documents = match made_of.filter(|_| args.concat_tokens.is_some()) {
+        Some(made_of) => of_documents(made_of, args, given(&marks))?,
+        None => None,
+    };
     let tokenizer = match &args.tokenizer {
         Some(name) => Some(Tokenizer::load(name)?),
         None if !holds_ids => {
@@ -76,8 +78,8 @@ pub(super) fn tokens(
             "add --tokenizer, the one that the source was made with",
         ));
     }
-    if let (Some(true), Some(made_of)) = (holds_documents, made_of) {
-        check_tokenizer(made_of, tokenizer.as_ref())?;
+    if let Some(made_with) = documents {
+        check_tokenizer(made_with, tokenizer.as_ref())?;
     }
     let mut eos_text = args.eos_text.clone().unwrap_or_default();
     if let Some(tokenizer) = tokenizer.as_ref().filter(|_| args.use_tokenizer_eos) {
@@ -98,12 +100,11 @@ pub(super) fn tokens(
         sequence_id: args.sequence_id,
         source_settings: [TOKENIZER, LENGTH]
             .into_iter()
-            .filter_map(|flag| Some((flag, source.made_of.as_ref()?.setting(flag)?.to_owned())))
-            .filter(|_| holds_ids)
+            .filter_map(|flag| Some((flag, made_of?.setting(flag)?.to_owned())))
             .collect(),
     };
     // Of ids whose tokenizer is known it is known, too, whether it sets marks around each document.
-    for warning in options.check(holds_ids && holds_documents != Some(true))? {
+    for warning in options.check(holds_ids && documents.is_none())? {
         eprintln!("{program}: warning: {warning}");
     }
     Ok(Some(options))
@@ -129,12 +130,13 @@ fn check_kwargs(given: Option<&str>) -> Result<()> {
     }
 }
 
-/// Whether the samples of a dataset of ids are documents, so that marks and `sequence_id` mean them.
-fn holds_documents(
-    made_of: &Statistics,
+/// The tokenizer of a dataset of ids, if its samples are documents, which marks are set between. Refuses what means documents
+/// if they are not.
+fn of_documents<'a>(
+    made_of: &'a Statistics,
     args: &OutputArgs,
     mark: Option<&'static str>,
-) -> Result<bool> {
+) -> Result<Option<&'a str>> {
     let is_cut = made_of.setting(LENGTH).is_some();
     if let Some(mark) = mark.filter(|_| is_cut) {
         return Err(Error::invalid(
@@ -150,12 +152,11 @@ fn holds_documents(
             "leave it out, or convert the text again",
         ));
     }
-    Ok(!is_cut && made_of.setting(TOKENIZER).is_some())
+    Ok(made_of.setting(TOKENIZER).filter(|_| !is_cut))
 }
 
 /// Refuses marks by another tokenizer than that of the ids between which they are to stand, and none at all.
-fn check_tokenizer(made_of: &Statistics, tokenizer: Option<&Tokenizer>) -> Result<()> {
-    let Some(made_with) = made_of.setting(TOKENIZER) else { return Ok(()) };
+fn check_tokenizer(made_with: &str, tokenizer: Option<&Tokenizer>) -> Result<()> {
     let Some(tokenizer) = tokenizer else {
         return Err(Error::invalid(
             format!(

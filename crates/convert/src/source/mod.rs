@@ -40,6 +40,7 @@ use crate::statistics::Statistics;
 
 pub use chunk::{BadDocument, Raw, Unit};
 pub(crate) use files::is_file;
+pub(crate) use remote::open as open_remote;
 pub use split::{NamedSplit, Shares, Split, Task};
 
 /// The dataset that is read when no source is named.

@@ -12,7 +12,8 @@ use crate::error::{Error, ErrorKind, Result};
 /// A conversion reads for hours, and ends with the first part that does not come.
 const ATTEMPTS: u32 = 10;
 
-pub(super) fn open(address: &str) -> Result<Remote> {
+/// The remote at `address`, which is read for long.
+pub(crate) fn open(address: &str) -> Result<Remote> {
     let options = RemoteOptions { attempts: ATTEMPTS, ..RemoteOptions::default() };
     Remote::open(address, options).map_err(Error::of_remote)
 }

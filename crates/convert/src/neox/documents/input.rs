@@ -5,14 +5,11 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use mds::ScratchFolder;
-use mds::storage::{Remote, RemoteOptions};
+use mds::storage::Remote;
 
 use super::{KINDS, Kind};
 use crate::error::{Error, ErrorKind, Result};
-use crate::source::is_file;
-
-/// The programs read for hours, and end with the first part that does not come.
-const ATTEMPTS: u32 = 10;
+use crate::source::{is_file, open_remote};
 
 /// A file that documents are read from.
 #[derive(Debug, Clone)]
@@ -148,21 +145,17 @@ fn in_folder(folder: &Path) -> Result<Vec<InputFile>> {
 
 /// The object at `address`, or those of a folder of that name.
 fn at_remote(address: &str) -> Result<Vec<InputFile>> {
-    let open = |address: &str| {
-        let options = RemoteOptions { attempts: ATTEMPTS, ..RemoteOptions::default() };
-        Remote::open(address, options).map_err(Error::of_remote)
-    };
     // The address of a bucket alone has no last name.
     let file = mds::storage::split(address).ok().filter(|(_, name)| Kind::of(name).is_some());
     if let Some((folder, name)) = file {
-        let folder = open(&folder)?;
+        let folder = open_remote(&folder)?;
         let bytes = folder.size(&name).map_err(Error::of_remote)?.ok_or_else(|| {
             let what = format!("--input {} not found", mds::redacted(address));
             Error::new(ErrorKind::NotFound, what, "check the address")
         })?;
         return Ok(vec![of_object(&folder, name, bytes)?]);
     }
-    let folder = open(address)?;
+    let folder = open_remote(address)?;
     if !folder.can_list() {
         return Err(unknown_kind(folder.address()));
     }
