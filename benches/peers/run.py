@@ -192,7 +192,8 @@ def measure_round(run, data):
             for out in outs:
                 shutil.rmtree(out)
     run.write("reference", "text disk fsync", "disk", name="write", **text, fsync=True)
-    run.call("ours", "plain zstd", "zstd", data=data / "text", level=3, threads=os.cpu_count())
+    for label, folder in [("plain zstd", "text"), ("plain zstd of short", "short")]:
+        run.call("ours", label, "zstd", data=data / folder, level=3, threads=os.cpu_count())
 
     for folder in ("text", "tokens"):
         lay_again(data / folder)
@@ -318,9 +319,12 @@ def table(run, of):
     epoch_limit = f"copying {memory['copy'] * 1e6 / sample:.0f}k/s, {scattered}"
     tmpfs, fsync, zstd = of("ours", "text tmpfs"), of("ours", "text disk"), of("ours", "text zstd")
     plain, quick = of("ours", "plain zstd"), of("ours", "text zstd xxh64")
+    short, plain_of_short = of("ours", "short zstd"), of("ours", "plain zstd of short")
+    short_size = of("ours", "plain zstd of short", "bytes")
     tmpfs_limit = f"plain write {size / of('ours', 'files tmpfs') / 1e9:.2f} GB/s"
     disk_limit = f"plain write + fsync {size / of('ours', 'files disk fsync') / 1e9:.2f} GB/s"
     zstd_limit = f"plain zstd-3, {os.cpu_count()} threads {size / plain / 1e9:.2f} GB/s"
+    short_limit = f"plain zstd-3, {os.cpu_count()} threads {short_size / plain_of_short / 1e9:.2f} GB/s"
     tokens = of("ours", "iterate", "bytes")
     iterated = of("ours", "iterate")
     rows = [
@@ -331,9 +335,10 @@ def table(run, of):
         share("  of plain zstd-3 on all cores", rate(zstd), rate(plain), plain, zstd, 0.85, zstd_limit),
         row("write text, zstd, xxh64", quick, of("reference", "text zstd xxh64"), 3, zstd_limit),
         share("  of plain zstd-3 on all cores", rate(quick), rate(plain), plain, quick, 0.85, zstd_limit),
-        row(
-            "write short text, zstd, sha1, xxh64",
-            of("ours", "short zstd"), of("reference", "short zstd"), 3, zstd_limit, size / SHORT,
+        row("write short text, zstd, sha1, xxh64", short, of("reference", "short zstd"), 3, short_limit, short_size),
+        share(
+            "  of plain zstd-3 on all cores",
+            rate(short, short_size), rate(plain_of_short, short_size), plain_of_short, short, 0.85, short_limit,
         ),
         row("decode every column", of("ours", "decode"), fastest("decode"), 20, in_order),
         row("random tokens, by dataset", of("ours", "random"), fastest("random"), 20, scattered, tokens),
@@ -365,19 +370,20 @@ def aligned(rows):
 
 
 def make_data(data, size, samples, reference, litdata):
-    """The text, the tokens, the order of random access, the text as a dataset to decode and its first shard as
-    one by itself, and the tokens as litdata keeps them.
+    """The texts, by themselves and as datasets, the first shard as one by itself, the tokens, also as litdata
+    keeps them, and the order of random access.
 
     Datasets to read lie on the disk, where users have them; their pages are in memory by then.
     """
-    key = data / f"made-2-{size}-{samples}-{text.SEED}"
+    key = data / f"made-3-{size}-{samples}-{text.SEED}"
     if key.exists():
         return
     shutil.rmtree(data, ignore_errors=True)
     data.mkdir(parents=True)
     text.make(REPOSITORY, data / "text.bin", size)
     text.make(REPOSITORY, data / "short.bin", size // SHORT, text.SHORT_MEDIAN)
-    reference.measure("write", input=data / "text.bin", out=data / "text")
+    for name in ("text", "short"):
+        reference.measure("write", input=data / f"{name}.bin", out=data / name, times=1)
     reference.measure("write_tokens", out=data / "tokens", samples=samples, length=TOKENS, seed=text.SEED)
     first_shard(data / "text", data / "text-part")
     litdata.measure("convert", data=data / "tokens", out=data / "tokens-litdata", length=TOKENS)

@@ -16,8 +16,9 @@ use crate::limits::{Object, object};
 /// compression and hashes.
 ///
 /// The clock runs from the making of the writer to the end of `finish`; the documents are in
-/// memory before. With `memory` they are read one by one instead, so that what the process takes
-/// beyond its size at the start is the writer's.
+/// memory before, and were written once before, so that the machine has the memory at hand. With
+/// `memory` they are read one by one and written once, so that what the process takes beyond its
+/// size at the start is the writer's.
 pub(crate) fn write(
     input: &Path,
     out: &Path,
@@ -34,11 +35,16 @@ pub(crate) fn write(
     let all = if memory { Vec::new() } else { Documents::open(input)?.read_all()? };
     let before = status_kib("VmRSS")?;
 
+    if !memory {
+        let mut writer = Writer::create(out, schema.clone(), options.clone())?;
+        write_documents(&mut writer, &all)?;
+        writer.finish()?;
+        fs::remove_dir_all(out)?;
+    }
+
     let start = Instant::now();
     let mut writer = Writer::create(out, schema, options)?;
-    for (id, document) in all.iter().enumerate() {
-        write_document(&mut writer, id as i64, document)?;
-    }
+    write_documents(&mut writer, &all)?;
     let mut id = 0;
     while memory && documents.next_into(&mut document)? {
         write_document(&mut writer, id, &document)?;
@@ -62,6 +68,13 @@ pub(crate) fn write(
         result.insert("peak_bytes".into(), json!(peak << 10));
     }
     Ok(result)
+}
+
+fn write_documents(writer: &mut Writer, documents: &[Document]) -> Result<()> {
+    for (id, document) in documents.iter().enumerate() {
+        write_document(writer, id as i64, document)?;
+    }
+    Ok(())
 }
 
 fn write_document(writer: &mut Writer, id: i64, document: &Document) -> Result<()> {
