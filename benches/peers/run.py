@@ -195,11 +195,10 @@ def measure_round(run, data):
     for label, folder in [("plain zstd", "text"), ("plain zstd of short", "short")]:
         run.call("ours", label, "zstd", data=data / folder, level=3, threads=os.cpu_count())
 
-    for folder in ("text", "tokens"):
-        lay_again(data / folder)
     for label, ways in WAYS.items():
         name = label.partition("-")[0]
         arguments = {"data": data / ("text" if name == "decode" else "tokens")}
+        lay_again(arguments["data"])
         arguments |= {"order": data / "order"} if name == "random" else {}
         for side in both:
             if side == "ours":
