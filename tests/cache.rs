@@ -498,3 +498,39 @@ fn a_cache_folder_that_others_can_reach_is_refused() {
     );
     assert_eq!(files(&caches).len(), 0);
 }
+
+#[test]
+fn a_folder_of_shards_without_an_index_is_no_cache() {
+    let dir = tempfile::tempdir().unwrap();
+    let (root, other) = (dir.path().join("root"), dir.path().join("other"));
+    write(&root, 5, &PLAIN);
+    write(&other, 9, &PLAIN);
+    std::fs::remove_file(other.join("index.json")).unwrap();
+    let before = files(&other);
+
+    let server = Server::start(&root);
+    for index in [None, Some("{")] {
+        if let Some(index) = index {
+            std::fs::write(other.join("index.json"), index).unwrap();
+        }
+        let error = open(&server.url(""), &other, options(1)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::AlreadyExists);
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "the folder {} holds a file shard.00000.mds, but no index that says of which dataset, \
+                 so it cannot be the cache of {}; choose another local folder, or remove that one \
+                 if nothing in it is needed",
+                other.display(),
+                server.url("")
+            )
+        );
+        let _ = std::fs::remove_file(other.join("index.json"));
+        assert_eq!(files(&other), before);
+    }
+    // Files of other names do no harm.
+    let mixed = dir.path().join("mixed");
+    std::fs::create_dir(&mixed).unwrap();
+    std::fs::write(mixed.join("notes.txt"), "mine").unwrap();
+    open(&server.url(""), &mixed, options(1)).unwrap().sample(4).unwrap();
+}

@@ -347,19 +347,24 @@ fn the_samples(seen: &mut Seen) {
         let text = format!("dataset {{D}}, shard s.mds, sample 1{place}: {what}; {SHARD}");
         seen.dataset(Data::mds(&[("x", "str", None)], &[&good, sample]), &text);
     };
-    second(b"abc", "", "the sample has 3 bytes, but the lengths of its columns alone take 4");
+    second(
+        b"abc",
+        ", byte 0",
+        "the sample has 3 bytes, but the lengths of its columns alone take 4",
+    );
     second(
         &[9, 0, 0, 0, b'a'],
         ", byte 4, column x",
         "the value takes 9 bytes, but only 1 are left of the sample's 5",
     );
     second(&[1, 0, 0, 0, b'a', b'b'], ", byte 5", "1 bytes are left over of the sample's 6");
-    second(&[1, 0, 0, 0, 0xff], ", column x", "the text is not UTF-8 from its byte 0 on");
+    second(&[1, 0, 0, 0, 0xff], ", byte 4, column x", "the text is not UTF-8 from its byte 0 on");
 }
 
 fn the_values(seen: &mut Seen) {
     let mut value = |encoding: &str, bytes: &[u8], what: &str| {
-        let text = format!("dataset {{D}}, shard s.mds, sample 0, column x: {what}; {SHARD}");
+        let text =
+            format!("dataset {{D}}, shard s.mds, sample 0, byte 4, column x: {what}; {SHARD}");
         seen.dataset(Data::value(encoding, bytes), &text);
     };
     value("str_int", b"1x", "the text is not an integer: expected a digit at byte 1");
@@ -388,13 +393,25 @@ fn the_lines(seen: &mut Seen) {
         let text = format!("{here}, {place}: {what}; {SHARD}");
         seen.dataset(Data::text(format, header, lines), &text);
     };
-    text("csv", "a,b\n", &["x,1\n", "x,1"], "sample 1", "the line does not end with \"\\n\"");
-    text("csv", "a,b\n", &["x\n,1\n"], "sample 0", "the line contains the line end \"\\n\"");
+    text(
+        "csv",
+        "a,b\n",
+        &["x,1\n", "x,1"],
+        "sample 1, byte 0",
+        "the line does not end with \"\\n\"",
+    );
+    text(
+        "csv",
+        "a,b\n",
+        &["x\n,1\n"],
+        "sample 0, byte 0",
+        "the line contains the line end \"\\n\"",
+    );
     text(
         "csv",
         "a,b\n",
         &["x,1\n", "x,1,2\n"],
-        "sample 1",
+        "sample 1, byte 0",
         "the line has 3 columns, but the index declares 2",
     );
     text(
@@ -404,20 +421,26 @@ fn the_lines(seen: &mut Seen) {
         "byte 0",
         "the first line does not hold the names of the columns",
     );
-    text("json", "", &["[1]\n"], "sample 0", "the line is not a JSON object");
-    text("json", "", &["{\"a\": \"\"}\n"], "sample 0, column b", "the JSON object has no such key");
+    text("json", "", &["[1]\n"], "sample 0, byte 0", "the line is not a JSON object");
+    text(
+        "json",
+        "",
+        &["{\"a\": \"\"}\n"],
+        "sample 0, byte 0, column b",
+        "the JSON object has no such key",
+    );
     text(
         "json",
         "",
         &["{\"a\": \"\", \"b\": 1, \"c\": 2}\n"],
-        "sample 0",
+        "sample 0, byte 0",
         "the JSON object has the key \"c\", which is not a column",
     );
     text(
         "json",
         "",
         &["{\"a\": \"\", \"b\": 1.5}\n"],
-        "sample 0, column b",
+        "sample 0, byte 0, column b",
         "the value is not of the type int",
     );
 }
@@ -432,6 +455,7 @@ fn the_names(seen: &mut Seen) {
         ("../a", "has an empty, `.` or `..` segment"),
         (long.as_str(), "is too long"),
         ("index.json", "is that of an index"),
+        (".index.seal", "is that of a hidden file"),
     ];
     let remedy = "do not use this dataset unless you trust it; correct its index.json";
     for (name, fault) in names {

@@ -6,8 +6,9 @@
 mod program;
 mod support;
 
-use mds::format::{Encoding, Schema};
-use mds::{Writer, WriterOptions};
+use mds::format::image::{Image, ImageFile, ImageFormat, ImageMode};
+use mds::format::{Encoding, Schema, Value};
+use mds::{Shard, ShardOptions, Writer, WriterOptions};
 use program::{inspect, path};
 use support::{HASHED, PLAIN, Server, ZIPPED, files, text, write};
 
@@ -226,6 +227,34 @@ fn verify_names_every_bad_shard() {
             )
         );
     }
+}
+
+#[test]
+fn verify_decodes_images() {
+    let dir = tempfile::tempdir().unwrap();
+    let write_png = |name: &str, value: Value<'_>| {
+        let schema = Schema::new([("x", "png".parse().unwrap())]).unwrap();
+        let mut writer =
+            Writer::create(dir.path().join(name), schema, WriterOptions::default()).unwrap();
+        writer.write(&[value]).unwrap();
+        let index = writer.finish().unwrap();
+        Shard::open(&dir.path().join(name), &index.shards[0], ShardOptions::default()).unwrap()
+    };
+    let pixels: Vec<u8> = (0..=255).collect();
+    let image = Image::new(16, 16, ImageMode::L, pixels).unwrap();
+    let shard = write_png("whole", Value::Image(image));
+    let out = inspect(&["verify", path(&dir.path().join("whole"))]).succeeds();
+    assert!(out.contains("all good"), "{out}");
+
+    let png = shard.sample(0).unwrap().bytes("x").unwrap();
+    let cut = ImageFile::new(ImageFormat::Png, &png[..50]).unwrap();
+    write_png("cut", Value::ImageFile(cut));
+    let output = inspect(&["verify", path(&dir.path().join("cut"))]).output();
+    assert_eq!(output.code, 1);
+    let expected = "BAD  shard shard.00000.mds, sample 0, column x: the PNG file is truncated: its \
+                    image goes on after its 50 bytes; fetch the shard again, or write it again from \
+                    its source\n";
+    assert!(output.out.contains(expected), "{}", output.out);
 }
 
 #[test]

@@ -20,7 +20,8 @@ const OPTIONS: IndexOptions = IndexOptions { pickle_bytes: true };
 ///
 /// # Errors
 /// [`NotFound`](ErrorKind::NotFound) if no folder below has an index,
-/// [`AlreadyExists`](ErrorKind::AlreadyExists) if `root` holds shards of its own,
+/// [`AlreadyExists`](ErrorKind::AlreadyExists) if `root` holds shards of its own, or an index that
+/// cannot be read and so may list some,
 /// [`Unsupported`](ErrorKind::Unsupported) if the remote cannot list its folders (plain HTTP),
 /// [`Corrupt`](ErrorKind::Corrupt) if an index is damaged; and as the file system or the remote
 /// fails. `root/index.json` is then as it was.
@@ -71,7 +72,7 @@ fn merge(remote: &Remote, parts: &[String]) -> Result<Index> {
     refuse_shards_of_its_own(remote)?;
     let mut index = Index::default();
     for part in parts {
-        if ShardName::new(part.as_str()).is_err() {
+        if ShardName::new(format!("{part}/shard")).is_err() {
             return Err(Error::invalid(
                 format!("{part:?} is not a folder below {}", remote.address()),
                 "give relative paths such as 00000 or a/b",
@@ -107,10 +108,16 @@ fn refuse_shards_of_its_own(remote: &Remote) -> Result<()> {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),
     };
-    let own = |index: Index| {
-        index.shards.iter().any(|shard| !shard.raw_data.basename.as_str().contains('/'))
-    };
-    if !Index::parse_with(&text, OPTIONS).is_ok_and(own) {
+    let index = Index::parse_with(&text, OPTIONS).map_err(|unreadable| {
+        Error::new(
+            ErrorKind::AlreadyExists,
+            format!("{} has an index.json that cannot be read", remote.address()),
+            "remove it if it was merged of the folders below; else it may be all that knows of \
+             shards beside it",
+        )
+        .with_source(unreadable)
+    })?;
+    if index.shards.iter().all(|shard| shard.raw_data.basename.as_str().contains('/')) {
         return Ok(());
     }
     Err(Error::new(
@@ -203,6 +210,21 @@ mod tests {
         std::fs::write(root.path().join("a/index.json"), "{").unwrap();
         let error = merged(root.path()).unwrap_err();
         assert!(error.to_string().starts_with(&format!("dataset {shown}/a: the index is")));
+
+        // Nobody knows whether this one lists shards beside itself.
+        std::fs::remove_dir_all(root.path().join("a")).unwrap();
+        write(&root.path().join("a"), 0..2);
+        std::fs::write(root.path().join("index.json"), "{").unwrap();
+        let error = merged(root.path()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::AlreadyExists);
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "{shown} has an index.json that cannot be read; remove it if it was merged of the \
+                 folders below; else it may be all that knows of shards beside it"
+            )
+        );
+        assert_eq!(std::fs::read(root.path().join("index.json")).unwrap(), b"{");
 
         let own = tempfile::tempdir().unwrap();
         write(&own.path().join("x"), 0..1);

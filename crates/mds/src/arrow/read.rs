@@ -40,7 +40,7 @@ impl Shard {
                 }),
                 _ => push_values(&mut builders, &sample.decode()?),
             };
-            pushed.map_err(|e| e.at_sample(sample.position() as u64).in_shard(self.name()))?;
+            pushed.map_err(|error| sample.located(error))?;
         }
         let arrays = builders.into_iter().map(|builder| {
             let column = builder.column;
@@ -66,7 +66,7 @@ impl Shard {
                 }
                 Ok(())
             });
-            counted.map_err(|e| e.at_sample(sample.position() as u64).in_shard(self.name()))?;
+            counted.map_err(|error| sample.located(error))?;
         }
         Ok(sizes)
     }
@@ -76,7 +76,7 @@ impl Shard {
         let fault = self.samples().and_then(|samples| {
             for sample in samples {
                 let bytes = sample.bytes(&column.name)?;
-                utf8(bytes).map_err(|error| error.at_sample(sample.position() as u64))?;
+                utf8(bytes).map_err(|error| sample.located(error.in_column(&column.name)))?;
             }
             Ok(())
         });

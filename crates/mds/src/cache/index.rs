@@ -17,7 +17,7 @@ use super::publish::publish;
 use super::{CacheOptions, lock_limit, lock_path, user};
 use crate::durable;
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::{HashAlgorithm, Index, IndexOptions};
+use crate::format::{HashAlgorithm, Index, IndexOptions, ShardName};
 use crate::regular;
 use crate::shard::not_out_of;
 use crate::storage::{Location, Remote, RemoteOptions, Stop};
@@ -249,6 +249,7 @@ fn keep(
 ) -> Result<()> {
     let path = dir.join(Index::FILE_NAME);
     let fingerprint = index.fingerprint();
+    let mut whose = None;
     if let Some(cached) = cached(dir)? {
         let parsed = Index::parse_with(&cached.text, options).ok();
         let found = parsed.map(|index| index.fingerprint());
@@ -259,10 +260,8 @@ fn keep(
                 None => Seal::publish(dir, &fingerprint, &cached.text),
             };
         }
-        // Whose shards these are. Nobody knows if there is no seal and the index cannot be read;
-        // each shard is checked before it is trusted.
-        let whose = cached.seal.map(|seal| seal.dataset).or(found);
-        if let Some(other) = whose.filter(|whose| !is_same && *whose != fingerprint) {
+        whose = cached.seal.map(|seal| seal.dataset).or(found);
+        if let Some(other) = whose.as_ref().filter(|whose| !is_same && **whose != fingerprint) {
             return Err(Error::new(
                 ErrorKind::AlreadyExists,
                 format!(
@@ -280,11 +279,50 @@ fn keep(
             ));
         }
         tracing::warn!(file = %path.display(), "replacing a damaged cached index");
+    } else if let Some(seal) = Seal::read(dir)? {
+        whose = Some(seal.dataset);
+    }
+    // Nobody knows whose shards these are. Without hashes, those of another dataset with files of the
+    // same sizes would be taken for this one's.
+    if whose.is_none() {
+        refuse_shards(dir, remote, index)?;
     }
     // The seal first: if the process dies between the two, the index that is there does not fit it
     // and is replaced.
     Seal::publish(dir, &fingerprint, text)?;
     publish(&path, text)
+}
+
+/// A folder with files that are called like shards is not a new cache.
+fn refuse_shards(dir: &Path, remote: &Remote, index: &Index) -> Result<()> {
+    let is_visible = |entry: io::Result<fs::DirEntry>| {
+        entry.is_ok_and(|entry| {
+            let name = entry.file_name();
+            !name.as_encoded_bytes().starts_with(b".") && name != Index::FILE_NAME
+        })
+    };
+    let unreadable = |e| Error::io(e, format!("cannot list {}", dir.display()));
+    // Asked first: a million shards need not be looked for in an empty folder.
+    if !fs::read_dir(dir).map_err(unreadable)?.any(is_visible) {
+        return Ok(());
+    }
+    let files = index.shards.iter().flat_map(|shard| shard.files());
+    let names = files.flat_map(|file| [Some(file.raw), file.zip]).flatten();
+    let mut names = names.map(|file| &file.basename);
+    let is_there = |name: &&ShardName| {
+        fs::symlink_metadata(name.join_to(dir)).is_ok_and(|metadata| metadata.is_file())
+    };
+    let Some(name) = names.find(is_there) else { return Ok(()) };
+    Err(Error::new(
+        ErrorKind::AlreadyExists,
+        format!(
+            "the folder {} holds a file {name}, but no index that says of which dataset, so it \
+             cannot be the cache of {}",
+            dir.display(),
+            remote.address(),
+        ),
+        "choose another local folder, or remove that one if nothing in it is needed",
+    ))
 }
 
 /// The text of the index in a folder; `None` if it has none.

@@ -346,6 +346,9 @@ pub enum NameFault {
     /// It is `index.json`.
     #[error("is that of an index")]
     Index,
+    /// The file's own name begins with a dot, as those that a cache keeps beside its shards.
+    #[error("is that of a hidden file")]
+    Hidden,
 }
 
 fn size_text(size: &Option<u32>) -> String {

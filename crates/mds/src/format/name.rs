@@ -13,7 +13,8 @@ use crate::{Error, Result};
 /// Names come from index files, which may be hostile, and are joined to local directories. So a
 /// name is never absolute; no segment is empty, `.` or `..`; there is no backslash, no NUL or other
 /// control character (those that turn the direction of writing among them), no drive letter; each segment has at most 240 bytes, which leaves room for
-/// the suffix of a temporary name; all of it has at most 1024; and it is not `index.json`.
+/// the suffix of a temporary name; all of it has at most 1024; and the file is neither `index.json` nor
+/// hidden, since a cache's own files (locks, seals) begin with a dot.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ShardName(String);
 
@@ -92,10 +93,11 @@ fn broken_rule(name: &str) -> Option<NameFault> {
     if name.len() > MAX_NAME_BYTES || name.split('/').any(|s| s.len() > MAX_SEGMENT_BYTES) {
         return Some(NameFault::TooLong);
     }
-    if name.rsplit('/').next() == Some("index.json") {
-        return Some(NameFault::Index);
+    match name.rsplit('/').next() {
+        Some("index.json") => Some(NameFault::Index),
+        Some(file) if file.starts_with('.') => Some(NameFault::Hidden),
+        _ => None,
     }
-    None
 }
 
 impl fmt::Display for ShardName {
@@ -119,7 +121,9 @@ mod tests {
     #[test]
     fn names_of_shards_are_taken() {
         let long = format!("{0}/{0}", "a".repeat(MAX_SEGMENT_BYTES));
-        for name in ["shard.00000.mds", "00003/shard.00001.mds.zstd", "a b", "ü", "..a", &long] {
+        for name in
+            ["shard.00000.mds", "00003/shard.00001.mds.zstd", "a b", "ü", "..a/b", ".a/b", &long]
+        {
             assert_eq!(ShardName::new(name).unwrap().as_str(), name);
         }
         let name = ShardName::new("a/b.mds").unwrap();
@@ -148,6 +152,8 @@ mod tests {
             ("a/", "has an empty, `.` or `..` segment"),
             ("index.json", "is that of an index"),
             ("a/index.json", "is that of an index"),
+            (".index.seal", "is that of a hidden file"),
+            ("a/..b", "is that of a hidden file"),
         ];
         let long_segment = "a".repeat(MAX_SEGMENT_BYTES + 1);
         let long_name = "a/".repeat(600) + "b";

@@ -4,7 +4,8 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use mds::Shard;
-use mds::format::ShardInfo;
+use mds::format::image::ImageFault;
+use mds::format::{Damage, ShardInfo, Value};
 use mds::storage::Remote;
 
 use super::{Failure, Source, fail, is_watched, progress, sentence, show};
@@ -65,10 +66,32 @@ pub(super) fn run(source: &Source, out: &mut dyn Write) -> Result<ExitCode, Fail
     Ok(ExitCode::SUCCESS)
 }
 
-/// Reads a shard and checks its sizes, hashes and offsets, and that every value can be decoded.
+/// Reads a shard and checks its sizes, hashes and offsets, and that every value can be decoded, the
+/// pixels of images included.
 fn check(remote: &Remote, shard: &ShardInfo) -> mds::Result<()> {
-    for sample in Shard::fetch(remote, shard)?.samples()? {
-        sample.decode()?;
+    let shard = Shard::fetch(remote, shard)?;
+    for (number, sample) in (0..).zip(shard.samples()?) {
+        for (column, value) in shard.schema().columns().iter().zip(sample.decode()?) {
+            check_image(&value).map_err(|error| error.in_column(&column.name).at_sample(number))?;
+        }
     }
     Ok(())
+}
+
+fn check_image(value: &Value<'_>) -> mds::Result<()> {
+    match value {
+        Value::ImageFile(file) => match file.decode() {
+            // A file that is more than is decoded here may be as it should be.
+            Ok(_)
+            | Err(
+                ImageFault::SampleBits { .. }
+                | ImageFault::Components { .. }
+                | ImageFault::TooLarge { .. }
+                | ImageFault::Scans { .. },
+            ) => Ok(()),
+            Err(fault) => Err(Damage::Image(fault).into()),
+        },
+        Value::List(values) => values.iter().try_for_each(check_image),
+        _ => Ok(()),
+    }
 }

@@ -136,8 +136,26 @@ impl<'a> SampleRef<'a> {
     }
 
     /// Adds to an error where this sample is.
+    /// Says where: what is damaged begins at its value, or with the sample.
     pub(crate) fn located(&self, error: Error) -> Error {
+        let error = match error.kind() {
+            ErrorKind::Corrupt => {
+                let byte = self.start_of(error.position().column.as_deref());
+                error.at_byte(byte)
+            }
+            _ => error,
+        };
         self.shard.located(error.at_sample(self.position as u64))
+    }
+
+    /// The byte of the sample at which the value of a column begins; 0 where there is none.
+    fn start_of(&self, column: Option<&str>) -> u64 {
+        let position = column.and_then(|name| self.schema().position(name));
+        let column_bytes =
+            |position| self.shard.format.column_bytes(self.schema(), self.bytes, position).ok();
+        let Some(value) = position.and_then(column_bytes) else { return 0 };
+        // A value is a slice of its sample.
+        (value.as_ptr().addr() - self.bytes.as_ptr().addr()) as u64
     }
 }
 
