@@ -238,7 +238,7 @@ fn verify_decodes_images() {
             Writer::create(dir.path().join(name), schema, WriterOptions::default()).unwrap();
         writer.write(&[value]).unwrap();
         let index = writer.finish().unwrap();
-        Shard::open(&dir.path().join(name), &index.shards[0], ShardOptions::default()).unwrap()
+        Shard::open(dir.path().join(name), &index.shards[0], ShardOptions::default()).unwrap()
     };
     let pixels: Vec<u8> = (0..=255).collect();
     let image = Image::new(16, 16, ImageMode::L, pixels).unwrap();

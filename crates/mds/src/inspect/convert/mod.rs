@@ -61,18 +61,19 @@ Columns, from mds to json, csv, tsv and xsv, which hold texts, integers and floa
 From those formats to mds: str, int (64 bits) and float64. Separated values have no quotes: a text
 that contains the separator or the line end is refused.
 
-Parquet keeps the exact encoding and the values of each column, so that the way back gives the same
-samples. Compression, hashes and size limit of the shards are not recorded: give them again on the
-way back for the same shards. Arrays of several dimensions in a column ndarray:<type>, without a
-shape, cannot be written to Parquet, nor can pickles. OUT becomes a folder of part-00000.parquet and
-so on: one for each shard or file of SOURCE, or of about --size_limit bytes before compression. Its
+Parquet keeps the exact encoding and the values of each column, so that the way back gives equal
+values: the same samples, if their texts of numbers were as a writer makes them (1.5, not 1.50).
+Compression, hashes and size limit of the shards are not recorded: give them again on the way back
+for the same shards. Arrays of several dimensions in a column ndarray:<type>, without a shape,
+cannot be written to Parquet, nor can pickles. OUT becomes a folder of part-00000.parquet and so on:
+one for each shard or file of SOURCE, or of about --size_limit bytes before compression. Its
 compressions are zstd (the default), snappy, gz, br and none. At a URL the parts appear when all are
 complete, the first one last: without part-00000.parquet an upload was cut off. Until then they take
 as much room in the folder for temporary files.
 
-OUT must not exist or be empty, nor be in the folder of SOURCE. It gets its index, or its parts their names, when all is written.
-An error or Ctrl-C removes what is unfinished; at a URL the shards of a dataset that were uploaded
-stay, without an index.";
+OUT must not exist or be empty, nor be in the folder of SOURCE, if that is a dataset. It gets its
+index, or its parts their names, when all is written. An error or Ctrl-C removes what is unfinished;
+at a URL the shards of a dataset that were uploaded stay, without an index.";
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Flags {
