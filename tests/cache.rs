@@ -509,9 +509,14 @@ fn a_folder_of_shards_without_an_index_is_no_cache() {
     let before = files(&other);
 
     let server = Server::start(&root);
-    for index in [None, Some("{")] {
-        if let Some(index) = index {
-            std::fs::write(other.join("index.json"), index).unwrap();
+    // With the seal of another dataset, or an index that cannot be read, it is none either.
+    for left in [
+        None,
+        Some((".index.seal", format!("{0} {0}", "0".repeat(32)))),
+        Some(("index.json", "{".to_owned())),
+    ] {
+        if let Some((name, text)) = &left {
+            std::fs::write(other.join(name), text).unwrap();
         }
         let error = open(&server.url(""), &other, options(1)).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::AlreadyExists);
@@ -525,7 +530,10 @@ fn a_folder_of_shards_without_an_index_is_no_cache() {
                 server.url("")
             )
         );
-        let _ = std::fs::remove_file(other.join("index.json"));
+        if let Some((name, text)) = &left {
+            assert_eq!(&std::fs::read_to_string(other.join(name)).unwrap(), text);
+            std::fs::remove_file(other.join(name)).unwrap();
+        }
         assert_eq!(files(&other), before);
     }
     // Files of other names do no harm.

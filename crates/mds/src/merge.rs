@@ -72,6 +72,7 @@ fn merge(remote: &Remote, parts: &[String]) -> Result<Index> {
     refuse_shards_of_its_own(remote)?;
     let mut index = Index::default();
     for part in parts {
+        // As a file in it would be: folders may be hidden, files may not.
         if ShardName::new(format!("{part}/shard")).is_err() {
             return Err(Error::invalid(
                 format!("{part:?} is not a folder below {}", remote.address()),

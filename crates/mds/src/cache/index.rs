@@ -249,8 +249,7 @@ fn keep(
 ) -> Result<()> {
     let path = dir.join(Index::FILE_NAME);
     let fingerprint = index.fingerprint();
-    let mut whose = None;
-    if let Some(cached) = cached(dir)? {
+    let is_known = if let Some(cached) = cached(dir)? {
         let parsed = Index::parse_with(&cached.text, options).ok();
         let found = parsed.map(|index| index.fingerprint());
         let is_same = found.as_ref() == Some(&fingerprint);
@@ -260,7 +259,7 @@ fn keep(
                 None => Seal::publish(dir, &fingerprint, &cached.text),
             };
         }
-        whose = cached.seal.map(|seal| seal.dataset).or(found);
+        let whose = cached.seal.map(|seal| seal.dataset).or(found);
         if let Some(other) = whose.as_ref().filter(|whose| !is_same && **whose != fingerprint) {
             return Err(Error::new(
                 ErrorKind::AlreadyExists,
@@ -279,12 +278,14 @@ fn keep(
             ));
         }
         tracing::warn!(file = %path.display(), "replacing a damaged cached index");
-    } else if let Some(seal) = Seal::read(dir)? {
-        whose = Some(seal.dataset);
-    }
+        whose.is_some()
+    } else {
+        // A process that died between the two leaves a seal alone.
+        Seal::read(dir)?.is_some_and(|seal| seal.dataset == fingerprint)
+    };
     // Nobody knows whose shards these are. Without hashes, those of another dataset with files of the
     // same sizes would be taken for this one's.
-    if whose.is_none() {
+    if !is_known {
         refuse_shards(dir, remote, index)?;
     }
     // The seal first: if the process dies between the two, the index that is there does not fit it

@@ -63,7 +63,8 @@ impl StreamingDataset {
     /// Compressed shards that have no raw file beside them and are read in place are decompressed
     /// into a private folder, never beside the originals. Several processes may share a cache;
     /// each shard is then fetched once. A cache that holds another dataset than the remote (its
-    /// index differs), or files called like the shards without an index, is refused. If the remote cannot be reached, the cached index is used.
+    /// index differs), or files called like the shards without an index, is refused. If the remote
+    /// cannot be reached, the cached index is used.
     ///
     /// Shards are mapped into memory. The files of a cache never change, but a dataset that is
     /// read in place must not be truncated or rewritten by others while it is open: as with any

@@ -70,9 +70,9 @@ pub(super) fn run(source: &Source, out: &mut dyn Write) -> Result<ExitCode, Fail
 /// pixels of images included.
 fn check(remote: &Remote, shard: &ShardInfo) -> mds::Result<()> {
     let shard = Shard::fetch(remote, shard)?;
-    for (number, sample) in (0..).zip(shard.samples()?) {
-        for (column, value) in shard.schema().columns().iter().zip(sample.decode()?) {
-            check_image(&value).map_err(|error| error.in_column(&column.name).at_sample(number))?;
+    for sample in shard.samples()? {
+        for (column, value) in sample.values()? {
+            check_image(&value).map_err(|error| sample.located(error.in_column(column)))?;
         }
     }
     Ok(())

@@ -135,9 +135,9 @@ impl<'a> SampleRef<'a> {
         })
     }
 
-    /// Adds to an error where this sample is.
-    /// Says where: what is damaged begins at its value, or with the sample.
-    pub(crate) fn located(&self, error: Error) -> Error {
+    /// Adds to an error where this sample is. Damage ([`Corrupt`](ErrorKind::Corrupt)) also gets its
+    /// byte, unless it has one: that at which the value of its column begins, or the sample's first.
+    pub fn located(&self, error: Error) -> Error {
         let error = match error.kind() {
             ErrorKind::Corrupt => {
                 let byte = self.start_of(error.position().column.as_deref());
