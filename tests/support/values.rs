@@ -242,7 +242,7 @@ impl Values {
             }
             4 => {
                 let text = self.text();
-                (Json::Str(text.clone()), json!(["str", text]))
+                (Json::Str(text.as_str().into()), json!(["str", text]))
             }
             5 | 6 => {
                 let items: Vec<_> = (0..self.between(0, 4)).map(|_| self.json(depth - 1)).collect();
@@ -254,7 +254,7 @@ impl Values {
                 for number in 0..self.between(0, 4) {
                     let key = format!("{}{number}", self.text());
                     let (value, entry) = self.json(depth - 1);
-                    values.push((key.clone(), value));
+                    values.push((key.as_str().into(), value));
                     entries.push(json!([key, entry]));
                 }
                 (Json::Object(values), json!(["dict", entries]))

@@ -11,7 +11,7 @@ use arrow_array::{Array, ArrayRef};
 use arrow_schema::DataType;
 
 use super::source::Numbers;
-use crate::format::{Integer, Json};
+use crate::format::{Integer, Json, JsonText};
 use crate::{Error, Result};
 
 /// How deep types may stand in each other: each level is a call below.
@@ -22,7 +22,7 @@ const MAX_DEPTH: usize = 64;
 const MAX_MEMORY: usize = 1 << 30;
 
 /// The memory of a key, without its text, and a value.
-const MEMBER: usize = size_of::<(String, Json)>();
+const MEMBER: usize = size_of::<(JsonText, Json)>();
 
 /// Whether JSON can hold the values of a type.
 pub(super) fn holds(data_type: &DataType) -> bool {
@@ -95,7 +95,7 @@ fn charge(left: &mut usize, count: usize, size: usize) -> Result<()> {
 
 fn text(text: &str, left: &mut usize) -> Result<Json> {
     charge(left, text.len(), 1)?;
-    Ok(Json::Str(text.to_owned()))
+    Ok(Json::Str(text.into()))
 }
 
 fn value_within(array: &dyn Array, row: usize, left: &mut usize) -> Result<Json> {
@@ -139,7 +139,7 @@ fn value_within(array: &dyn Array, row: usize, left: &mut usize) -> Result<Json>
             charge(left, fields.len(), MEMBER)?;
             let columns = array.as_struct().columns().iter();
             let members = fields.iter().zip(columns).map(|(field, column)| {
-                Ok((field.name().clone(), value_within(column.as_ref(), row, left)?))
+                Ok((field.name().as_str().into(), value_within(column.as_ref(), row, left)?))
             });
             Json::Object(members.collect::<Result<_>>()?)
         }
@@ -170,7 +170,7 @@ fn map(array: &dyn Array, row: usize, left: &mut usize) -> Result<Json> {
         let Json::Str(key) = value_within(keys.as_ref(), entry, left)? else { continue };
         if !seen.insert(key.clone()) {
             return Err(Error::invalid(
-                format!("the map has the key {key:?} twice"),
+                format!("the map has the key {:?} twice", key.to_string_lossy()),
                 "keep one value for each key",
             ));
         }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::dtype::DType;
+use super::python::Integer;
 use crate::{Error, Result};
 
 /// How the values of one column are stored.
@@ -228,10 +229,8 @@ fn parse_ndarray(name: &str, tail: &str) -> Result<Encoding> {
     };
     let shape = dims
         .split(',')
-        .map(|dim| {
-            let digits = !dim.is_empty() && dim.bytes().all(|b| b.is_ascii_digit());
-            dim.parse().ok().filter(|&dim: &u64| digits && dim > 0)
-        })
+        // The reference gives each to `int`, which takes `+2`, ` 3` and `1_000`.
+        .map(|dim| Integer::parse(dim).ok()?.to_u64().filter(|&dim| dim > 0))
         .collect::<Option<Vec<u64>>>()
         .ok_or_else(|| bad_shape("has a dimension that is not a positive integer"))?;
     if shape.len() > MAX_NDIM {
@@ -290,6 +289,14 @@ mod tests {
     }
 
     #[test]
+    fn dimensions_are_read_as_python_reads_integers() {
+        for dims in ["2, 3", "+2,03", " 2 ,\t3", "0_2,3"] {
+            let encoding: Encoding = format!("ndarray:int32:{dims}").parse().unwrap();
+            assert_eq!(encoding.to_string(), "ndarray:int32:2,3");
+        }
+    }
+
+    #[test]
     fn pickles_are_refused_by_name() {
         assert_eq!(
             message("pkl"),
@@ -319,7 +326,7 @@ mod tests {
     fn bad_shapes_are_refused() {
         let remedy = "give the dimensions as positive integers with commas between, such as \
                       ndarray:float32:2,3";
-        for dims in ["", "0", "-1", "+1", "2,", "2, 3", "2x3", "99999999999999999999"] {
+        for dims in ["", "0", "-1", "2,", "2,+ 3", "2x3", "99999999999999999999"] {
             let name = format!("ndarray:int8:{dims}");
             assert_eq!(
                 message(&name),

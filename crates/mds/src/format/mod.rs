@@ -118,7 +118,7 @@ pub use image::{Image, ImageFile};
 pub use index::{FileInfo, Index, IndexOptions, ShardFile, ShardInfo};
 pub use name::ShardName;
 pub(crate) use name::is_hostile_to_terminals;
-pub use python::{Decimal, Integer, Json};
+pub use python::{Decimal, Integer, Json, JsonText};
 pub use schema::{Column, Schema};
 pub use shard::{RawShard, ShardBuilder};
 pub use size::parse_size;

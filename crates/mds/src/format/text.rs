@@ -18,7 +18,7 @@ use std::fmt;
 use super::damage::Damage;
 use super::dtype::Scalar;
 use super::encoding::Encoding;
-use super::python::{Integer, Json, parse_float, write_float_repr};
+use super::python::{Integer, Json, JsonText, parse_float, write_float_repr};
 use super::schema::Schema;
 use super::value::Value;
 use crate::{Error, Result};
@@ -272,13 +272,14 @@ impl Format {
             if i > 0 {
                 out.extend_from_slice(separator.as_bytes());
             }
+            if let (Encoding::Str, Value::Str(text)) = (&column.encoding, value) {
+                self.check_text(text).map_err(|error| error.in_column(&column.name))?;
+                out.extend_from_slice(text.as_bytes());
+                continue;
+            }
             let json = text_value(&column.encoding, value)
                 .map_err(|error| error.in_column(&column.name))?;
             match json {
-                Json::Str(text) => {
-                    self.check_text(&text).map_err(|error| error.in_column(&column.name))?;
-                    out.extend_from_slice(text.as_bytes());
-                }
                 // `nan` and `inf`, where JSON has `NaN` and `Infinity`.
                 Json::Float(number) => write_float_repr(number, out),
                 number => out.extend_from_slice(number.dumps().as_bytes()),
@@ -338,7 +339,7 @@ impl fmt::Display for Format {
 /// The value of a column of text as what JSON would hold.
 fn text_value(encoding: &Encoding, value: &Value<'_>) -> Result<Json> {
     match (encoding, value) {
-        (Encoding::Str, Value::Str(text)) => Ok(Json::Str(text.clone().into_owned())),
+        (Encoding::Str, Value::Str(text)) => Ok(Json::Str(text.as_ref().into())),
         (Encoding::Int, Value::Int(number)) => Ok(Json::Int(Integer::from(*number))),
         (Encoding::Int, Value::Integer(number)) => Ok(Json::Int(number.clone().into_owned())),
         (Encoding::Int, Value::Scalar(Scalar::U64(number))) => {
@@ -366,7 +367,7 @@ fn encode_object(schema: &Schema, values: &[Value<'_>], out: &mut Vec<u8>) -> Re
     for (column, value) in schema.columns().iter().zip(values) {
         let value =
             text_value(&column.encoding, value).map_err(|error| error.in_column(&column.name))?;
-        members.push((column.name.clone(), value));
+        members.push((column.name.as_str().into(), value));
     }
     // Columns are sorted by name, which is what `sort_keys=True` does.
     out.extend_from_slice(Json::Object(members).dumps().as_bytes());
@@ -431,11 +432,11 @@ fn decode_object(schema: &Schema, line: &str) -> Result<Vec<Value<'static>>> {
     })?;
     let Json::Object(members) = json else { return Err(Damage::NotAnObject.into()) };
     // A map, since both the columns and the keys may be many: comparing all pairs could take days.
-    let mut members: HashMap<String, Json> = members.into_iter().collect();
+    let mut members: HashMap<JsonText, Json> = members.into_iter().collect();
     let mut values = Vec::with_capacity(schema.columns().len());
     for column in schema.columns() {
         let value = members
-            .remove(&column.name)
+            .remove(&column.name.as_str().into())
             .ok_or_else(|| Error::from(Damage::MissingKey))
             .and_then(|json| json_value(&column.encoding, json))
             .map_err(|error| error.in_column(&column.name))?;
@@ -443,14 +444,16 @@ fn decode_object(schema: &Schema, line: &str) -> Result<Vec<Value<'static>>> {
     }
     // The same one whatever the order of the map.
     match members.into_keys().min() {
-        Some(key) => Err(Damage::UnknownKey { key }.into()),
+        Some(key) => Err(Damage::UnknownKey { key: key.to_string_lossy().into_owned() }.into()),
         None => Ok(values),
     }
 }
 
 fn json_value(encoding: &Encoding, json: Json) -> Result<Value<'static>> {
     Ok(match (encoding, json) {
-        (Encoding::Str, Json::Str(text)) => Value::Str(Cow::Owned(text)),
+        (Encoding::Str, Json::Str(text)) => {
+            Value::Str(Cow::Owned(text.into_string().map_err(|_| half_pair())?))
+        }
         (Encoding::Int, Json::Int(number)) => {
             number.to_i64().map_or(Value::Integer(number), Value::Int)
         }
@@ -459,6 +462,14 @@ fn json_value(encoding: &Encoding, json: Json) -> Result<Value<'static>> {
         (Encoding::Float, Json::Float(number)) => Value::Scalar(Scalar::F64(number)),
         (encoding, _) => return Err(Damage::JsonType { expected: encoding.to_string() }.into()),
     })
+}
+
+/// Python's `str` holds it, and neither [`Value::Str`] nor the column of an MDS shard can.
+fn half_pair() -> Error {
+    Error::unsupported(
+        "the text has half of a surrogate pair, which UTF-8 cannot hold",
+        "replace it where the dataset is written",
+    )
 }
 
 #[cfg(test)]
@@ -491,6 +502,28 @@ mod tests {
         {
             written(separator, text).unwrap();
         }
+    }
+
+    /// In Python, `json.loads` reads the text, and its `encode("utf-8")` raises.
+    #[test]
+    fn texts_that_utf8_cannot_hold_are_refused_and_no_damage() {
+        let schema = Schema::new([("a", Encoding::Str)]).unwrap();
+        let format = Format::Json { newline: NEWLINE };
+        let error = format.decode_sample(&schema, b"{\"a\": \"x\\ud83d\"}\n").unwrap_err();
+        assert_eq!(error.kind(), crate::ErrorKind::Unsupported);
+        assert_eq!(
+            error.to_string(),
+            "column a: the text has half of a surrogate pair, which UTF-8 cannot hold; replace it \
+             where the dataset is written"
+        );
+        assert_eq!(
+            format
+                .decode_sample(&schema, b"{\"a\": \"x\", \"\\ud83d\": 1}\n")
+                .unwrap_err()
+                .to_string(),
+            "the JSON object has the key \"\u{fffd}\", which is not a column; fetch the shard again, or \
+             write it again from its source"
+        );
     }
 
     #[test]

@@ -89,6 +89,16 @@ fn damaged_texts_are_corrupt() {
              {REMEDY}"
         )
     );
+    for (text, found) in [("null", "null"), ("\"x\"", "string \"x\"")] {
+        let end = text.len();
+        assert_eq!(
+            message(text, ErrorKind::Corrupt),
+            format!(
+                "the index is empty or damaged: invalid type: {found}, expected an object with the \
+                 fields `version` and `shards` at line 1 column {end}; {REMEDY}"
+            )
+        );
+    }
     let cut = &ONE_SHARD[..40];
     assert_eq!(
         message(cut, ErrorKind::Corrupt),

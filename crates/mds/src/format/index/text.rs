@@ -21,6 +21,7 @@ pub(super) const VERSION: u64 = 2;
 
 /// The whole text, once [`check_versions`] has seen to the version.
 #[derive(Deserialize)]
+#[serde(expecting = "an object with the fields `version` and `shards`")]
 pub(super) struct IndexText {
     pub(super) shards: Vec<ShardText>,
 }
@@ -28,7 +29,7 @@ pub(super) struct IndexText {
 /// The entry of a shard, its fields in the order of `sort_keys=True`. Which of the optional ones
 /// there are depends on the format.
 #[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "the object of a shard")]
 pub(super) struct ShardText {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     column_encodings: Option<Vec<String>>,
@@ -58,7 +59,7 @@ pub(super) struct ShardText {
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "the object of a file")]
 pub(super) struct FileText {
     pub(super) basename: String,
     bytes: u64,
@@ -69,6 +70,7 @@ pub(super) struct FileText {
 /// fields.
 pub(super) fn check_versions(text: &[u8]) -> Result<()> {
     #[derive(Deserialize)]
+    #[serde(expecting = "an object with the fields `version` and `shards`")]
     struct Probe {
         #[serde(default)]
         version: Word,
@@ -101,6 +103,7 @@ struct Entries(Option<(usize, Error)>);
 impl<'de> Deserialize<'de> for Entries {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
+        #[serde(expecting = "the object of a shard")]
         struct Entry {
             #[serde(default)]
             version: Word,

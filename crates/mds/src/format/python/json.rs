@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::mem;
 
-use super::{Integer, TextError, write_float_repr};
+use super::{Integer, JsonText, TextError, write_float_repr};
 
 /// How deep lists and objects may stand in each other.
 ///
@@ -36,11 +36,11 @@ pub enum Json {
     /// A number with a fraction or an exponent, `NaN`, `Infinity` or `-Infinity`.
     Float(f64),
     /// A text.
-    Str(String),
+    Str(JsonText),
     /// A list.
     List(Vec<Self>),
     /// The keys and values of a `dict`, in its order. Parsing leaves no key twice.
-    Object(Vec<(String, Self)>),
+    Object(Vec<(JsonText, Self)>),
 }
 
 impl Json {
@@ -49,9 +49,9 @@ impl Json {
     ///
     /// # Errors
     ///
-    /// [`TextError`] if the text is not JSON, and for three texts that are: integers of more than
-    /// [`MAX_DIGITS`](super::MAX_DIGITS) digits, which Python refuses too, half surrogate pairs, and
-    /// what is deeper than [`MAX_DEPTH`].
+    /// [`TextError`] if the text is not JSON, and for two texts that are: integers of more than
+    /// [`MAX_DIGITS`](super::MAX_DIGITS) digits, which Python refuses too, and what is deeper than
+    /// [`MAX_DEPTH`].
     pub fn parse(text: &str) -> Result<Self, TextError> {
         let mut parser = Parser { text, at: 0 };
         if text.starts_with('\u{feff}') {
@@ -87,15 +87,15 @@ impl Json {
     /// The value of a key, if this is an object that has it.
     pub fn get(&self, key: &str) -> Option<&Self> {
         match self {
-            Self::Object(items) => items.iter().find(|(name, _)| name == key).map(|(_, v)| v),
+            Self::Object(items) => items.iter().find(|(k, _)| k == key).map(|(_, v)| v),
             _ => None,
         }
     }
 
-    /// The text, if this is one.
+    /// The text, if this is one that UTF-8 can hold.
     pub fn as_str(&self) -> Option<&str> {
         match self {
-            Self::Str(text) => Some(text),
+            Self::Str(text) => text.as_str(),
             _ => None,
         }
     }
@@ -117,8 +117,8 @@ impl Json {
         }
     }
 
-    /// The same value for `serde_json`, or `None` if it cannot hold it: `NaN`, infinities and
-    /// integers beyond 64 bits.
+    /// The same value for `serde_json`, or `None` if it cannot hold it: `NaN`, infinities, integers
+    /// beyond 64 bits and halves of surrogate pairs.
     pub fn to_serde(&self) -> Option<serde_json::Value> {
         use serde_json::{Number, Value};
         Some(match self {
@@ -129,7 +129,7 @@ impl Json {
                 (None, value) => value?.into(),
             },
             Self::Float(value) => Value::Number(Number::from_f64(*value)?),
-            Self::Str(text) => Value::String(text.clone()),
+            Self::Str(text) => Value::String(text.as_str()?.to_owned()),
             Self::List(items) => {
                 let mut array = Vec::with_capacity(items.len());
                 for item in items {
@@ -142,7 +142,7 @@ impl Json {
                 for (_, value) in items {
                     values.push(value.to_serde()?);
                 }
-                serde_object(items, values)
+                serde_object(items, values)?
             }
         })
     }
@@ -170,7 +170,7 @@ impl Json {
             }
             Self::Object(items) if sorted => {
                 let mut items: Vec<_> = items.iter().collect();
-                items.sort_by(|a, b| a.0.cmp(&b.0)); // UTF-8 sorts as the code points do
+                items.sort_by(|a, b| a.0.cmp(&b.0));
                 write_object(items.into_iter(), out, sorted);
             }
             Self::Object(items) => write_object(items.iter(), out, sorted),
@@ -179,7 +179,7 @@ impl Json {
 }
 
 fn write_object<'a>(
-    items: impl Iterator<Item = &'a (String, Json)>,
+    items: impl Iterator<Item = &'a (JsonText, Json)>,
     out: &mut Vec<u8>,
     sorted: bool,
 ) {
@@ -196,8 +196,19 @@ fn write_object<'a>(
 }
 
 /// Writes a string in quotes: printable ASCII as it is, all else escaped.
-fn write_string(text: &str, out: &mut Vec<u8>) {
+fn write_string(text: &JsonText, out: &mut Vec<u8>) {
     out.push(b'"');
+    match text.as_str() {
+        Some(text) => write_text(text, out),
+        None => text.chars().for_each(|c| match c {
+            Ok(c) => write_text(c.encode_utf8(&mut [0; 4]), out),
+            Err(half) => write_unit(half, out),
+        }),
+    }
+    out.push(b'"');
+}
+
+fn write_text(text: &str, out: &mut Vec<u8>) {
     let mut rest = text;
     while let Some(at) =
         rest.bytes().position(|b| !matches!(b, b' '..=b'~') || b == b'"' || b == b'\\')
@@ -222,7 +233,6 @@ fn write_string(text: &str, out: &mut Vec<u8>) {
         rest = chars.as_str();
     }
     out.extend_from_slice(rest.as_bytes());
-    out.push(b'"');
 }
 
 /// Writes `\uXXXX`.
@@ -234,8 +244,12 @@ fn write_unit(unit: u16, out: &mut Vec<u8>) {
 
 /// Not inlined: the map's many temporaries would make every level of the recursion larger.
 #[inline(never)]
-fn serde_object(items: &[(String, Json)], values: Vec<serde_json::Value>) -> serde_json::Value {
-    items.iter().map(|(key, _)| key.clone()).zip(values).collect()
+fn serde_object(
+    items: &[(JsonText, Json)],
+    values: Vec<serde_json::Value>,
+) -> Option<serde_json::Value> {
+    let keys = items.iter().map(|(key, _)| key.as_str());
+    keys.zip(values).map(|(key, value)| Some((key?, value))).collect()
 }
 
 impl From<&serde_json::Value> for Json {
@@ -249,10 +263,10 @@ impl From<&serde_json::Value> for Json {
                 (None, Some(value)) => Self::Int(value.into()),
                 (None, None) => Self::Float(number.as_f64().unwrap_or(f64::NAN)),
             },
-            Value::String(text) => Self::Str(text.clone()),
+            Value::String(text) => Self::Str(text.as_str().into()),
             Value::Array(items) => Self::List(items.iter().map(Self::from).collect()),
             Value::Object(items) => Self::Object(
-                items.iter().map(|(key, value)| (key.clone(), Self::from(value))).collect(),
+                items.iter().map(|(key, value)| (key.as_str().into(), Self::from(value))).collect(),
             ),
         }
     }
@@ -269,7 +283,7 @@ struct Parser<'a> {
 enum Open {
     List(Vec<Json>),
     /// The items before, and the key of the value that comes next.
-    Object(Vec<(String, Json)>, String),
+    Object(Vec<(JsonText, Json)>, JsonText),
 }
 
 impl<'a> Parser<'a> {
@@ -330,7 +344,7 @@ impl<'a> Parser<'a> {
     }
 
     /// Reads a key and the colon behind it.
-    fn key(&mut self) -> Result<String, TextError> {
+    fn key(&mut self) -> Result<JsonText, TextError> {
         self.skip_space();
         if self.peek() != Some(b'"') {
             return Err(self.error("expected a key in double quotes"));
@@ -402,14 +416,14 @@ impl<'a> Parser<'a> {
     }
 
     /// Reads a string from its opening quote on.
-    fn string(&mut self) -> Result<String, TextError> {
+    fn string(&mut self) -> Result<JsonText, TextError> {
         let start = self.at;
         self.at += 1;
         let plain = self.plain();
         if self.take(b'"') {
-            return Ok(plain.to_owned());
+            return Ok(plain.into());
         }
-        let mut value = String::from(plain);
+        let mut value = JsonText::from(plain);
         loop {
             match self.peek() {
                 Some(b'"') => {
@@ -436,12 +450,13 @@ impl<'a> Parser<'a> {
         &rest[..end]
     }
 
-    /// Reads an escape from its backslash on.
-    fn escape(&mut self) -> Result<char, TextError> {
+    /// Reads an escape from its backslash on: a character, or half of a surrogate pair that stands
+    /// alone.
+    fn escape(&mut self) -> Result<Result<char, u16>, TextError> {
         let start = self.at;
         self.at += 1;
         let c = match self.peek() {
-            Some(b'u') => return self.unicode_escape(start),
+            Some(b'u') => return self.unicode_escape(),
             Some(c @ (b'"' | b'\\' | b'/')) => c as char,
             Some(b'n') => '\n',
             Some(b'r') => '\r',
@@ -454,24 +469,25 @@ impl<'a> Parser<'a> {
             }
         };
         self.at += 1;
-        Ok(c)
+        Ok(Ok(c))
     }
 
     /// Reads one or, for a surrogate pair, two escapes of four digits, from the first `u` on.
-    fn unicode_escape(&mut self, start: usize) -> Result<char, TextError> {
+    fn unicode_escape(&mut self) -> Result<Result<char, u16>, TextError> {
         let first = self.unit()?;
         if let Some(c) = char::from_u32(first.into()) {
-            return Ok(c);
+            return Ok(Ok(c));
         }
+        let after_first = self.at;
         if self.rest().starts_with("\\u") {
             self.at += 1;
             let second = self.unit()?;
             if let Some(Ok(c)) = char::decode_utf16([first, second]).next() {
-                return Ok(c);
+                return Ok(Ok(c));
             }
         }
-        let what = format!("\\u{first:04x} is half a surrogate pair, which UTF-8 cannot hold,");
-        Err(TextError::new(what, start))
+        self.at = after_first;
+        Ok(Err(first))
     }
 
     /// Reads `uXXXX`.
@@ -524,11 +540,11 @@ impl<'a> Parser<'a> {
 }
 
 /// Leaves of equal keys the first place and the last value, as a Python `dict` does.
-fn unique_keys(mut items: Vec<(String, Json)>) -> Vec<(String, Json)> {
+fn unique_keys(mut items: Vec<(JsonText, Json)>) -> Vec<(JsonText, Json)> {
     /// Up to here, comparing all pairs is quicker than sorting.
     const FEW: usize = 12;
 
-    let is_unique = |items: &[(String, Json)]| {
+    let is_unique = |items: &[(JsonText, Json)]| {
         items.iter().enumerate().all(|(i, (key, _))| items.iter().take(i).all(|(k, _)| k != key))
     };
     if items.len() <= FEW && is_unique(&items) {
@@ -664,16 +680,31 @@ mod tests {
         }
     }
 
-    /// Python reads these, as its strings can hold them.
+    /// Expected texts printed by Python 3.11.
     #[test]
-    fn half_surrogate_pairs_are_refused() {
-        for half in ["\\ud83d", "\\ud83dx", "\\ud83d\\u0041", "\\ud83d\\ud83d\\ude00"] {
-            assert_eq!(
-                Json::parse(&format!("[\"{half}\"]")).unwrap_err().to_string(),
-                "\\ud83d is half a surrogate pair, which UTF-8 cannot hold, at byte 2"
-            );
+    fn half_surrogate_pairs_are_kept() {
+        let cases = [
+            (r#""\uD83D""#, r#""\ud83d""#),
+            (r#"["\ud83dx\n", "\ud83d\u0041", 1]"#, r#"["\ud83dx\n", "\ud83dA", 1]"#),
+            (r#""\ud83d\ud83d\ude00""#, r#""\ud83d\ud83d\ude00""#),
+            (r#""\ude00\ud83d\"é""#, r#""\ude00\ud83d\"\u00e9""#),
+            (r#"{"\ud83d": 1, "a": 2, "\ud83d": 3}"#, r#"{"\ud83d": 3, "a": 2}"#),
+        ];
+        for (text, dumped) in cases {
+            let value = loads(text);
+            assert_eq!(value.dumps(), dumped, "{text}");
+            assert_eq!(value, loads(dumped), "{text}");
+            assert_eq!(value.to_serde(), None, "{text}");
         }
-        assert!(Json::parse("\"\\ude00\\ud83d\"").is_err());
+        let value = loads(r#"{"\ude00": 1, "\ud83d\ude00": 2, "\ue000": 3, "\ud83d": 4}"#);
+        assert_eq!(
+            value.dumps_sorted(),
+            r#"{"\ud83d": 4, "\ude00": 1, "\ue000": 3, "\ud83d\ude00": 2}"#
+        );
+        assert_eq!(
+            Json::parse(r#""\ud83d\u12""#).unwrap_err().to_string(),
+            "expected four hexadecimal digits after the 'u' at byte 8"
+        );
     }
 
     #[test]

@@ -6,13 +6,13 @@
 //! exceptions:
 //!
 //! - digits are ASCII digits: Python also takes those of other scripts, as in `int("١")`
-//! - JSON strings with half a surrogate pair are refused: no UTF-8 text can hold them
 //! - JSON is at most [`MAX_DEPTH`] levels deep, whatever the depth of the calling code
 
 mod decimal;
 mod float;
 mod integer;
 mod json;
+mod json_text;
 #[cfg(test)]
 mod oracle_test;
 
@@ -22,6 +22,7 @@ pub use decimal::Decimal;
 pub use float::{float_repr, parse_float, write_float_repr};
 pub use integer::{Integer, MAX_DIGITS};
 pub use json::{Json, MAX_DEPTH};
+pub use json_text::JsonText;
 
 /// Why a text is not a value, and where.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
