@@ -748,6 +748,11 @@ fn help_teaches_with_examples() {
     ] {
         assert!(help.contains(expected), "{expected:?} is not in\n{help}");
     }
+    for name in ["verify", "sample", "convert"] {
+        let help = inspect(&[name, "--help"]).succeeds();
+        assert!(help.contains("--pickle_bytes\n"), "{help}");
+        assert!(help.contains("What reads indexes alone takes them in any case"), "{help}");
+    }
     let usage = inspect(&["sample", "--help"]).succeeds();
     assert!(usage.contains("Usage: mds-inspect sample [OPTIONS] REMOTE N\n"), "{usage}");
 }

@@ -25,7 +25,7 @@ use mds::format::{Compression, HashAlgorithm, parse_size};
 use mds::storage::is_address;
 use mds::{Error, ErrorKind};
 
-use super::{Failure, is_watched, progress, show};
+use super::{Common, Failure, is_watched, progress, show};
 use input::{Input, Piece};
 use options::OrNone;
 use sink::Sink;
@@ -136,10 +136,13 @@ enum Target {
     Parquet,
 }
 
-pub(super) fn run(flags: &Flags, split: Option<&str>, out: &mut dyn Write) -> Result<(), Failure> {
+pub(super) fn run(flags: &Flags, common: &Common, out: &mut dyn Write) -> Result<(), Failure> {
     let stop = StopSignal::install()?;
     let options = options::Options::check(flags)?;
-    let input = Input::find(&flags.source, split, &options.columns, &stop)?;
+    let mut input = Input::find(&flags.source, common.split.as_deref(), &options.columns, &stop)?;
+    if let Input::Dataset(source) = &mut input {
+        source.pickle_bytes = common.pickle_bytes;
+    }
     refuse_empty(&input)?;
     refuse_inside(&flags.out, &input)?;
     let started = Instant::now();

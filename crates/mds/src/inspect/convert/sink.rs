@@ -45,6 +45,9 @@ impl Sink {
         };
         let located = |error: Error| error.in_dataset(input.shown());
         let columns = Columns::new(&input.schema()?, &options.columns, &format).map_err(located)?;
+        if let Input::Dataset(source) = input {
+            source.refuse_pickles(&options.columns)?;
+        }
         let kept = match shard {
             // A limit that this writer does not take is none.
             Some(shard) => shard.size_limit.filter(|&limit| limit <= MAX_SHARD_BYTES),
