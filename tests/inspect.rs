@@ -181,6 +181,16 @@ fn sample_prints_all_columns_and_cuts_long_ones() {
             dir.path().display()
         )
     );
+    assert_eq!(
+        inspect(&["sample", path(dir.path()), "99999999999999999999"]).fails(),
+        format!(
+            "mds-inspect: dataset {}: there is no sample 99999999999999999999; \
+             the dataset has 50 samples, numbered from 0",
+            dir.path().display()
+        )
+    );
+    let none = inspect(&["sample", path(dir.path()), "-1"]).output();
+    assert_eq!(none.code, 2, "{}", none.err);
 
     let long = tempfile::tempdir().unwrap();
     let dir = long.path().join("long");
@@ -449,30 +459,40 @@ fn names_of_columns_do_not_reach_the_terminal_as_they_are() {
 }
 
 #[test]
-fn pickles_are_named_and_never_shown() {
+fn pickles_are_named_and_shown_as_bytes_to_who_asks_for_them() {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);
-    // A dataset of bytes, which the index and the shard then call pickles.
-    let schema =
-        Schema::new([("n", Encoding::Int), ("p", Encoding::Scalar(mds::format::DType::I8))]);
+    // A dataset of bytes, which the index then calls pickles. This one is of a list.
+    let schema = Schema::new([("n", Encoding::Int), ("p", Encoding::Bytes)]);
     let mut writer = Writer::create(at("x"), schema.unwrap(), WriterOptions::default()).unwrap();
-    writer.write(&[7.into(), mds::format::Scalar::I8(1).into()]).unwrap();
+    writer.write(&[7.into(), b"\x80\x04]\x94.".as_slice().into()]).unwrap();
     writer.finish().unwrap();
     let index = std::fs::read_to_string(at("x/index.json")).unwrap();
-    assert!(index.contains("\"int8\""), "{index}");
-    let index = index.replace("\"int8\"", "\"pkl\"").replace("[8, 1]", "[8, null]");
+    assert!(index.contains("[\"int\", \"bytes\"]"), "{index}");
+    let index = index.replace("[\"int\", \"bytes\"]", "[\"int\", \"pkl\"]");
     std::fs::write(at("x/index.json"), index).unwrap();
     let start = format!("mds-inspect: dataset {}, column p: ", at("x").display());
-    for args in [&["sample", path(&at("x")), "0"][..], &[path(&at("x"))]] {
+    for args in [
+        &["sample", path(&at("x")), "0"][..],
+        &[path(&at("x"))],
+        &["verify", path(&at("x"))],
+        &["convert", path(&at("x")), path(&at("out"))],
+        &["convert", path(&at("x")), path(&at("out")), "--columns", "p"],
+    ] {
         assert_eq!(
             inspect(args).fails(),
             format!(
-                "{start}the column holds Python pickles, which can run any code and are never \
-                 shown; write a dataset without it: mds-inspect convert, and name the others with \
-                 --columns"
+                "{start}the column holds Python pickles, and loading one can run any code; give \
+                 --pickle_bytes to read their bytes, which are never decoded; or write a dataset \
+                 without it: mds-inspect convert, and name the others with --columns"
             )
         );
     }
+    assert!(!at("out").exists());
+    // An index alone tells what is there.
+    let info = inspect(&["info", path(&at("x"))]).succeeds();
+    assert!(info.contains("  p            pkl\n"), "{info}");
+    inspect(&["order", path(&at("x"))]).succeeds();
     let refused = inspect(&["convert", path(&at("x")), path(&at("out")), "--to", "parquet"]);
     assert_eq!(
         refused.fails(),
@@ -482,6 +502,22 @@ fn pickles_are_named_and_never_shown() {
         )
     );
     assert!(!at("out").exists());
+
+    // Their bytes are given to who asks for them, and the other columns to everybody.
+    let asked = |args: &[&str]| inspect(&[args, &["--pickle_bytes"]].concat()).succeeds();
+    let sample = asked(&["sample", path(&at("x")), "0"]);
+    assert!(sample.ends_with("\nn (int): 7\np (pkl, 5 bytes): 80045d942e\n"), "{sample}");
+    assert!(asked(&[path(&at("x"))]).contains("\n  n: 7\n  p: 80045d942e\n"));
+    assert!(asked(&["verify", path(&at("x"))]).contains("1 sample, "));
+    asked(&["convert", path(&at("x")), path(&at("copy")), "--compression", "zstd"]);
+    assert_eq!(asked(&["sample", path(&at("copy")), "0"]), sample);
+    let error =
+        inspect(&["convert", path(&at("x")), path(&at("out")), "--pickle_bytes", "--to", "csv"]);
+    let expected =
+        "column p: the format csv cannot hold pkl; leave the column out: name the others";
+    assert!(error.fails().contains(expected));
+    inspect(&["convert", path(&at("x")), path(&at("n")), "--columns", "n"]).succeeds();
+    assert!(inspect(&["sample", path(&at("n")), "0"]).succeeds().ends_with("\nn (int): 7\n"));
 }
 
 #[test]

@@ -2,6 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+#[path = "inspect_convert/empty.rs"]
+mod empty;
+#[path = "inspect_convert/plain_files.rs"]
+mod plain_files;
 #[path = "support/inspect.rs"]
 mod program;
 mod support;
@@ -748,6 +752,11 @@ fn help_teaches_with_examples() {
     ] {
         assert!(help.contains(expected), "{expected:?} is not in\n{help}");
     }
+    for name in ["verify", "sample", "convert"] {
+        let help = inspect(&[name, "--help"]).succeeds();
+        assert!(help.contains("--pickle_bytes\n"), "{help}");
+        assert!(help.contains("What reads indexes alone takes them in any case"), "{help}");
+    }
     let usage = inspect(&["sample", "--help"]).succeeds();
     assert!(usage.contains("Usage: mds-inspect sample [OPTIONS] REMOTE N\n"), "{usage}");
 }
@@ -759,13 +768,6 @@ fn verify_says_that_nothing_is_there() {
     assert_eq!(
         inspect(&["verify", path(dir.path())]).succeeds(),
         "the index is sound and lists no shards: there is nothing to verify\n"
-    );
-    assert_eq!(
-        refused(&[path(dir.path()), path(&dir.path().join("out"))]),
-        format!(
-            "mds-inspect: dataset {}: there are no samples to convert; give a source that has some",
-            dir.path().display()
-        )
     );
 }
 
@@ -836,29 +838,6 @@ fn the_sample_at_fault_is_numbered_as_in_the_source() {
     );
     assert!(error.starts_with(&start), "{error}");
     assert!(!out.exists());
-}
-
-#[test]
-fn sources_without_samples_are_refused_alike() {
-    let dir = tempfile::tempdir().unwrap();
-    let at = |name: &str| dir.path().join(name);
-    let schema = Schema::new([("text", Encoding::Str)]).unwrap();
-    Writer::create(at("empty"), schema, WriterOptions::default()).unwrap().finish().unwrap();
-    fs::write(at("head.csv"), "a,b\n").unwrap();
-    fs::write(at("empty.jsonl"), "").unwrap();
-    for source in ["empty", "head.csv", "empty.jsonl"].map(at) {
-        for to in ["mds", "parquet"] {
-            assert_eq!(
-                refused(&[path(&source), path(&at("out")), "--to", to]),
-                format!(
-                    "mds-inspect: dataset {}: there are no samples to convert; give a source that \
-                     has some",
-                    source.display()
-                )
-            );
-        }
-    }
-    assert!(!at("out").exists());
 }
 
 #[test]

@@ -7,6 +7,8 @@
 //! ```
 //! No shard is moved, read or changed.
 
+use std::collections::{HashMap, HashSet};
+
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{Index, IndexOptions, ShardName};
 use crate::storage::{Remote, RemoteOptions};
@@ -19,7 +21,8 @@ const OPTIONS: IndexOptions = IndexOptions { pickle_bytes: true };
 /// writes. A folder that has an index is one part, whatever lies below it.
 ///
 /// # Errors
-/// [`NotFound`](ErrorKind::NotFound) if no folder below has an index,
+/// [`NotFound`](ErrorKind::NotFound) if no folder below has an index, or one has shards and none, which
+/// would be left out ([`merge_parts`] takes the others),
 /// [`AlreadyExists`](ErrorKind::AlreadyExists) if `root` holds shards of its own, or an index that
 /// cannot be read and so may list some,
 /// [`Unsupported`](ErrorKind::Unsupported) if the remote cannot list its folders (plain HTTP),
@@ -54,13 +57,15 @@ pub fn merge_index(root: &str, options: RemoteOptions) -> Result<Index> {
             "give the folder that holds the parts of the dataset, each in a folder of its own",
         ));
     }
+    refuse_shards_without_index(&remote, &parts)?;
     merge(&remote, &parts)
 }
 
 /// [`merge_index`] over the given folders below `root`, in the given order.
 ///
 /// # Errors
-/// As [`merge_index`], and [`NotFound`](ErrorKind::NotFound) if a part has no index.
+/// As [`merge_index`], and [`NotFound`](ErrorKind::NotFound) if a part has no index, and
+/// [`InvalidArgument`](ErrorKind::InvalidArgument) if one is given twice.
 pub fn merge_parts(root: &str, parts: &[impl AsRef<str>], options: RemoteOptions) -> Result<Index> {
     let remote = Remote::open(root, options)?;
     let parts: Vec<_> =
@@ -71,6 +76,7 @@ pub fn merge_parts(root: &str, parts: &[impl AsRef<str>], options: RemoteOptions
 fn merge(remote: &Remote, parts: &[String]) -> Result<Index> {
     refuse_shards_of_its_own(remote)?;
     let mut index = Index::default();
+    let (mut given, mut owners) = (HashSet::new(), HashMap::new());
     for part in parts {
         // As a file in it would be: folders may be hidden, files may not.
         if ShardName::new(format!("{part}/shard")).is_err() {
@@ -79,12 +85,30 @@ fn merge(remote: &Remote, parts: &[String]) -> Result<Index> {
                 "give relative paths such as 00000 or a/b",
             ));
         }
+        if !given.insert(part) {
+            return Err(Error::invalid(
+                format!("the folder {part} below {} is given twice", remote.address()),
+                "give each folder once",
+            ));
+        }
         let text = remote.get(&format!("{part}/{}", Index::FILE_NAME), Index::MAX_BYTES)?;
         let located = |error: Error| {
             error.in_dataset(format!("{}/{part}", remote.address().trim_end_matches('/')))
         };
         for shard in Index::parse_with(&text, OPTIONS).map_err(located)?.shards {
-            index.shards.push(shard.below(part).map_err(located)?);
+            let shard = shard.below(part).map_err(located)?;
+            let name = shard.raw_data.basename.clone();
+            if let Some(other) = owners.insert(name, part).filter(|&other| other != part) {
+                return Err(Error::invalid(
+                    format!(
+                        "the folders {other} and {part} below {} both list the shard {}",
+                        remote.address(),
+                        shard.raw_data.basename
+                    ),
+                    "give one of them",
+                ));
+            }
+            index.shards.push(shard);
         }
     }
     if index.shards.is_empty() {
@@ -94,12 +118,40 @@ fn merge(remote: &Remote, parts: &[String]) -> Result<Index> {
             "write samples to them first, or choose other folders",
         ));
     }
-    // Parsing it again finds what only the whole can have wrong, such as the same part twice.
+    // Parsing it again finds what only the whole can have wrong.
     let text = index.to_merged_json();
     let index = Index::parse_with(text.as_bytes(), OPTIONS)
         .map_err(|error| error.in_dataset(remote.address()))?;
     remote.put(Index::FILE_NAME, text)?;
     Ok(index)
+}
+
+/// Shards without an index are those of a writer that has not finished, or of a part whose index was
+/// lost. The reference leaves them out and says nothing.
+fn refuse_shards_without_index(remote: &Remote, parts: &[String]) -> Result<()> {
+    let folders = remote.folders_holding(&is_shard)?;
+    // What is hidden is not meant, and an index tells all that is below it.
+    let is_left_out = |folder: &&String| {
+        let is_of = |part: &String| {
+            folder.strip_prefix(part.as_str()).is_some_and(|r| r.is_empty() || r.starts_with('/'))
+        };
+        !folder.split('/').any(|name| name.starts_with('.')) && !parts.iter().any(is_of)
+    };
+    let Some(folder) = folders.iter().find(is_left_out) else { return Ok(()) };
+    let address = remote.address();
+    Err(Error::new(
+        ErrorKind::NotFound,
+        format!("the folder {folder} below {address} has shards but no index.json"),
+        "write or fetch that part again, or move it elsewhere; or name the parts to merge",
+    ))
+}
+
+/// Whether a file is called as writers call shards: `shard.00017.mds`.
+fn is_shard(name: &str) -> bool {
+    let number = name.strip_prefix("shard.").and_then(|rest| rest.split_once('.'));
+    number.is_some_and(|(number, _)| {
+        number.len() >= 5 && number.bytes().all(|byte| byte.is_ascii_digit())
+    })
 }
 
 /// An index that lists shards beside itself is not a merged one: writing over it would lose them.
@@ -173,6 +225,65 @@ mod tests {
     }
 
     #[test]
+    fn shards_without_an_index_are_not_left_out_in_silence() {
+        let root = tempfile::tempdir().unwrap();
+        let shown = root.path().display().to_string();
+        for (folder, ids) in [("a", 0..2), ("b/c", 2..3)] {
+            write(&root.path().join(folder), ids);
+        }
+        merged(root.path()).unwrap();
+        let before = std::fs::read(root.path().join("index.json")).unwrap();
+        std::fs::remove_file(root.path().join("b/c/index.json")).unwrap();
+        let error = merged(root.path()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotFound);
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "the folder b/c below {shown} has shards but no index.json; write or fetch that part \
+                 again, or move it elsewhere; or name the parts to merge"
+            )
+        );
+        assert_eq!(std::fs::read(root.path().join("index.json")).unwrap(), before);
+        // Parts that are named are all that are meant, and so is what is not hidden.
+        let some = merge_parts(&shown, &["a"], Default::default()).unwrap();
+        assert_eq!(names(&some), ["a/shard.00000.mds"]);
+        std::fs::rename(root.path().join("b"), root.path().join(".b")).unwrap();
+        assert_eq!(names(&merged(root.path()).unwrap()), ["a/shard.00000.mds"]);
+        // An index above them tells all.
+        std::fs::rename(root.path().join(".b"), root.path().join("b")).unwrap();
+        std::fs::remove_file(root.path().join("index.json")).unwrap();
+        write(&root.path().join("d/e"), 3..5);
+        merged(&root.path().join("d")).unwrap();
+        std::fs::remove_file(root.path().join("d/e/index.json")).unwrap();
+        std::fs::remove_dir_all(root.path().join("b")).unwrap();
+        assert_eq!(
+            names(&merged(root.path()).unwrap()),
+            ["a/shard.00000.mds", "d/e/shard.00000.mds"]
+        );
+    }
+
+    #[test]
+    fn parts_that_hold_the_same_shards_are_refused() {
+        let root = tempfile::tempdir().unwrap();
+        let shown = root.path().display().to_string();
+        write(&root.path().join("a/b"), 0..2);
+        merged(&root.path().join("a")).unwrap();
+        for (parts, expected) in [
+            (["a", "a/"], "the folder a below ROOT is given twice; give each folder once"),
+            (
+                ["a", "a/b"],
+                "the folders a and a/b below ROOT both list the shard a/b/shard.00000.mds; give one \
+                 of them",
+            ),
+        ] {
+            let error = merge_parts(&shown, &parts, Default::default()).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+            assert_eq!(error.to_string(), expected.replace("ROOT", &shown));
+        }
+        assert!(!root.path().join("index.json").exists());
+    }
+
+    #[test]
     fn what_cannot_be_merged_is_refused_and_nothing_changes() {
         let root = tempfile::tempdir().unwrap();
         let shown = root.path().display().to_string();
@@ -192,14 +303,6 @@ mod tests {
             )
         );
         write(&root.path().join("a"), 0..2);
-        let twice = merge_parts(&shown, &["a", "a"], Default::default()).unwrap_err();
-        assert_eq!(
-            twice.to_string(),
-            format!(
-                "dataset {shown}, shard 1: the index lists the file a/shard.00000.mds twice; \
-                 fetch index.json again, or write the dataset again"
-            )
-        );
         let error = merge_parts(&shown, &["../x"], Default::default()).unwrap_err();
         assert_eq!(
             error.to_string(),

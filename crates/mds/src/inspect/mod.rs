@@ -91,6 +91,12 @@ struct Common {
     /// Print values, and lists of shards and folders, whole, however long they are
     #[arg(long, global = true)]
     full: bool,
+
+    /// Take columns of Python pickles (pkl), as bytes that are never decoded [default: refused]
+    ///
+    /// What reads indexes alone takes them in any case: info, order and merge.
+    #[arg(long = "pickle_bytes", alias = "pickle-bytes", global = true)]
+    pickle_bytes: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -184,7 +190,9 @@ fn run(cli: Cli, out: &mut dyn Write) -> Result<ExitCode, Failure> {
         let remote = own.or_else(|| cli.remote.clone());
         let remote = remote
             .ok_or_else(|| Failure::Usage(format!("{what} needs a dataset: give its REMOTE")))?;
-        Source::find(remote, common.split.as_deref()).map_err(Failure::from)
+        let mut source = Source::find(remote, common.split.as_deref())?;
+        source.pickle_bytes = common.pickle_bytes;
+        Ok::<_, Failure>(source)
     };
     match cli.command {
         None => {
@@ -196,7 +204,7 @@ fn run(cli: Cli, out: &mut dyn Write) -> Result<ExitCode, Failure> {
         }
         Some(Command::Sample { remote_and_number }) => {
             let (remote, number) = remote_and_sample(remote_and_number)?;
-            sample::run(&dataset(remote, "sample")?, number, common.full, out)?;
+            sample::run(&dataset(remote, "sample")?, &number, common.full, out)?;
         }
         Some(Command::Verify { remote }) => {
             let source = dataset(remote, "verify")?;
@@ -219,7 +227,7 @@ fn run(cli: Cli, out: &mut dyn Write) -> Result<ExitCode, Failure> {
         }
         Some(Command::Convert(flags)) => {
             refuse_remote_before(&cli.remote, "convert SOURCE OUT")?;
-            to_the_end(out, |out| convert::run(&flags, common.split.as_deref(), out))?;
+            to_the_end(out, |out| convert::run(&flags, common, out))?;
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -245,13 +253,13 @@ fn refuse_remote_before(remote: &Option<String>, usage: &str) -> Result<(), Fail
 }
 
 /// `REMOTE N` or `N REMOTE`, or `N` alone if the dataset came before the subcommand.
-fn remote_and_sample(mut given: Vec<String>) -> Result<(Option<String>, u64), Failure> {
-    let number = given.iter().rposition(|text| text.parse::<u64>().is_ok());
-    let Some(number) = number else {
+fn remote_and_sample(mut given: Vec<String>) -> Result<(Option<String>, String), Failure> {
+    // However large: what the dataset has is told later.
+    let is_number = |text: &String| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let Some(number) = given.iter().rposition(is_number) else {
         return Err(Failure::Usage("sample needs the number of a sample, from 0".to_owned()));
     };
-    let text = given.remove(number);
-    let number = text.parse().map_err(|e| Failure::Usage(format!("{text}: {e}")))?;
+    let number = given.remove(number);
     Ok((given.pop(), number))
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use mds::format::{Encoding, Index, IndexOptions};
+use mds::format::{Column, Encoding, Index, IndexOptions};
 use mds::storage::{Remote, RemoteOptions};
 use mds::{ErrorKind, Stream};
 
@@ -12,6 +12,8 @@ pub(super) struct Source {
     split: Option<String>,
     pub(super) remote: Remote,
     pub(super) index: Index,
+    /// Whether what reads samples takes pickles, as bytes.
+    pub(super) pickle_bytes: bool,
 }
 
 impl Source {
@@ -40,25 +42,29 @@ impl Source {
         remote: Remote,
         text: &[u8],
     ) -> mds::Result<Self> {
-        // What reads samples refuses pickles all the same.
+        // Nothing is read here but the index; what reads samples asks `refuse_pickles`.
         let options = IndexOptions { pickle_bytes: true };
         let index = Index::parse_with(text, options).map_err(|e| e.in_dataset(remote.address()))?;
-        Ok(Self { address, split, remote, index })
+        Ok(Self { address, split, remote, index, pickle_bytes: false })
     }
 
-    /// Refuses what cannot be shown.
-    pub(super) fn refuse_pickles(&self) -> mds::Result<()> {
-        let columns = self.index.shards.iter().flat_map(|shard| shard.schema().columns());
-        match columns.into_iter().find(|column| column.encoding == Encoding::Pickle) {
-            None => Ok(()),
-            Some(column) => Err(mds::Error::new(
+    /// Refuses pickles in the given columns, or in all if there are none, unless they were asked for.
+    pub(super) fn refuse_pickles(&self, columns: &[String]) -> mds::Result<()> {
+        let is_refused = |column: &&Column| {
+            let is_wanted = columns.is_empty() || columns.contains(&column.name);
+            is_wanted && column.encoding == Encoding::Pickle
+        };
+        let mut all = self.index.shards.iter().flat_map(|shard| shard.schema().columns());
+        match all.find(is_refused) {
+            Some(column) if !self.pickle_bytes => Err(mds::Error::new(
                 ErrorKind::Unsupported,
-                "the column holds Python pickles, which can run any code and are never shown",
-                "write a dataset without it: mds-inspect convert, and name the others with \
-                 --columns",
+                "the column holds Python pickles, and loading one can run any code",
+                "give --pickle_bytes to read their bytes, which are never decoded; or write a dataset \
+                 without it: mds-inspect convert, and name the others with --columns",
             )
             .in_column(&column.name)
             .in_dataset(self.remote.address())),
+            _ => Ok(()),
         }
     }
 

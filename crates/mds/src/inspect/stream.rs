@@ -71,8 +71,9 @@ pub(super) fn run(
     full: bool,
     out: &mut dyn Write,
 ) -> Result<(), Failure> {
-    source.refuse_pickles()?;
-    let mut options = DatasetOptions::default();
+    source.refuse_pickles(&[])?;
+    let mut options =
+        DatasetOptions { pickle_bytes: source.pickle_bytes, ..DatasetOptions::default() };
     options.order.batch_size = Some(flags.batch_size);
     options.order.shuffle = flags.shuffle;
     options.cache_limit = flags.cache_limit;

@@ -11,6 +11,7 @@ use mds::storage::Remote;
 use super::{Failure, Source, fail, is_watched, progress, sentence, show};
 
 pub(super) fn run(source: &Source, out: &mut dyn Write) -> Result<ExitCode, Failure> {
+    source.refuse_pickles(&[])?;
     let shards = &source.index.shards;
     let stored: u64 = shards.iter().map(ShardInfo::stored_bytes).fold(0, u64::saturating_add);
     let (bar, watched) = (progress::bytes(stored), is_watched());

@@ -66,22 +66,48 @@ impl Remote {
     /// [`Unsupported`](ErrorKind::Unsupported) if the remote cannot list (plain HTTP, the hub); else as
     /// [`get`](Self::get).
     pub fn folders_with(&self, name: &str) -> Result<Vec<String>> {
+        let is_there = |folder: &Path| Ok(folder.join(name).is_file());
+        self.folders_where(&is_there, &|file| file == name)
+    }
+
+    /// The folders below this one, at any depth, that hold a file whose name is meant, as
+    /// [`folders_with`](Self::folders_with).
+    ///
+    /// # Errors
+    /// As [`folders_with`](Self::folders_with).
+    pub(crate) fn folders_holding(&self, is_meant: &dyn Fn(&str) -> bool) -> Result<Vec<String>> {
+        let is_there = |folder: &Path| {
+            let mut files = entries(folder)?.into_iter().filter(|(_, kind)| !kind.is_dir());
+            Ok(files.any(|(name, _)| is_meant(&name)))
+        };
+        self.folders_where(&is_there, is_meant)
+    }
+
+    /// The outermost folders, by what is in one of this machine, or by the names of the files.
+    fn folders_where(
+        &self,
+        is_there: &dyn Fn(&Path) -> Result<bool>,
+        is_meant: &dyn Fn(&str) -> bool,
+    ) -> Result<Vec<String>> {
         let mut found = match &self.root {
             Root::Folder(folder) => {
                 let mut found = Vec::new();
                 for below in subfolders(folder)? {
-                    walk(&folder.join(&below), &below, name, 1, &mut found)?;
+                    walk(&folder.join(&below), &below, is_there, 1, &mut found)?;
                 }
                 found
             }
             Root::Store(connection) => {
-                let suffix = format!("/{name}");
                 let objects = self.list(connection, &Stop::new())?;
-                let folders = objects.iter().filter_map(|(path, _)| path.strip_suffix(&suffix));
-                folders.map(str::to_owned).collect()
+                let paths = objects.iter().filter_map(|(path, _)| path.rsplit_once('/'));
+                paths
+                    .filter(|(_, file)| is_meant(file))
+                    .map(|(folder, _)| folder.to_owned())
+                    .collect()
             }
         };
         found.sort();
+        found.dedup();
         // Sorted, a folder comes before those below it, though not always right before.
         let mut outermost: Vec<String> = Vec::with_capacity(found.len());
         for folder in found {
@@ -178,11 +204,11 @@ fn too_deep(folder: &Path) -> Error {
 fn walk(
     folder: &Path,
     path: &str,
-    name: &str,
+    is_there: &dyn Fn(&Path) -> Result<bool>,
     depth: usize,
     found: &mut Vec<String>,
 ) -> Result<()> {
-    if folder.join(name).is_file() {
+    if is_there(folder)? {
         found.push(path.to_owned());
         return Ok(());
     }
@@ -190,7 +216,7 @@ fn walk(
         return Err(too_deep(folder));
     }
     for below in subfolders(folder)? {
-        walk(&folder.join(&below), &format!("{path}/{below}"), name, depth + 1, found)?;
+        walk(&folder.join(&below), &format!("{path}/{below}"), is_there, depth + 1, found)?;
     }
     Ok(())
 }

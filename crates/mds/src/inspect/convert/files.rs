@@ -1,21 +1,18 @@
 //! Files of other programs as record batches: Parquet, and plain JSON lines, CSV and TSV.
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow_array::RecordBatch;
-use arrow_schema::{ArrowError, DataType, Field, Schema, SchemaRef};
+use arrow_schema::{ArrowError, Field, Schema, SchemaRef};
 use mds::{Error, ErrorKind, Result};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 
 use super::columns::positions;
 use super::input::{Piece, Unit};
-
-/// Rows of a text file that are in memory at once.
-const TEXT_ROWS: usize = 1024;
+use super::text::{self, Inferred, Rounded};
 
 /// About how many bytes of Parquet are in memory at once, and at most how many rows.
 const PARQUET_BYTES: u64 = 16 << 20;
@@ -29,6 +26,9 @@ pub(super) struct Files {
     pub(super) schema: SchemaRef,
     /// Their places in the files; all if empty.
     projection: Vec<usize>,
+    /// All columns, and how many rows of a text file are read at once.
+    all: SchemaRef,
+    batch: usize,
 }
 
 /// Where a file is, and what messages call it.
@@ -109,17 +109,18 @@ impl Files {
 
     fn open(kind: Kind, places: Vec<Place>, columns: &[String]) -> Result<Self> {
         let mut files = Vec::new();
-        let mut first: Option<(Place, Schema)> = None;
+        let mut first: Option<(Place, Inferred)> = None;
         for place in places {
-            let (schema, samples) =
+            let described =
                 describe(kind, &place.path).map_err(|fault| fault.in_file(kind, &place))?;
+            refuse_rounded(kind, &place, &described.rounded, columns)?;
             let metadata = fs::metadata(&place.path);
             let bytes = metadata.map_err(|e| Fault::Io(e).in_file(kind, &place))?.len();
-            let unit = Unit { name: place.shown.clone(), samples, bytes };
+            let unit = Unit { name: place.shown.clone(), samples: described.rows, bytes };
             files.push((place.clone(), unit));
             match &first {
-                None => first = Some((place, schema)),
-                Some((of, first)) if !same_columns(first, &schema) => {
+                None => first = Some((place, described)),
+                Some((of, first)) if !same_columns(&first.schema, &described.schema) => {
                     return Err(Error::new(
                         ErrorKind::InvalidArgument,
                         format!("{} has other columns than {}", place.shown, of.shown),
@@ -129,18 +130,30 @@ impl Files {
                 Some(_) => {}
             }
         }
-        let (place, schema) = first.unwrap_or_else(|| (Place::of(PathBuf::new()), Schema::empty()));
+        let Some((place, Inferred { schema, batch, .. })) = first else {
+            return Err(Error::new(ErrorKind::NotFound, "there is no file", "name one"));
+        };
+        let all = Arc::new(schema);
         if columns.is_empty() {
-            return Ok(Self { kind, files, schema: Arc::new(schema), projection: Vec::new() });
+            let schema = Arc::clone(&all);
+            return Ok(Self { kind, files, schema, projection: Vec::new(), all, batch });
         }
-        let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+        let names: Vec<&str> = all.fields().iter().map(|field| field.name().as_str()).collect();
         let mut projection =
             positions(&names, columns).map_err(|error| error.in_dataset(&place.shown))?;
         // Readers give the columns in the order of the file.
         projection.sort_unstable();
-        let schema =
-            schema.project(&projection).map_err(|e| Fault::Arrow(e).in_file(kind, &place))?;
-        Ok(Self { kind, files, schema: Arc::new(schema), projection })
+        let schema = all.project(&projection).map_err(|e| Fault::Arrow(e).in_file(kind, &place))?;
+        Ok(Self { kind, files, schema: Arc::new(schema), projection, all, batch })
+    }
+
+    /// Whether these are files of text, of which an empty one says nothing about its columns.
+    pub(super) fn are_text(&self) -> bool {
+        self.kind != Kind::Parquet
+    }
+
+    pub(super) fn places(&self) -> impl Iterator<Item = &Place> {
+        self.files.iter().map(|(place, _)| place)
     }
 
     pub(super) fn len(&self) -> usize {
@@ -179,20 +192,19 @@ impl Files {
             Kind::Parquet => Ok(Box::new(self.parquet(path, file)?)),
             Kind::Json => {
                 let reader = arrow_json::ReaderBuilder::new(Arc::clone(&self.schema))
-                    .with_batch_size(TEXT_ROWS)
+                    .with_batch_size(self.batch)
                     .with_coerce_primitive(true);
-                Ok(Box::new(reader.build(open_text(path)?)?))
+                Ok(Box::new(reader.build(text::open(path)?)?))
             }
             Kind::Separated { by } => {
                 // Its reader takes all columns and leaves some out itself.
-                let (schema, _) = describe(self.kind, path)?;
-                let mut reader = arrow_csv::ReaderBuilder::new(Arc::new(schema))
-                    .with_format(separated(by)?)
-                    .with_batch_size(TEXT_ROWS);
+                let mut reader = arrow_csv::ReaderBuilder::new(Arc::clone(&self.all))
+                    .with_format(text::separated(by)?)
+                    .with_batch_size(self.batch);
                 if !self.projection.is_empty() {
                     reader = reader.with_projection(self.projection.clone());
                 }
-                Ok(Box::new(reader.build(open_text(path)?)?))
+                Ok(Box::new(reader.build(text::open(path)?)?))
             }
         }
     }
@@ -217,64 +229,46 @@ impl Files {
 type Batches = Box<dyn Iterator<Item = Result<RecordBatch, ArrowError>>>;
 
 /// The columns of a file and the number of its rows. A text file is read to its end for them.
-fn describe(kind: Kind, path: &Path) -> Result<(Schema, u64), Fault> {
+fn describe(kind: Kind, path: &Path) -> Result<Inferred, Fault> {
     match kind {
         Kind::Parquet => {
             let builder = ParquetRecordBatchReaderBuilder::try_new(File::open(path)?)?;
-            let rows = builder.metadata().file_metadata().num_rows();
-            Ok((builder.schema().as_ref().clone(), rows.unsigned_abs()))
+            let rows = builder.metadata().file_metadata().num_rows().unsigned_abs();
+            let schema = builder.schema().as_ref().clone();
+            // Its rows are as large as its row groups say.
+            Ok(Inferred { schema, rows, batch: 0, rounded: Vec::new() })
         }
-        Kind::Json => {
-            let (schema, rows) = arrow_json::reader::infer_json_schema(open_text(path)?, None)?;
-            Ok((schema, rows as u64))
-        }
-        Kind::Separated { by } => {
-            let (schema, rows) = separated(by)?.infer_schema(open_text(path)?, None)?;
-            let fields = schema.fields().iter().map(|field| match field.data_type() {
-                DataType::Int64 | DataType::Float64 | DataType::Boolean => field.as_ref().clone(),
-                // Dates stay what they are in the file.
-                _ => Field::new(field.name(), DataType::Utf8, field.is_nullable()),
-            });
-            Ok((Schema::new(fields.collect::<Vec<_>>()), rows as u64))
-        }
+        Kind::Json => text::infer_json(path),
+        Kind::Separated { by } => text::infer_separated(path, by),
     }
 }
 
-/// Separated values with a line of names. An empty field is an empty text, not a null.
-fn separated(by: u8) -> Result<arrow_csv::reader::Format, Fault> {
-    let never = regex::Regex::new(r"[^\s\S]").map_err(|e| Fault::Io(std::io::Error::other(e)))?;
-    Ok(arrow_csv::reader::Format::default()
-        .with_header(true)
-        .with_delimiter(by)
-        .with_null_regex(never))
-}
-
-#[expect(
-    clippy::disallowed_types,
-    reason = "these files declare no size; they are read as a stream, some rows at a time"
-)]
-fn open_text(path: &Path) -> std::io::Result<BufReader<Box<dyn Read>>> {
-    let stored = File::open(path)?;
-    let plain: Box<dyn Read> = match compression(path) {
-        Some("gzip") => Box::new(flate2::bufread::MultiGzDecoder::new(BufReader::new(stored))),
-        Some("zstd") => Box::new(zstd::stream::read::Decoder::new(stored)?),
-        _ => Box::new(stored),
+/// Refuses integers that would become other numbers in a wanted column.
+fn refuse_rounded(
+    kind: Kind,
+    place: &Place,
+    rounded: &[Rounded],
+    columns: &[String],
+) -> Result<()> {
+    let is_wanted = |found: &&Rounded| columns.is_empty() || columns.contains(&found.column);
+    let Some(Rounded { column, place: at, integer }) = rounded.iter().find(is_wanted) else {
+        return Ok(());
     };
-    let mut text = BufReader::with_capacity(1 << 16, plain);
-    // Some programs begin a text file with a mark of its byte order.
-    if text.fill_buf()?.starts_with(b"\xef\xbb\xbf") {
-        text.consume(3);
-    }
-    Ok(text)
-}
-
-/// The compression that the name of a file tells.
-fn compression(path: &Path) -> Option<&'static str> {
-    match path.extension()?.to_ascii_lowercase().to_str()? {
-        "gz" => Some("gzip"),
-        "zst" => Some("zstd"),
-        _ => None,
-    }
+    let leave_out = "leave the column out: name the others with --columns";
+    let remedy = match kind {
+        Kind::Json => format!("write its numbers as texts, as in \"{integer}\", or {leave_out}"),
+        _ => leave_out.to_owned(),
+    };
+    Err(Error::new(
+        ErrorKind::InvalidArgument,
+        format!(
+            "{at} has the integer {integer}, which no float64 is equal to, and the column is one of \
+             float64: it has floats or integers beyond 64 bits"
+        ),
+        remedy,
+    )
+    .in_column(column)
+    .in_dataset(&place.shown))
 }
 
 /// Whether two files can be read as one: what else their schemas say does not matter.
@@ -287,7 +281,9 @@ fn same_columns(a: &Schema, b: &Schema) -> bool {
 }
 
 /// What is wrong with a file.
-enum Fault {
+pub(super) enum Fault {
+    /// A line, or a row that begins in it, which is longer than any is.
+    LongLine(u64),
     Io(std::io::Error),
     Arrow(ArrowError),
     Parquet(parquet::errors::ParquetError),
@@ -315,17 +311,21 @@ impl Fault {
     /// What is wrong with the compressed form of a file, which the readers of text do not tell from
     /// other faults.
     fn in_compression(&self, path: &Path) -> Option<std::io::Error> {
-        if matches!(self, Self::Io(error) if error.raw_os_error().is_some()) {
-            return None;
+        match self {
+            Self::LongLine(_) => return None,
+            Self::Io(error) if error.raw_os_error().is_some() => return None,
+            _ => {}
         }
-        let read = |mut text: BufReader<_>| std::io::copy(&mut text, &mut std::io::sink());
-        let error = open_text(path).and_then(read).err()?;
+        let read = |mut text| std::io::copy(&mut text, &mut std::io::sink());
+        let error = text::open(path).and_then(read).err()?;
         error.raw_os_error().is_none().then_some(error)
     }
 
     fn in_file(self, kind: Kind, place: &Place) -> Error {
         let Place { path, shown } = place;
-        if let (Some(compression), Some(error)) = (compression(path), self.in_compression(path)) {
+        if let (Some(compression), Some(error)) =
+            (text::compression(path), self.in_compression(path))
+        {
             let what = format!("{shown} is cut short, damaged or not {compression}");
             return Error::new(ErrorKind::Corrupt, what, "fetch it again").with_source(error);
         }
@@ -337,6 +337,7 @@ impl Fault {
             }
         };
         let error: Box<dyn std::error::Error + Send + Sync> = match self {
+            Self::LongLine(line) => return long_line(kind, line, shown),
             Self::Io(error) => {
                 return Error::io(error, format!("cannot read {shown}"));
             }
@@ -346,4 +347,19 @@ impl Fault {
         let what = format!("cannot read {shown} as {what}");
         Error::new(ErrorKind::Corrupt, what, remedy).with_source(error)
     }
+}
+
+fn long_line(kind: Kind, line: u64, shown: &str) -> Error {
+    let limit = text::LONGEST_LINE >> 20;
+    let (what, remedy) = match kind {
+        Kind::Separated { .. } => (
+            format!("the row in line {line} of {shown} is longer than {limit} MiB"),
+            "cut it into several rows, or end what is quoted in it",
+        ),
+        _ => (
+            format!("line {line} of {shown} is longer than {limit} MiB"),
+            "cut it into several objects, each in a line of its own",
+        ),
+    };
+    Error::new(ErrorKind::InvalidArgument, what, remedy)
 }

@@ -82,7 +82,7 @@ impl Input {
         Ok(Self::Fetched { files: Files::of_places(places, columns)?, _folder: folder })
     }
 
-    fn files(&self) -> Option<&Files> {
+    pub(super) fn files(&self) -> Option<&Files> {
         match self {
             Self::Dataset(_) => None,
             Self::Files(files) | Self::Fetched { files, .. } => Some(files),
@@ -115,11 +115,11 @@ impl Input {
         })
     }
 
-    /// The first shard of a dataset, whose options the others share.
-    pub(super) fn shard(&self) -> Result<Option<&ShardInfo>> {
+    /// The first shard of a dataset, if it has one, whose options the others share.
+    pub(super) fn shard(&self) -> Option<&ShardInfo> {
         match self {
-            Self::Dataset(source) => first_shard(source).map(Some),
-            Self::Files(_) | Self::Fetched { .. } => Ok(None),
+            Self::Dataset(source) => source.index.shards.first(),
+            Self::Files(_) | Self::Fetched { .. } => None,
         }
     }
 
@@ -212,7 +212,7 @@ fn first_shard(source: &Source) -> Result<&ShardInfo> {
         Error::new(
             ErrorKind::InvalidArgument,
             "the dataset has no shards, and so no columns",
-            "give one with samples",
+            "give one with samples; or write a dataset, without --columns",
         )
         .in_dataset(source.remote.address())
     })

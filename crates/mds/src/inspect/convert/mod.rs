@@ -13,6 +13,7 @@ mod parts;
 mod position;
 mod sink;
 mod stop;
+mod text;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -22,10 +23,11 @@ use std::time::Instant;
 
 use clap::ValueEnum;
 use mds::format::{Compression, HashAlgorithm, parse_size};
-use mds::storage::is_address;
+use mds::storage::{Remote, RemoteOptions, is_address};
 use mds::{Error, ErrorKind};
 
-use super::{Failure, is_watched, progress, show};
+use super::{Common, Failure, is_watched, progress, show};
+use files::{Files, Place};
 use input::{Input, Piece};
 use options::OrNone;
 use sink::Sink;
@@ -46,8 +48,9 @@ SOURCE is a dataset (mds, json, csv, tsv or xsv; a path or a URL), a .parquet fi
 them, or a plain text file, which are brought into a temporary folder if they are at a URL: .jsonl, .ndjson, .json (an object in each line),
 .csv, .tsv (with a line of names; quotes are understood), as it is or as .gz or .zst. The types of
 a text file are inferred from all of it. In CSV a column with an empty field is text, and so are
-dates; a column of digits alone is of integers, and 007 becomes 7. Nulls are refused. An integer
-beyond 64 bits in a plain JSON file is read as a float.
+dates; a column of digits alone is of integers, and 007 becomes 7. Nulls are refused. A column of
+integers and floats, or of integers beyond 64 bits in a plain JSON file, is one of float64; an
+integer that no float64 is equal to is refused there. A line may have 256 MiB.
 
 What is not given stays as it is in a dataset: format, compression, hashes, size limit. With all
 columns and the same format, samples are copied as they are, byte for byte. Other sources become
@@ -73,7 +76,8 @@ as much room in the folder for temporary files.
 
 OUT must not exist or be empty, nor be in the folder of SOURCE, if that is a dataset. It gets its
 index, or its parts their names, when all is written. An error or Ctrl-C removes what is unfinished;
-at a URL the shards of a dataset that were uploaded stay, without an index.";
+at a URL the shards of a dataset that were uploaded stay, without an index. A dataset without samples
+becomes one, or one Parquet file without rows.";
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Flags {
@@ -136,12 +140,16 @@ enum Target {
     Parquet,
 }
 
-pub(super) fn run(flags: &Flags, split: Option<&str>, out: &mut dyn Write) -> Result<(), Failure> {
+pub(super) fn run(flags: &Flags, common: &Common, out: &mut dyn Write) -> Result<(), Failure> {
     let stop = StopSignal::install()?;
     let options = options::Options::check(flags)?;
-    let input = Input::find(&flags.source, split, &options.columns, &stop)?;
+    let mut input = Input::find(&flags.source, common.split.as_deref(), &options.columns, &stop)?;
+    if let Input::Dataset(source) = &mut input {
+        source.pickle_bytes = common.pickle_bytes;
+    }
     refuse_empty(&input)?;
     refuse_inside(&flags.out, &input)?;
+    refuse_around(&flags.out, &input)?;
     let started = Instant::now();
     let converted = stop.while_converting(|| {
         let sink = Sink::create(&flags.out, &input, &options, &stop)?;
@@ -172,8 +180,9 @@ pub(super) fn run(flags: &Flags, split: Option<&str>, out: &mut dyn Write) -> Re
     Ok(())
 }
 
+/// What columns a text file has is known from its rows alone. Others say it themselves.
 fn refuse_empty(input: &Input) -> mds::Result<()> {
-    if input.samples() > 0 {
+    if input.samples() > 0 || !input.files().is_some_and(Files::are_text) {
         return Ok(());
     }
     let (what, remedy) = ("there are no samples to convert", "give a source that has some");
@@ -190,6 +199,35 @@ fn refuse_inside(out: &str, input: &Input) -> mds::Result<()> {
     let (out, dataset) = (mds::redacted(out), input.shown());
     let what = format!("the output {out} would be in the folder of the dataset {dataset}");
     Err(Error::new(ErrorKind::InvalidArgument, what, "give a folder outside of it"))
+}
+
+/// Files in the folder of a dataset would be taken for its own, and go when it is removed.
+fn refuse_around(out: &str, input: &Input) -> mds::Result<()> {
+    let path = out.strip_prefix("file://").unwrap_or(out);
+    let lies_there: Box<dyn Fn(&Place) -> bool> = match input {
+        Input::Dataset(_) => return Ok(()),
+        Input::Files(_) => {
+            // In what is not there yet nothing lies.
+            let Ok(folder) = Path::new(path).canonicalize() else { return Ok(()) };
+            Box::new(move |file| {
+                let is_there =
+                    |path: &Path| resolved(path).is_some_and(|path| path.starts_with(&folder));
+                // A link lies where it is, and where it leads to.
+                let path = std::path::absolute(&file.path);
+                is_there(&file.path) || path.is_ok_and(|path| path.parent().is_some_and(is_there))
+            })
+        }
+        Input::Fetched { .. } => {
+            let remote = Remote::open(out, RemoteOptions::default())?;
+            let folder = format!("{}/", remote.address().trim_end_matches('/'));
+            Box::new(move |file| file.shown.starts_with(&folder))
+        }
+    };
+    let mut files = input.files().into_iter().flat_map(Files::places);
+    let Some(file) = files.find(|file| lies_there(file)) else { return Ok(()) };
+    let (out, file) = (mds::redacted(out), &file.shown);
+    let what = format!("{out} is to be written, but the input {file} lies there");
+    Err(Error::new(ErrorKind::InvalidArgument, what, "write to another place"))
 }
 
 /// The path without links, as far as it exists.

@@ -184,6 +184,10 @@ impl Parts {
         mut self,
         stop: impl Fn() -> Result<(), Failure>,
     ) -> Result<(u64, u64), Failure> {
+        if self.sealed.is_empty() && self.open.is_none() {
+            // Without a sample there is a file all the same, which has the columns.
+            self.open = Some(self.begin(&self.path(0))?);
+        }
         self.seal()?;
         let bytes = self.sealed.iter().map(Sealed::bytes).sum();
         for (number, sealed) in std::mem::take(&mut self.sealed).into_iter().enumerate() {

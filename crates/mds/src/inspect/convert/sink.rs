@@ -1,7 +1,7 @@
 //! Where converted samples go: a new dataset, or Parquet files.
 
 use arrow_array::RecordBatch;
-use mds::format::{Column, Encoding, Index, ShardInfo, Value};
+use mds::format::{Column, Encoding, Index, Schema, ShardInfo, Value};
 use mds::storage::{Remote, RemoteOptions};
 use mds::{Error, ErrorKind, Result, Shard, Writer, WriterOptions};
 
@@ -29,7 +29,7 @@ impl Sink {
         options: &Options,
         stop: &StopSignal,
     ) -> Result<Self, Failure> {
-        let shard = input.shard()?;
+        let shard = input.shard();
         let Some(format) = options.format(shard.map(|shard| &shard.format))? else {
             if let Input::Dataset(_) = input {
                 refuse_pickles(input, &options.columns)?;
@@ -44,7 +44,17 @@ impl Sink {
             return Ok(Self::Parquet { parts: Box::new(parts), columns: options.columns.clone() });
         };
         let located = |error: Error| error.in_dataset(input.shown());
-        let columns = Columns::new(&input.schema()?, &options.columns, &format).map_err(located)?;
+        let source = if input.units() == 0 && options.columns.is_empty() {
+            // Of a dataset without shards, which has no columns. No shard is written, so that nobody
+            // sees this one.
+            Schema::new([("none", Encoding::Int)])?
+        } else {
+            input.schema()?
+        };
+        let columns = Columns::new(&source, &options.columns, &format).map_err(located)?;
+        if let Input::Dataset(source) = input {
+            source.refuse_pickles(&options.columns)?;
+        }
         let kept = match shard {
             // A limit that this writer does not take is none.
             Some(shard) => shard.size_limit.filter(|&limit| limit <= MAX_SHARD_BYTES),
