@@ -267,6 +267,33 @@ fn verify_decodes_images() {
     assert!(output.out.contains(expected), "{}", output.out);
 }
 
+/// Of a compressed dataset a cache keeps the raw files.
+#[test]
+fn the_cache_of_a_compressed_dataset_is_verified_and_converted() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    let index = write(&at("zipped"), 30, &ZIPPED);
+    inspect(&[path(&at("zipped")), path(&at("cache"))]).succeeds();
+    let shard = &index.shards[0];
+    assert!(!shard.stored().basename.join_to(&at("cache")).exists());
+    assert!(inspect(&["verify", path(&at("cache"))]).succeeds().contains("all good"));
+    inspect(&["convert", path(&at("cache")), path(&at("again"))]).succeeds();
+    assert_eq!(files(&at("again")), files(&at("zipped")));
+    Shard::open(at("cache"), shard, ShardOptions::default()).unwrap();
+
+    let raw = shard.raw_data.basename.join_to(&at("cache"));
+    let mut bytes = std::fs::read(&raw).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&raw, bytes).unwrap();
+    let output = inspect(&["verify", path(&at("cache"))]).output();
+    assert!(output.out.starts_with("BAD  shard shard.00000.mds"), "{}", output.out);
+    assert!(output.out.contains("of the file is"), "{}", output.out);
+    std::fs::remove_file(&raw).unwrap();
+    let error = Shard::open(at("cache"), shard, ShardOptions::default()).unwrap_err();
+    assert_eq!(error.kind(), mds::ErrorKind::NotFound);
+    assert!(error.to_string().contains("shard.00000.mds.zstd"), "{error}");
+}
+
 #[test]
 fn verify_finds_a_changed_bit_and_a_wrong_offset() {
     let dir = tempfile::tempdir().unwrap();

@@ -727,7 +727,11 @@ fn ctrl_c_removes_what_is_unfinished_and_exits_130() {
         let mut caught = Caught::in_the_middle(to);
         let (code, error) = caught.signal(signal);
         assert_eq!(code, Some(130), "{to}");
-        assert_eq!(error, "mds-inspect: interrupted; nothing unfinished was left behind\n");
+        assert_eq!(
+            error,
+            "mds-inspect: stopping after the shards at hand; a second time stops at once\n\
+             mds-inspect: interrupted; nothing unfinished was left behind\n"
+        );
         assert!(!caught.out.parent().unwrap().exists(), "{to}");
     }
 }

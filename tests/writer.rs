@@ -738,6 +738,22 @@ fn a_resumed_upload_sends_only_what_the_remote_lacks() {
     assert!(store.take_puts().is_empty());
 }
 
+#[test]
+fn a_dataset_with_pickles_is_resumed_between_the_two_indexes() {
+    let (store, dir) = (Store::start(), tempfile::tempdir().unwrap());
+    let local = dir.path().join("a");
+    let schema = || Schema::new([("x", Encoding::Pickle)]).unwrap();
+    let out = || both(&local, &store.url);
+    let mut writer = Writer::create(out(), schema(), options(1, None)).unwrap();
+    writer.write(&[Value::Bytes(b"\x80\x04N.".into())]).unwrap();
+    writer.finish().unwrap();
+    let whole = files(&local);
+    std::fs::remove_file(local.join("index.json")).unwrap();
+    let writer = Writer::resume(out(), schema(), options(1, None)).unwrap();
+    writer.finish().unwrap();
+    assert!(files(&local) == whole);
+}
+
 /// Above 16 MiB a file goes up in parts where the remote has them; plain HTTP has none.
 #[test]
 fn large_shards_are_uploaded_whole() {

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use mds::format::Compression;
+use mds::{Shard, ShardOptions};
 
 use super::program::path;
 use super::support::Server;
@@ -102,13 +103,6 @@ fn integers_that_floats_would_round_are_refused() {
             "100000000000000000000000000001",
         ),
         ("list", "{\"l\": [1.5, 2]}\n{\"l\": [9007199254740993]}\n", "l", 2, "9007199254740993"),
-        (
-            "deep",
-            "{\"s\": {\"a\": [{\"b\": 9007199254740993}, {\"b\": 0.1}]}}\n",
-            "s",
-            1,
-            "9007199254740993",
-        ),
     ] {
         let source = source(&format!("{name}.jsonl"), text);
         let place = format!("line {line}");
@@ -129,14 +123,115 @@ fn integers_that_floats_would_round_are_refused() {
     convert(&source("held.jsonl", lines), &at("held"), &[]);
     let schema = index(&at("held")).shards[0].schema().clone();
     let encodings: Vec<_> = schema.columns().iter().map(|c| c.encoding.to_string()).collect();
-    assert_eq!(encodings, ["float64", "int", "str"]);
+    assert_eq!(encodings, ["float64", "int", "json"]);
     let of = |column: usize| -> Vec<String> {
         values(&at("held")).iter().map(|sample| sample[column].1.clone()).collect()
     };
     let floats = ["9007199254740992.0", "0.5", "1e20"].map(|f| format!("Scalar(F64({f}))"));
     assert_eq!(of(0), floats);
     assert_eq!(of(1), ["Int(9007199254740993)", "Int(-9223372036854775808)", "Int(1)"]);
-    assert_eq!(of(2), ["Str(\"9007199254740993\")", "Str(\"x\")", "Str(\"y\")"]);
+    assert_eq!(raw(&at("held"), "t"), ["9007199254740993", "\"x\"", "\"y\""]);
+}
+
+/// The stored texts of a column.
+fn raw(dataset: &Path, column: &str) -> Vec<String> {
+    let info = &index(dataset).shards[0];
+    let shard = Shard::open(dataset, info, ShardOptions::default()).unwrap();
+    let texts = shard.samples().unwrap().map(|sample| sample.str(column).unwrap().to_owned());
+    texts.collect()
+}
+
+#[test]
+fn what_is_not_of_one_kind_is_json_as_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    let metas = [
+        r#"{"n": 1, "tags": ["a"]}"#,
+        r#"{"tags": "b", "n": "two", "x": 9007199254740993}"#,
+        r#"{"lang": "\ud83d", "y": 1.0, "z": null, "b": [1, 2.5, true, "x"]}"#,
+    ];
+    let kinds = ["1", "true", "\"x\""];
+    let lists = ["[[1], [2, 3]]", "[]", "[1, \"a\"]"];
+    let empty = ["[]", "[]", "[]"];
+    let nulls = ["null", "null", "null"];
+    let columns = [metas, kinds, lists, empty, nulls];
+    let lines: String = (0..3)
+        .map(|row| {
+            let [meta, kind, list, empty, null] = columns.map(|column| column[row]);
+            format!(
+                "{{\"k\": {kind}, \"m\": {meta}, \"l\": {list}, \"e\": {empty}, \"n\": {null}, \
+                 \"i\": [{row}], \"f\": [0.5, {row}]}}\n"
+            )
+        })
+        .collect();
+    fs::write(at("x.jsonl"), lines).unwrap();
+    convert(path(&at("x.jsonl")), &at("mds"), &[]);
+    convert(path(&at("x.jsonl")), &at("parquet"), &["--to", "parquet"]);
+    convert(path(&at("parquet")), &at("back"), &[]);
+    for dataset in [at("mds"), at("back")] {
+        let schema = index(&dataset).shards[0].schema().clone();
+        let encodings = schema.columns().iter().map(|c| format!("{} {}", c.name, c.encoding));
+        let expected = [
+            "e json",
+            "f ndarray:float64",
+            "i ndarray:int64",
+            "k json",
+            "l json",
+            "m json",
+            "n json",
+        ];
+        assert_eq!(encodings.collect::<Vec<_>>(), expected);
+        for (name, column) in ["m", "k", "l", "e", "n"].into_iter().zip(columns) {
+            assert_eq!(raw(&dataset, name), column);
+        }
+    }
+    // A key that is missing is no null.
+    fs::write(at("y.jsonl"), "{\"a\": {}}\n{\"a\": null}\n{}\n").unwrap();
+    let error = refused(&[path(&at("y.jsonl")), path(&at("out"))]);
+    let expected = format!(
+        "mds-inspect: dataset {}, sample 2, column a: the value is null, and MDS has no nulls; fill the \
+         nulls with a value, or drop the rows, before writing",
+        at("y.jsonl").display()
+    );
+    assert_eq!(error, expected);
+}
+
+#[test]
+fn lines_that_are_no_objects_are_told_by_their_number() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("x.jsonl");
+    let out = dir.path().join("out");
+    for (line, why) in [
+        (&b"{\"a\": 3,}"[..], "line 3 is not JSON: expected a key in double quotes at byte 8"),
+        (b"[1]", "line 3 is not an object"),
+        (
+            b"{\"a\": \"\xff\"}",
+            "line 3 is not UTF-8: invalid utf-8 sequence of 1 bytes from index 7",
+        ),
+        (b"{\"\\ud83d\": 1}", "line 3 has the key \"\u{fffd}\" with half of a surrogate pair"),
+    ] {
+        fs::write(&file, [b"{\"a\": 1}\n\n", line, b"\n"].concat()).unwrap();
+        let expected = format!(
+            "mds-inspect: cannot read {} as JSON lines; give one JSON object in each line ({why})",
+            file.display()
+        );
+        assert_eq!(refused(&[path(&file), path(&out)]), expected);
+    }
+}
+
+/// Comparing all pairs of them would take minutes.
+#[test]
+fn very_many_columns_are_converted_soon() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    let members: Vec<String> = (0..60_000).map(|n| format!("\"k{n}\": {n}")).collect();
+    fs::write(at("x.jsonl"), format!("{{{}}}\n", members.join(", "))).unwrap();
+    let started = std::time::Instant::now();
+    convert(path(&at("x.jsonl")), &at("mds"), &[]);
+    convert(path(&at("mds")), &at("zstd"), &["--compression", "zstd"]);
+    convert(path(&at("mds")), &at("parquet"), &["--to", "parquet"]);
+    let took = started.elapsed();
+    assert!(took.as_secs() < 20, "{took:?}");
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! The rows of a batch as values to write.
 
-use arrow_array::{Array, RecordBatch};
+use std::collections::{HashMap, HashSet};
+
+use arrow_array::{Array, ArrayRef, RecordBatch};
 
 use super::json;
 use super::schema::takes;
@@ -58,9 +60,12 @@ impl<'b> BatchRows<'b> {
     pub fn new(schema: &Schema, batch: &'b RecordBatch) -> Result<Self> {
         check_names(schema, batch)?;
         let mut columns = Vec::with_capacity(schema.columns().len());
+        let batch_schema = batch.schema_ref();
+        let names = batch_schema.fields().iter().map(|field| field.name().as_str());
+        let arrays: HashMap<&str, &'b ArrayRef> = names.zip(batch.columns()).collect();
         for column in schema.columns() {
             // Every name was found.
-            let Some(array) = batch.column_by_name(&column.name) else { continue };
+            let Some(&array) = arrays.get(column.name.as_str()) else { continue };
             check_column(column, array.as_ref()).map_err(|error| error.in_column(&column.name))?;
             let source = match column.encoding {
                 Encoding::Json if !holds_text(array.as_ref()) => Source::Nested(array.as_ref()),
@@ -106,18 +111,18 @@ impl<'b> BatchRows<'b> {
 
 fn check_names(schema: &Schema, batch: &RecordBatch) -> Result<()> {
     let batch_schema = batch.schema();
-    let found: Vec<&str> = batch_schema.fields().iter().map(|f| f.name().as_str()).collect();
-    let declared: Vec<&str> = schema.columns().iter().map(|c| c.name.as_str()).collect();
-    let mut faults = Vec::new();
-    for name in &declared {
-        if !found.contains(name) {
-            faults.push(format!("has no column {name:?}"));
-        }
-    }
-    for (i, name) in found.iter().enumerate() {
-        if !declared.contains(name) {
+    let found = || batch_schema.fields().iter().map(|field| field.name().as_str());
+    let declared = || schema.columns().iter().map(|column| column.name.as_str());
+    // Both may have a million.
+    let all_found: HashSet<&str> = found().collect();
+    let all_declared: HashSet<&str> = declared().collect();
+    let missing = declared().filter(|name| !all_found.contains(name));
+    let mut faults: Vec<_> = missing.map(|name| format!("has no column {name:?}")).collect();
+    let mut seen = HashSet::new();
+    for name in found() {
+        if !all_declared.contains(name) {
             faults.push(format!("has the column {name:?}, which the dataset has not"));
-        } else if found.iter().take(i).any(|before| before == name) {
+        } else if !seen.insert(name) {
             faults.push(format!("has the column {name:?} twice"));
         }
     }
@@ -128,7 +133,7 @@ fn check_names(schema: &Schema, batch: &RecordBatch) -> Result<()> {
         format!("the batch {}", faults.join(", and ")),
         format!(
             "give the columns {}, each once",
-            declared.iter().map(shown).collect::<Vec<_>>().join(", ")
+            declared().map(shown).collect::<Vec<_>>().join(", ")
         ),
     ))
 }

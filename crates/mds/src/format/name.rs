@@ -20,7 +20,7 @@ pub struct ShardName(String);
 
 /// Whether a character changes how the text around it is shown: control characters, and those that
 /// reverse the direction of writing.
-pub(crate) fn is_hostile_to_terminals(c: char) -> bool {
+pub fn is_hostile_to_terminals(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }

@@ -16,7 +16,7 @@ use crate::{Error, Result};
 const LENGTH_SIZE: usize = size_of::<u32>();
 
 /// A named column and the way its values are stored.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Column {
     /// The name.
     pub name: String,
@@ -46,6 +46,8 @@ pub struct Schema {
     sizes: Vec<Option<u32>>,
     /// How many columns have a variable size.
     variable: usize,
+    /// By name, as all are but what other programs may have made.
+    is_sorted: bool,
 }
 
 impl Schema {
@@ -78,7 +80,8 @@ impl Schema {
         }
         let sizes: Vec<_> = columns.iter().map(|column| column.encoding.size()).collect();
         let variable = sizes.iter().filter(|size| size.is_none()).count();
-        Ok(Self { columns, sizes, variable })
+        let is_sorted = columns.is_sorted_by(|a, b| a.name < b.name);
+        Ok(Self { columns, sizes, variable, is_sorted })
     }
 
     /// The columns in the order of their values in a sample.
@@ -93,6 +96,9 @@ impl Schema {
 
     /// The place of a column in [`columns`](Self::columns).
     pub fn position(&self, name: &str) -> Option<usize> {
+        if self.is_sorted {
+            return self.columns.binary_search_by(|column| column.name.as_str().cmp(name)).ok();
+        }
         self.columns.iter().position(|column| column.name == name)
     }
 

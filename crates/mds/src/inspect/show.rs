@@ -1,6 +1,7 @@
 //! Values, shapes and sizes as text.
 
-use mds::format::{Encoding, Image, NdArray, Scalar, Value};
+use mds::format::python::float_repr;
+use mds::format::{Encoding, Image, NdArray, Scalar, Value, is_hostile_to_terminals};
 
 /// Characters and elements of a value that are shown unless all are asked for.
 const CHARACTERS: usize = 400;
@@ -100,12 +101,12 @@ pub(super) fn count(n: u64, noun: &str) -> String {
     if n == 1 { format!("1 {noun}") } else { format!("{n} {noun}s") }
 }
 
-/// A name or a text in one line. Control characters in data must not reach the terminal; quotes may
-/// stay as they are.
+/// A name or a text in one line. Control characters in data must not reach the terminal, nor marks that
+/// turn the direction of writing; quotes may stay as they are.
 pub(super) fn printable(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for c in text.chars() {
-        if c.is_control() { line.extend(c.escape_default()) } else { line.push(c) }
+        if is_hostile_to_terminals(c) { line.extend(c.escape_default()) } else { line.push(c) }
     }
     line
 }
@@ -159,9 +160,11 @@ fn scalar(scalar: &Scalar) -> String {
     match (scalar, scalar.to_i64()) {
         (Scalar::U64(number), _) => number.to_string(),
         // Widening first would show digits that the number does not have.
-        (Scalar::F32(number), _) => number.to_string(),
-        (_, Some(integer)) => integer.to_string(),
-        (_, None) => scalar.to_f64().to_string(),
+        (Scalar::F32(number), _) => {
+            float_repr(number.to_string().parse().unwrap_or_else(|_| f64::from(*number)))
+        }
+        (_, Some(integer)) if !scalar.dtype().is_float() => integer.to_string(),
+        _ => float_repr(scalar.to_f64()),
     }
 }
 
@@ -190,6 +193,18 @@ mod tests {
     #[test]
     fn control_characters_do_not_reach_the_terminal() {
         assert_eq!(value("text", &"a\n\u{1b}[2J\"".into(), false), "a\\n\\u{1b}[2J\"");
+        assert_eq!(printable("\u{202e}abc"), "\\u{202e}abc");
+    }
+
+    #[test]
+    fn floats_are_shown_as_python_prints_them() {
+        let cases = [(5e-324, "5e-324"), (1e300, "1e+300"), (100_000.0, "100000.0")];
+        for (number, shown) in cases {
+            assert_eq!(scalar(&Scalar::F64(number)), shown);
+        }
+        assert_eq!(scalar(&Scalar::F32(0.1)), "0.1");
+        assert_eq!(scalar(&Scalar::F32(f32::MAX)), "3.4028235e+38");
+        assert_eq!(scalar(&Scalar::I8(-1)), "-1");
     }
 
     #[test]

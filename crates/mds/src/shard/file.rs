@@ -36,7 +36,8 @@ impl Deref for FileBytes {
 }
 
 impl FileBytes {
-    /// Reads a file of the dataset in `dir`: maps the raw one, or unpacks the compressed one.
+    /// Reads a file of the dataset in `dir`: maps the raw one, or unpacks the compressed one. Where
+    /// the compressed one is not there, but the raw one is, as in a cache, that is mapped.
     pub(super) fn read(
         dir: &Path,
         file: ShardFile<'_>,
@@ -48,7 +49,13 @@ impl FileBytes {
             let bytes = Self::map_raw(&path, file.raw, options, false)?;
             return bytes.ok_or_else(|| missing(&path));
         };
-        let stored = read_at_most(&path, zip.bytes)?;
+        let stored = match read_at_most(&path, zip.bytes) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                let raw = inside(dir, &file.raw.basename)?;
+                return Self::map_raw(&raw, file.raw, options, false)?.ok_or(error);
+            }
+            stored => stored?,
+        };
         check_bytes(&stored, zip, options.validate_hash)?;
         let raw = compression.decompress(&stored, file.raw.bytes)?;
         check_bytes(&raw, file.raw, options.validate_hash)?;

@@ -118,7 +118,8 @@ pub struct Shard {
 
 impl Shard {
     /// Opens a shard of the dataset in the directory `dir`: maps its raw file, or unpacks the
-    /// compressed one into memory.
+    /// compressed one into memory. Of a compressed dataset a cache keeps the raw files alone: these are
+    /// mapped where the compressed ones are not there.
     ///
     /// # Errors
     /// `NotFound` if a file is not there, `Corrupt` if one does not agree with the index or leads
@@ -135,13 +136,22 @@ impl Shard {
     }
 
     /// A whole shard of the dataset at `remote`, in memory, with every size and every hash that its
-    /// index records checked.
+    /// index records checked. In a folder of this machine, raw files do where compressed ones are not
+    /// there, as in [`open`](Self::open).
     ///
     /// # Errors
     /// `Corrupt` if a file does not agree with the index, and as the remote fails.
     pub fn fetch(remote: &Remote, info: &ShardInfo) -> Result<Self> {
         let raw = |file: ShardFile<'_>| {
-            let stored = remote.get(file.stored().basename.as_str(), file.stored().bytes)?;
+            let stored = match remote.get(file.stored().basename.as_str(), file.stored().bytes) {
+                Err(error) if error.kind() == ErrorKind::NotFound && remote.folder().is_some() => {
+                    let raw = remote.get(file.raw.basename.as_str(), file.raw.bytes);
+                    let raw = raw.map_err(|_| error)?;
+                    file.raw.verify(&raw)?;
+                    return Ok(raw);
+                }
+                stored => stored?,
+            };
             file.stored().verify(&stored)?;
             let (Some(_), Some(compression)) = (file.zip, info.compression) else {
                 return Ok(stored);

@@ -12,7 +12,7 @@ use serde_json::{Map, Value as Json};
 
 use super::publish::{Publisher, Stored, meta_name};
 use crate::durable;
-use crate::format::{Index, ShardInfo, ShardName, ShardTable};
+use crate::format::{Index, IndexOptions, ShardInfo, ShardName, ShardTable};
 use crate::storage::Remote;
 use crate::{Error, ErrorKind, Result};
 
@@ -189,7 +189,8 @@ pub(super) fn is_published(remote: &Remote, entries: &[ShardInfo]) -> Result<boo
         return Ok(false);
     }
     let text = remote.get(Index::FILE_NAME, Index::MAX_BYTES)?;
-    let same = Index::parse(&text).is_ok_and(|index| {
+    // Who writes pickles gives their bytes.
+    let same = Index::parse_with(&text, IndexOptions { pickle_bytes: true }).is_ok_and(|index| {
         let ours = Index { shards: entries.to_vec() };
         index.to_json() == ours.to_json()
     });

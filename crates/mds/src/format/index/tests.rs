@@ -89,8 +89,9 @@ fn damaged_texts_are_corrupt() {
              {REMEDY}"
         )
     );
-    for (text, found) in [("null", "null"), ("\"x\"", "string \"x\"")] {
-        let end = text.len();
+    for (text, found, end) in
+        [("null", "null", 4), ("\"x\"", "string \"x\"", 3), ("[2, []]", "sequence", 0)]
+    {
         assert_eq!(
             message(text, ErrorKind::Corrupt),
             format!(

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::marker::PhantomData;
 use std::sync::Arc;
 
+use serde::de::value::MapAccessDeserializer;
 use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value as Json;
@@ -21,7 +23,6 @@ pub(super) const VERSION: u64 = 2;
 
 /// The whole text, once [`check_versions`] has seen to the version.
 #[derive(Deserialize)]
-#[serde(expecting = "an object with the fields `version` and `shards`")]
 pub(super) struct IndexText {
     pub(super) shards: Vec<ShardText>,
 }
@@ -70,18 +71,39 @@ pub(super) struct FileText {
 /// fields.
 pub(super) fn check_versions(text: &[u8]) -> Result<()> {
     #[derive(Deserialize)]
-    #[serde(expecting = "an object with the fields `version` and `shards`")]
     struct Probe {
         #[serde(default)]
         version: Word,
         #[serde(default)]
         shards: Entries,
     }
-    let probe: Probe = serde_json::from_slice(text).map_err(|e| not_an_index(&e))?;
+    let Object(probe): Object<Probe> =
+        serde_json::from_slice(text).map_err(|e| not_an_index(&e))?;
     check_version(&probe.version, "the index")?;
     match probe.shards.0 {
         Some((number, error)) => Err(error.in_shard(number)),
         None => Ok(()),
+    }
+}
+
+/// The whole index as an object: derived code would take a list of the fields too.
+struct Object<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Fields<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Fields<T> {
+            type Value = Object<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object with the fields `version` and `shards`")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, fields: A) -> Result<Object<T>, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(fields)).map(Object)
+            }
+        }
+        deserializer.deserialize_map(Fields(PhantomData))
     }
 }
 

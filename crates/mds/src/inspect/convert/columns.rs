@@ -1,5 +1,7 @@
 //! Which columns are written, under which encodings, and with which values.
 
+use std::collections::{HashMap, HashSet};
+
 use mds::arrow::BatchRows;
 use mds::format::python::{Integer, parse_float};
 use mds::format::{Column, DType, Encoding, Format, Scalar, Schema, Value};
@@ -60,9 +62,9 @@ impl Columns {
 
     /// Refuses a shard with other columns than the first, as a merged dataset may have.
     pub(super) fn check(&self, shard: &Shard) -> Result<()> {
-        let has = |column: &Column| shard.schema().columns().contains(column);
-        if self.source.columns().iter().all(has)
-            && (self.subset || shard.schema().columns().len() == self.source.columns().len())
+        let found: HashSet<&Column> = shard.schema().columns().iter().collect();
+        if self.source.columns().iter().all(|column| found.contains(column))
+            && (self.subset || found.len() == self.source.columns().len())
         {
             return Ok(());
         }
@@ -123,8 +125,9 @@ impl Columns {
 
 /// The places of the wanted names.
 pub(super) fn positions(names: &[&str], wanted: &[String]) -> Result<Vec<usize>> {
+    let places: HashMap<&str, usize> = names.iter().copied().zip(0..).collect();
     let position = |name: &String| {
-        names.iter().position(|known| known == name).ok_or_else(|| {
+        places.get(name.as_str()).copied().ok_or_else(|| {
             Error::new(
                 ErrorKind::NotFound,
                 format!("there is no column {name:?}"),

@@ -12,6 +12,7 @@ use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchR
 
 use super::columns::positions;
 use super::input::{Piece, Unit};
+use super::json_lines;
 use super::text::{self, Inferred, Rounded};
 
 /// About how many bytes of Parquet are in memory at once, and at most how many rows.
@@ -178,7 +179,7 @@ impl Files {
             };
             for batch in batches {
                 let piece = batch.map(|batch| Piece::Batch(place.shown.clone(), batch));
-                if !send(piece.map_err(|e| Fault::Arrow(e).in_file(self.kind, place))) {
+                if !send(piece.map_err(|fault| fault.in_file(self.kind, place))) {
                     return false;
                 }
             }
@@ -189,13 +190,10 @@ impl Files {
 
     fn batches(&self, path: &Path, file: &Unit) -> Result<Batches, Fault> {
         match self.kind {
-            Kind::Parquet => Ok(Box::new(self.parquet(path, file)?)),
-            Kind::Json => {
-                let reader = arrow_json::ReaderBuilder::new(Arc::clone(&self.schema))
-                    .with_batch_size(self.batch)
-                    .with_coerce_primitive(true);
-                Ok(Box::new(reader.build(text::open(path)?)?))
+            Kind::Parquet => {
+                Ok(Box::new(self.parquet(path, file)?.map(|b| b.map_err(Fault::from))))
             }
+            Kind::Json => Ok(Box::new(json_lines::batches(path, &self.schema, self.batch)?)),
             Kind::Separated { by } => {
                 // Its reader takes all columns and leaves some out itself.
                 let mut reader = arrow_csv::ReaderBuilder::new(Arc::clone(&self.all))
@@ -204,7 +202,7 @@ impl Files {
                 if !self.projection.is_empty() {
                     reader = reader.with_projection(self.projection.clone());
                 }
-                Ok(Box::new(reader.build(text::open(path)?)?))
+                Ok(Box::new(reader.build(text::open(path)?)?.map(|b| b.map_err(Fault::from))))
             }
         }
     }
@@ -226,7 +224,7 @@ impl Files {
     }
 }
 
-type Batches = Box<dyn Iterator<Item = Result<RecordBatch, ArrowError>>>;
+type Batches = Box<dyn Iterator<Item = Result<RecordBatch, Fault>>>;
 
 /// The columns of a file and the number of its rows. A text file is read to its end for them.
 fn describe(kind: Kind, path: &Path) -> Result<Inferred, Fault> {
@@ -238,7 +236,7 @@ fn describe(kind: Kind, path: &Path) -> Result<Inferred, Fault> {
             // Its rows are as large as its row groups say.
             Ok(Inferred { schema, rows, batch: 0, rounded: Vec::new() })
         }
-        Kind::Json => text::infer_json(path),
+        Kind::Json => json_lines::infer(path),
         Kind::Separated { by } => text::infer_separated(path, by),
     }
 }
@@ -284,6 +282,8 @@ fn same_columns(a: &Schema, b: &Schema) -> bool {
 pub(super) enum Fault {
     /// A line, or a row that begins in it, which is longer than any is.
     LongLine(u64),
+    /// A line that is no row, and why.
+    Line(String),
     Io(std::io::Error),
     Arrow(ArrowError),
     Parquet(parquet::errors::ParquetError),
@@ -312,7 +312,7 @@ impl Fault {
     /// other faults.
     fn in_compression(&self, path: &Path) -> Option<std::io::Error> {
         match self {
-            Self::LongLine(_) => return None,
+            Self::LongLine(_) | Self::Line(_) => return None,
             Self::Io(error) if error.raw_os_error().is_some() => return None,
             _ => {}
         }
@@ -338,6 +338,7 @@ impl Fault {
         };
         let error: Box<dyn std::error::Error + Send + Sync> = match self {
             Self::LongLine(line) => return long_line(kind, line, shown),
+            Self::Line(why) => why.into(),
             Self::Io(error) => {
                 return Error::io(error, format!("cannot read {shown}"));
             }

@@ -8,6 +8,7 @@ mod columns;
 mod fetched;
 mod files;
 mod input;
+mod json_lines;
 mod options;
 mod parts;
 mod position;
@@ -48,9 +49,11 @@ SOURCE is a dataset (mds, json, csv, tsv or xsv; a path or a URL), a .parquet fi
 them, or a plain text file, which are brought into a temporary folder if they are at a URL: .jsonl, .ndjson, .json (an object in each line),
 .csv, .tsv (with a line of names; quotes are understood), as it is or as .gz or .zst. The types of
 a text file are inferred from all of it. In CSV a column with an empty field is text, and so are
-dates; a column of digits alone is of integers, and 007 becomes 7. Nulls are refused. A column of
-integers and floats, or of integers beyond 64 bits in a plain JSON file, is one of float64; an
-integer that no float64 is equal to is refused there. A line may have 256 MiB.
+dates; a column of digits alone is of integers, and 007 becomes 7. In JSON lines, objects, texts beside
+numbers and whatever else is not of one kind become a column json, unchanged; lists of numbers
+are arrays. Nulls are refused, but in json. A column of integers and floats, or of integers beyond 64
+bits in a plain JSON file, is one of float64; an integer that no float64 is equal to is refused there.
+A line may have 256 MiB.
 
 What is not given stays as it is in a dataset: format, compression, hashes, size limit. With all
 columns and the same format, samples are copied as they are, byte for byte. Other sources become

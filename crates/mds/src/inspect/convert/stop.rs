@@ -1,6 +1,7 @@
 //! Ctrl-C and SIGTERM.
 
 use std::fs;
+use std::io::Write;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -33,6 +34,11 @@ impl StopSignal {
                 }
                 std::process::exit(EXIT_INTERRUPTED.into());
             }
+            // Compressing a shard may take minutes, and nothing can end it but the program's end.
+            let _ = writeln!(
+                std::io::stderr(),
+                "mds-inspect: stopping after the shards at hand; a second time stops at once"
+            );
         };
         ctrlc::set_handler(handler).map_err(|error| {
             Failure::Output(std::io::Error::other(format!("cannot catch Ctrl-C: {error}")))

@@ -1,17 +1,13 @@
 //! Plain text files, which say nothing of themselves: what their columns are is inferred from all that
-//! is in them.
+//! is in them. Here are separated values, and what they share with [JSON lines](super::json_lines).
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
-use arrow_json::reader::infer_json_schema_from_iterator;
-use arrow_schema::{ArrowError, DataType, Field, Schema};
-use mds::format::python::Json;
-use serde_json::Value;
+use arrow_schema::{DataType, Field, Schema};
 
 use super::files::Fault;
 
@@ -22,9 +18,6 @@ pub(super) const LONGEST_LINE: u64 = 256 << 20;
 /// About how many bytes of text are in memory at once, and at most how many rows.
 const TEXT_BYTES: u64 = 64 << 20;
 const TEXT_ROWS: u64 = 1024;
-
-/// From here on there are integers that no float64 is equal to.
-const EXACT: u64 = 1 << 53;
 
 /// What was found in a file.
 pub(super) struct Inferred {
@@ -41,34 +34,6 @@ pub(super) struct Rounded {
     /// The line or the row.
     pub(super) place: String,
     pub(super) integer: String,
-}
-
-/// JSON lines.
-pub(super) fn infer_json(path: &Path) -> Result<Inferred, Fault> {
-    let mut lines = JsonLines::new(open(path)?);
-    let mut fault = None;
-    let values = std::iter::from_fn(|| match lines.next() {
-        Ok(value) => value.map(Ok),
-        Err(found) => {
-            fault = Some(found);
-            None
-        }
-    });
-    let schema = infer_json_schema_from_iterator::<_, Value>(values);
-    if let Some(fault) = fault {
-        return Err(fault);
-    }
-    let schema = schema?;
-    let all = DataType::Struct(schema.fields().clone());
-    let is_rounded = |keys: &[String]| innermost(&all, keys) == Some(&DataType::Float64);
-    let rounded = lines.inexact.iter().filter(|(keys, _)| is_rounded(keys));
-    let rounded = rounded.map(|(keys, (line, integer))| Rounded {
-        column: keys.first().cloned().unwrap_or_default(),
-        place: format!("line {line}"),
-        integer: integer.clone(),
-    });
-    let rounded = rounded.collect();
-    Ok(Inferred { schema, rows: lines.rows, batch: rows_at_once(lines.longest), rounded })
 }
 
 /// Separated values with a line of names.
@@ -90,7 +55,7 @@ pub(super) fn infer_separated(path: &Path, by: u8) -> Result<Inferred, Fault> {
     Ok(Inferred { schema, rows: rows as u64, batch, rounded })
 }
 
-fn rows_at_once(longest: u64) -> usize {
+pub(super) fn rows_at_once(longest: u64) -> usize {
     (TEXT_BYTES / longest.max(1)).clamp(1, TEXT_ROWS) as usize
 }
 
@@ -171,114 +136,14 @@ pub(super) fn compression(path: &Path) -> Option<&'static str> {
     }
 }
 
-struct JsonLines<R> {
-    text: R,
-    line: Vec<u8>,
-    lines: u64,
-    /// Lines that are not blank.
-    rows: u64,
-    longest: u64,
-    /// The first integers that no float64 is equal to, with their lines, by the keys that lead to
-    /// them. Whether they become floats is known at the end.
-    inexact: BTreeMap<Vec<String>, (u64, String)>,
-}
-
-impl<R: BufRead> JsonLines<R> {
-    fn new(text: R) -> Self {
-        let inexact = BTreeMap::new();
-        Self { text, line: Vec::new(), lines: 0, rows: 0, longest: 0, inexact }
-    }
-
-    fn next(&mut self) -> Result<Option<Value>, Fault> {
-        loop {
-            self.line.clear();
-            let mut text = self.text.by_ref().take(LONGEST_LINE + 1);
-            let bytes = text.read_until(b'\n', &mut self.line)? as u64;
-            if bytes == 0 {
-                return Ok(None);
-            }
-            self.lines += 1;
-            self.longest = self.longest.max(bytes);
-            if bytes > LONGEST_LINE {
-                return Err(Fault::LongLine(self.lines));
-            }
-            let line = self.line.trim_ascii();
-            if line.is_empty() {
-                continue;
-            }
-            self.rows += 1;
-            let value: Value = serde_json::from_slice(line)
-                .map_err(|error| ArrowError::JsonError(format!("Not valid JSON: {error}")))?;
-            if may_be_inexact(&value)
-                && let Ok(text) = str::from_utf8(line)
-                // This one keeps integers of any size.
-                && let Ok(json) = Json::parse(text)
-            {
-                note_inexact(&json, &mut Vec::new(), self.lines, &mut self.inexact);
-            }
-            return Ok(Some(value));
-        }
-    }
-}
-
-/// Whether there may be an integer in it that no float64 is equal to.
-fn may_be_inexact(value: &Value) -> bool {
-    match value {
-        Value::Number(number) => match number.as_i64() {
-            Some(integer) => integer.unsigned_abs() > EXACT,
-            None => number.as_f64().is_some_and(|float| float.abs() > EXACT as f64),
-        },
-        Value::Array(values) => values.iter().any(may_be_inexact),
-        Value::Object(values) => values.values().any(may_be_inexact),
-        _ => false,
-    }
-}
-
-fn note_inexact(
-    value: &Json,
-    keys: &mut Vec<String>,
-    line: u64,
-    found: &mut BTreeMap<Vec<String>, (u64, String)>,
-) {
-    match value {
-        Json::Int(integer)
-            if is_inexact_integer(integer.as_str()) && !found.contains_key(keys.as_slice()) =>
-        {
-            found.insert(keys.clone(), (line, integer.as_str().to_owned()));
-        }
-        Json::List(values) => values.iter().for_each(|v| note_inexact(v, keys, line, found)),
-        Json::Object(values) => {
-            for (key, value) in values {
-                // Such a value has no half pairs: serde_json has read it before.
-                keys.push(key.to_string_lossy().into_owned());
-                note_inexact(value, keys, line, found);
-                keys.pop();
-            }
-        }
-        _ => {}
-    }
-}
-
 /// Whether this is a decimal integer that no float64 is equal to.
-fn is_inexact_integer(text: &str) -> bool {
+pub(super) fn is_inexact_integer(text: &str) -> bool {
     let digits = text.trim_start_matches(['+', '-']);
     let significant = digits.trim_start_matches('0');
     // All of fifteen digits can be held.
     significant.len() > 15
         && digits.bytes().all(|byte| byte.is_ascii_digit())
         && significant.parse::<f64>().is_ok_and(|float| format!("{float:.0}") != significant)
-}
-
-/// The type of the values that keys lead to, in lists too.
-fn innermost<'a>(data_type: &'a DataType, keys: &[String]) -> Option<&'a DataType> {
-    match data_type {
-        DataType::List(field) => innermost(field.data_type(), keys),
-        DataType::Struct(fields) => {
-            let (key, keys) = keys.split_first()?;
-            innermost(fields.find(key)?.1.data_type(), keys)
-        }
-        other => keys.is_empty().then_some(other),
-    }
 }
 
 /// Passes separated values on and measures their rows: a line end within quotes ends none.
