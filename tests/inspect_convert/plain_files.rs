@@ -152,7 +152,7 @@ fn what_is_not_of_one_kind_is_json_as_it_was() {
     ];
     let kinds = ["1", "true", "\"x\""];
     let lists = ["[[1], [2, 3]]", "[]", "[1, \"a\"]"];
-    let empty = ["[]", "[]", "[]"];
+    let empty = ["[]", "[1]", "[1, null]"];
     let nulls = ["null", "null", "null"];
     let columns = [metas, kinds, lists, empty, nulls];
     let lines: String = (0..3)

@@ -12,7 +12,6 @@ mod decimal;
 mod float;
 mod integer;
 mod json;
-mod json_text;
 #[cfg(test)]
 mod oracle_test;
 
@@ -21,8 +20,7 @@ use std::borrow::Cow;
 pub use decimal::Decimal;
 pub use float::{float_repr, parse_float, write_float_repr};
 pub use integer::{Integer, MAX_DIGITS};
-pub use json::{Json, MAX_DEPTH};
-pub use json_text::JsonText;
+pub use json::{Json, JsonText, MAX_DEPTH};
 
 /// Why a text is not a value, and where.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -46,8 +46,11 @@ impl Kind {
             Json::Str(text) if text.as_str().is_some() => Self::Text,
             Json::Str(_) | Json::Object(_) => Self::Json,
             Json::List(items) => {
-                let items = items.iter().map(Self::of).reduce(Self::joined);
-                match items {
+                // No array has nulls in it.
+                if items.contains(&Json::Null) {
+                    return Self::Json;
+                }
+                match items.iter().map(Self::of).reduce(Self::joined) {
                     None => Self::Empty,
                     Some(Self::Int) => Self::Ints,
                     Some(Self::Float) => Self::Floats,
