@@ -5,6 +5,7 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use burn::tensor::{Device, FloatDType};
 use trainer::config::{Config, Engine, Step, StepMemory};
@@ -22,6 +23,21 @@ struct Counting;
 
 static IN_USE: AtomicUsize = AtomicUsize::new(0);
 static MOST: AtomicUsize = AtomicUsize::new(0);
+
+/// Held by who measures: the tests of a program share its memory.
+static MEASURING: Mutex<()> = Mutex::new(());
+
+/// The most that `work` has in use at one time beyond what there was before, in bytes. It is done twice, and the second time
+/// counts: the first leaves behind what each thread keeps for matrix products, which is as large as the processor's
+/// second cache.
+fn most_in_use(work: impl Fn()) -> f64 {
+    let _alone = MEASURING.lock().unwrap_or_else(PoisonError::into_inner);
+    work();
+    let before = IN_USE.load(Ordering::Relaxed);
+    MOST.store(before, Ordering::Relaxed);
+    work();
+    (MOST.load(Ordering::Relaxed) - before) as f64
+}
 
 fn count(bytes: usize) {
     let now = IN_USE.fetch_add(bytes, Ordering::Relaxed) + bytes;
@@ -165,10 +181,9 @@ fn what_is_computed_is_what_is_allocated() {
         [ACTIVATIONS, SCORES, HIDDEN, INPUTS_OF_BLOCKS, STATE, SUMMED_GRADIENTS, LLAMA, SOFT_CAPPED]
     {
         let config = load(&recipe, overrides);
-        let before = IN_USE.load(Ordering::Relaxed);
-        MOST.store(before, Ordering::Relaxed);
-        trainer::train(&config, &Interrupt::default()).unwrap();
-        let allocated = (MOST.load(Ordering::Relaxed) - before) as f64;
+        let allocated = most_in_use(|| {
+            trainer::train(&config, &Interrupt::default()).unwrap();
+        });
         let share = allocated / computed(&config);
         println!(
             "{overrides:?}: {:.1} MB allocated, {share:.3} of what is computed",
@@ -199,7 +214,7 @@ fn what_is_computed_is_near_what_the_process_takes() {
 }
 
 /// On a GPU matrix products are computed in half precision; here they can be, too, so that what is kept is the same.
-/// Within 7 %: what the products take while they are computed is some 2 %, more or less by the processor.
+/// Some 5 % less than computed in the smaller of the two models.
 #[test]
 fn half_precision_is_counted_as_it_is_kept() {
     let folder = tempfile::tempdir().unwrap();
@@ -223,13 +238,12 @@ fn half_precision_is_counted_as_it_is_kept() {
         let model = model.computing_in(FloatDType::BF16);
         let mut batch = TokenBatch::new(config.max_seq_len);
         (0..rows).for_each(|row| batch.push(&vec![row as i32; config.max_seq_len], 0));
-        let before = IN_USE.load(Ordering::Relaxed);
-        MOST.store(before, Ordering::Relaxed);
-        let mut dropout = Dropout::training(17, 0, 0);
-        drop(loss_and_gradients(&model, &batch, 1.0, &mut dropout, step.activations));
-        let allocated = (MOST.load(Ordering::Relaxed) - before) as f64;
+        let allocated = most_in_use(|| {
+            let mut dropout = Dropout::training(17, 0, 0);
+            drop(loss_and_gradients(&model, &batch, 1.0, &mut dropout, step.activations));
+        });
         let share = allocated / (computed.peak - computed.weights) as f64;
         println!("{shape:?}: {:.1} MB allocated, {share:.3} of what is computed", allocated / 1e6);
-        assert!((0.93..1.07).contains(&share), "{share:.3} for {shape:?}");
+        assert!((0.94..1.04).contains(&share), "{share:.3} for {shape:?}");
     }
 }
