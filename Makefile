@@ -34,26 +34,26 @@ test:
 HAS_NPM := $(shell command -v npm 2>/dev/null)
 test-servers:
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
-	  tests/servers/run $(CARGO) nextest run $(PROFILE) -p mds --test remotes --no-fail-fast --run-ignored all \
+	  tests/servers/run $(CARGO) nextest run $(PROFILE) --workspace --test remotes --no-fail-fast --run-ignored all \
 	    $(if $(HAS_NPM),,-E 'not test(/^azure::/)') && \
 	  tests/servers/run $(CARGO) nextest run $(PROFILE) --workspace --test train_remotes --run-ignored only && \
 	  tests/servers/mlflow $(CARGO) nextest run $(PROFILE) --workspace --test train_trackers --run-ignored only && \
-	  tests/servers/slurm $(CARGO) nextest run $(PROFILE) -p convert --test convert_slurm --run-ignored only; \
+	  tests/servers/slurm $(CARGO) nextest run $(PROFILE) --workspace --test convert_slurm --run-ignored only; \
 	else \
-	  tests/servers/run $(CARGO) test $(PROFILE) -p mds --test remotes --no-fail-fast -- --include-ignored \
+	  tests/servers/run $(CARGO) test $(PROFILE) --workspace --test remotes --no-fail-fast -- --include-ignored \
 	    $(if $(HAS_NPM),,--skip azure::) && \
 	  tests/servers/run $(CARGO) test $(PROFILE) --workspace --test train_remotes -- --ignored && \
 	  tests/servers/mlflow $(CARGO) test $(PROFILE) --workspace --test train_trackers -- --ignored && \
-	  tests/servers/slurm $(CARGO) test $(PROFILE) -p convert --test convert_slurm -- --ignored; \
+	  tests/servers/slurm $(CARGO) test $(PROFILE) --workspace --test convert_slurm -- --ignored; \
 	fi
 
 # MDS_SOAK=2 make soak is shorter. Where there is no nextest, one program after the other.
 soak:
 	@export MDS_SOAK=$${MDS_SOAK:-10}; \
 	if $(CARGO) nextest --version >/dev/null 2>&1; then \
-	  $(CARGO) nextest run $(PROFILE) -p mds --test faults --test faults_io --no-fail-fast; \
+	  $(CARGO) nextest run $(PROFILE) --workspace --test faults --test faults_io --no-fail-fast; \
 	else \
-	  $(CARGO) test $(PROFILE) -p mds --test faults --test faults_io --no-fail-fast; \
+	  $(CARGO) test $(PROFILE) --workspace --test faults --test faults_io --no-fail-fast; \
 	fi
 
 check:
