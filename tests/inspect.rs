@@ -229,14 +229,36 @@ fn verify_names_every_bad_shard() {
         assert_eq!(
             output.err,
             format!(
-                "mds-inspect: dataset {}: 2 of {shards} shards damaged or missing: {}, {}; \
-                 copy them again or write the dataset again\n",
+                "mds-inspect: dataset {}: 2 of {shards} shards damaged, missing or unreadable: {}, {}; \
+                 the lines above say what to do\n",
                 root.display(),
                 index.shards[0].stored().basename,
                 index.shards[2].stored().basename
             )
         );
     }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_file_in_the_place_of_a_folder_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let dataset = dir.path().join("dataset");
+    write(&dataset, 3, &PLAIN);
+    let index = dataset.join("index.json");
+    let not_a_folder = "check the path (Not a directory (os error 20))\n";
+    let output = inspect(&["info", path(&index)]).output();
+    assert_eq!(output.code, 1);
+    let inside = index.join("index.json");
+    assert_eq!(
+        output.err,
+        format!("mds-inspect: cannot read {}; {not_a_folder}", inside.display())
+    );
+    let file = dir.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let output = inspect(&["convert", path(&dataset), path(&file)]).output();
+    assert_eq!(output.code, 1);
+    assert!(output.err.ends_with(not_a_folder), "{}", output.err);
 }
 
 #[test]
@@ -585,6 +607,6 @@ fn a_closed_pipe_changes_no_verdict() {
     let output = inspect(&["verify", path(dir.path())]).closed();
     assert_eq!(output.code, 1, "{}", output.err);
     let shards = index.shards.len();
-    let expected = format!("1 of {shards} shards damaged or missing: {last}; ");
+    let expected = format!("1 of {shards} shards damaged, missing or unreadable: {last}; ");
     assert!(output.err.contains(&expected), "{}", output.err);
 }

@@ -147,7 +147,7 @@ fn encoded_samples_are_checked() {
     assert_eq!((writer.samples(), writer.bytes()), (1, 15));
 }
 
-/// A folder in the place of a shard stands for a disk that fails.
+/// A folder in the place of a shard makes writing it fail.
 #[test]
 fn a_failure_of_a_thread_surfaces_and_leaves_no_index() {
     for threads in [1, 2, 4] {
@@ -169,8 +169,7 @@ fn a_failure_of_a_thread_surfaces_and_leaves_no_index() {
             assert_eq!(
                 error.to_string(),
                 format!(
-                    "dataset {0}, shard {name}: cannot write {0}/{name}; check the disk and try \
-                     again",
+                    "dataset {0}, shard {name}: cannot write {0}/{name}; check the path",
                     out.display()
                 )
             );
@@ -607,7 +606,7 @@ fn without_an_index_the_shards_of_two_places_stay() {
         assert!(text.starts_with(&begin), "{text}");
         if !fails_at_the_remote {
             std::fs::remove_dir(&in_the_way).unwrap();
-            assert!(text.ends_with("index.json; check the disk and try again"), "{text}");
+            assert!(text.ends_with("index.json; check the path"), "{text}");
         }
         assert_eq!(store.objects().contains_key("index.json"), !fails_at_the_remote);
         assert_eq!(files(&local).len(), expected.len() - 1);

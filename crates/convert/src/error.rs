@@ -65,6 +65,10 @@ impl Error {
         let (kind, remedy) = match source.kind() {
             io::ErrorKind::NotFound => (ErrorKind::NotFound, "check the path"),
             io::ErrorKind::PermissionDenied => (ErrorKind::Io, "check the permissions"),
+            // A file in the place of a folder, or the other way round.
+            io::ErrorKind::NotADirectory | io::ErrorKind::IsADirectory => {
+                (ErrorKind::InvalidArgument, "check the path")
+            }
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
                 (ErrorKind::Io, "free some space and try again")
             }

@@ -159,6 +159,10 @@ impl Error {
             io::ErrorKind::AlreadyExists => {
                 (ErrorKind::AlreadyExists, "remove it or choose another")
             }
+            // A file in the place of a folder, or the other way round.
+            io::ErrorKind::NotADirectory | io::ErrorKind::IsADirectory => {
+                (ErrorKind::InvalidArgument, "check the path")
+            }
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
                 (ErrorKind::Io, "free some space and try again")
             }
@@ -314,6 +318,8 @@ mod tests {
             (io::ErrorKind::NotFound, ErrorKind::NotFound, "check the path"),
             (io::ErrorKind::PermissionDenied, ErrorKind::PermissionDenied, "check the permissions"),
             (io::ErrorKind::AlreadyExists, ErrorKind::AlreadyExists, "remove it or choose another"),
+            (io::ErrorKind::NotADirectory, ErrorKind::InvalidArgument, "check the path"),
+            (io::ErrorKind::IsADirectory, ErrorKind::InvalidArgument, "check the path"),
             (io::ErrorKind::StorageFull, ErrorKind::Io, "free some space and try again"),
             (io::ErrorKind::Other, ErrorKind::Io, "check the disk and try again"),
         ];

@@ -41,7 +41,7 @@ pub(super) fn run(source: &Source, out: &mut dyn Write) -> Result<ExitCode, Fail
     if !bad.is_empty() {
         out.flush()?;
         return Ok(fail(&format!(
-            "dataset {}: {} of {} damaged or missing: {}; copy them again or write the dataset again",
+            "dataset {}: {} of {} damaged, missing or unreadable: {}; the lines above say what to do",
             source.remote.address(),
             bad.len(),
             show::count(shards.len() as u64, "shard"),
