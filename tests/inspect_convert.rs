@@ -4,6 +4,8 @@
 
 #[path = "inspect_convert/empty.rs"]
 mod empty;
+#[path = "inspect_convert/interrupted.rs"]
+mod interrupted;
 #[path = "inspect_convert/plain_files.rs"]
 mod plain_files;
 #[path = "support/inspect.rs"]
@@ -12,10 +14,7 @@ mod support;
 
 use std::fs;
 use std::io::Read;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::path::Path;
 
 use mds::format::image::{Image, ImageFile, ImageFormat, ImageMode};
 use mds::format::{
@@ -648,92 +647,6 @@ fn a_remote_is_converted() {
         &["--compression", "none"],
     );
     assert_eq!(files(&out), files(&dir.path().join("local")));
-}
-
-/// A conversion that takes long, caught when some of its output is there.
-struct Caught {
-    child: Child,
-    out: PathBuf,
-    _server: Server,
-    _dir: tempfile::TempDir,
-}
-
-impl Caught {
-    fn in_the_middle(to: &str) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        write(&dir.path().join("val"), 2000, &PLAIN);
-        let out = dir.path().join("deep/out");
-        let server = Server::start(dir.path());
-        // 50 ms for each of 200 shards.
-        server.set_mood(support::Mood::Slow);
-        let url = server.url("val");
-        let child = Command::new(env!("CARGO_BIN_EXE_mds-inspect"))
-            .args(["convert", &url, path(&out), "--to", to, "--size_limit", "1000"])
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .env_remove("http_proxy")
-            .env_remove("HTTP_PROXY")
-            .spawn()
-            .unwrap();
-        let caught = Self { child, out, _server: server, _dir: dir };
-        let deadline = Instant::now() + Duration::from_secs(60);
-        while !caught.out.exists() || names(&caught.out).len() < 5 {
-            assert!(Instant::now() < deadline, "not within a minute: {:?}", caught.out);
-            sleep(Duration::from_millis(5));
-        }
-        caught
-    }
-
-    fn signal(&mut self, name: &str) -> (Option<i32>, String) {
-        let kill = format!("kill {name} {}", self.child.id());
-        assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
-        let deadline = Instant::now() + Duration::from_secs(30);
-        let status = loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                break status;
-            }
-            assert!(Instant::now() < deadline, "still running after {name}");
-            sleep(Duration::from_millis(10));
-        };
-        let mut error = String::new();
-        self.child.stderr.take().unwrap().read_to_string(&mut error).unwrap();
-        (status.code(), error)
-    }
-}
-
-impl Drop for Caught {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-#[cfg(unix)]
-#[test]
-fn a_killed_conversion_leaves_no_index_and_no_part() {
-    let mut caught = Caught::in_the_middle("mds");
-    caught.signal("-KILL");
-    assert!(!caught.out.join("index.json").exists());
-    let mut caught = Caught::in_the_middle("parquet");
-    caught.signal("-KILL");
-    let names = names(&caught.out);
-    assert!(names.len() >= 5 && names.iter().all(|name| name.starts_with('.')), "{names:?}");
-}
-
-#[cfg(unix)]
-#[test]
-fn ctrl_c_removes_what_is_unfinished_and_exits_130() {
-    for (to, signal) in [("mds", "-INT"), ("parquet", "-INT"), ("mds", "-TERM")] {
-        let mut caught = Caught::in_the_middle(to);
-        let (code, error) = caught.signal(signal);
-        assert_eq!(code, Some(130), "{to}");
-        assert_eq!(
-            error,
-            "mds-inspect: stopping after the shards at hand; a second time stops at once\n\
-             mds-inspect: interrupted; nothing unfinished was left behind\n"
-        );
-        assert!(!caught.out.parent().unwrap().exists(), "{to}");
-    }
 }
 
 #[test]

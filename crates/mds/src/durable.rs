@@ -14,6 +14,10 @@ use tempfile::{NamedTempFile, TempPath};
 
 use crate::{Error, Result};
 
+mod folder;
+
+pub use folder::OutFolder;
+
 /// [`replace`] with an error that names the path.
 pub(crate) fn write(path: &Path, contents: &[u8]) -> Result<()> {
     replace(path, contents)

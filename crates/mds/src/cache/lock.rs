@@ -89,7 +89,7 @@ impl Drop for FileLock {
 }
 
 /// Whether `path` still leads to the open `file`.
-pub(super) fn is_still_at(file: &File, path: &Path) -> bool {
+pub(crate) fn is_still_at(file: &File, path: &Path) -> bool {
     match (file.metadata(), std::fs::metadata(path)) {
         (Ok(a), Ok(b)) => (a.dev(), a.ino()) == (b.dev(), b.ino()),
         _ => false,

@@ -65,6 +65,7 @@ use counters::Counters;
 pub(crate) use early::SampleAt;
 use early::{Early, Gate};
 use lock::FileLock;
+pub(crate) use lock::is_still_at;
 use place::RawFiles;
 pub(crate) use place::{Addresses, Place};
 use publish::PartFile;

@@ -105,8 +105,8 @@ impl WriterOptions {
 /// them when dropped, since they hold the work of an earlier run. The parts of a large shard that was on
 /// its way to a bucket are taken back, as [`put_file`](crate::storage::Remote::put_file) says.
 ///
-/// Only one writer at a time may use a folder or an address. At an address nothing locks the second
-/// one out, but of two that write different datasets one at most succeeds, and the other fails with
+/// Only one writer at a time may use a folder or an address. A folder is locked, and a second writer
+/// refused (where the file system knows locks). At an address nothing locks it out, but of two that write different datasets one at most succeeds, and the other fails with
 /// `AlreadyExists`: a writer looks before each upload whether an index has appeared, at the end whether
 /// the remote has its shards in their sizes, and puts its index only where none is (on a plain web
 /// server it looks, then puts). It does not see a shard of the other one that was on its way when the
@@ -156,7 +156,7 @@ impl Writer {
     /// Begins a new dataset of samples of `schema` at `out`. A folder is created, with its parents.
     ///
     /// # Errors
-    /// `AlreadyExists` if the directory is not empty or the remote has an index,
+    /// `AlreadyExists` if the directory is not empty, another writer is at work in it, or the remote has an index,
     /// `InvalidArgument` if an option is out of range, and as the file system or the remote fails.
     pub fn create(out: impl Into<Output>, schema: Schema, options: WriterOptions) -> Result<Self> {
         let config = options.config(&schema)?;
@@ -177,7 +177,7 @@ impl Writer {
     /// more samples.
     ///
     /// # Errors
-    /// `AlreadyExists` if the dataset is complete, or the remote holds another one;
+    /// `AlreadyExists` if the dataset is complete, another writer is at work on it, or the remote holds another one;
     /// `InvalidArgument`, with the difference, if the shards were written with another schema or
     /// other options, and if `out` is a remote alone, which leaves nothing here to resume from;
     /// and as the file system or the remote fails.

@@ -2,10 +2,9 @@
 
 use std::fmt;
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::durable;
+use crate::durable::{self, OutFolder};
 use crate::format::{Index, ShardInfo};
 use crate::scratch::ScratchFolder;
 use crate::storage::{Remote, RemoteOptions, Stop, is_address, redacted};
@@ -78,13 +77,20 @@ impl From<&str> for Output {
 /// An [`Output`] made ready.
 #[derive(Debug)]
 pub(super) struct Place {
-    /// Where shards are written: the final folder or a temporary one.
+    /// Where shards are written.
     pub(super) folder: PathBuf,
-    /// The outermost directory that was created, if any.
-    created: Option<PathBuf>,
-    /// The temporary folder, removed when this is dropped.
-    staging: Option<ScratchFolder>,
+    holder: Holder,
     pub(super) remote: Option<Remote>,
+}
+
+/// What keeps other writers out of the folder of a [`Place`].
+#[derive(Debug)]
+enum Holder {
+    Final(OutFolder),
+    /// Removed when dropped.
+    Temporary {
+        _folder: ScratchFolder,
+    },
 }
 
 impl Place {
@@ -98,15 +104,15 @@ impl Place {
         }
         match local {
             Some(folder) => {
-                let created = prepare_directory(&folder)?;
-                Ok(Self { folder, created, staging: None, remote })
+                let holder = Holder::Final(OutFolder::create(&folder)?);
+                Ok(Self { folder, holder, remote })
             }
             None => {
                 let staging = ScratchFolder::create("mds-uploading-").map_err(|e| {
                     Error::io(e, "cannot create a temporary folder for the shards to upload")
                 })?;
                 let folder = staging.path().to_path_buf();
-                Ok(Self { folder, created: None, staging: Some(staging), remote })
+                Ok(Self { folder, holder: Holder::Temporary { _folder: staging }, remote })
             }
         }
     }
@@ -129,13 +135,13 @@ impl Place {
                 "read it, or choose another folder for a new one",
             ));
         }
-        let created = durable::create_directory(&folder).map_err(|e| cannot_use(e, &folder))?;
-        Ok(Self { folder, created, staging: None, remote })
+        let holder = Holder::Final(OutFolder::open(&folder)?);
+        Ok(Self { folder, holder, remote })
     }
 
     /// Whether the shards stay in a folder of this machine.
     pub(super) fn is_local(&self) -> bool {
-        self.staging.is_none()
+        matches!(self.holder, Holder::Final(_))
     }
 
     /// What the dataset is called in messages.
@@ -160,21 +166,10 @@ impl Place {
                 return Err(holds_a_dataset(remote));
             }
         }
-        if !self.is_local() {
-            return Ok(());
-        }
-        self.publish_index_here(&text)
+        let Holder::Final(folder) = &self.holder else { return Ok(()) };
+        durable::write(&self.folder.join(Index::FILE_NAME), text.as_bytes())
+            .and_then(|()| folder.sync())
             .map_err(|error| self.with_what_is_where(error, "the whole dataset"))
-    }
-
-    fn publish_index_here(&self, text: &str) -> Result<()> {
-        durable::write(&self.folder.join(Index::FILE_NAME), text.as_bytes())?;
-        // Make the new directories themselves last, not only what is in them.
-        let synced =
-            self.created.as_ref().map(|created| durable::sync_created(&self.folder, created));
-        synced.unwrap_or(Ok(())).map_err(|error| {
-            Error::io(error, format!("cannot complete the directory {}", self.folder.display()))
-        })
     }
 
     /// Whether the same shards go to a folder of this machine and to a remote.
@@ -202,11 +197,8 @@ impl Place {
 
     /// Removes the directories that were created, if nobody has put anything there.
     pub(super) fn remove_directories(&self) {
-        let Some(created) = &self.created else { return };
-        for directory in self.folder.ancestors() {
-            if fs::remove_dir(directory).is_err() || directory == created {
-                return;
-            }
+        if let Holder::Final(folder) = &self.holder {
+            folder.remove_if_empty();
         }
     }
 }
@@ -262,26 +254,4 @@ fn split(output: Output, options: &RemoteOptions) -> Result<(Option<PathBuf>, Op
         Output::Remote(address) => (None, Some(open(address)?)),
         Output::Both { local, remote } => (Some(local), Some(open(remote)?)),
     })
-}
-
-/// Makes sure that `dir` is an empty directory. Returns the outermost directory that it created.
-fn prepare_directory(dir: &Path) -> Result<Option<PathBuf>> {
-    match fs::read_dir(dir) {
-        Ok(mut entries) => match entries.next() {
-            None => Ok(None),
-            Some(_) => Err(Error::new(
-                ErrorKind::AlreadyExists,
-                format!("the directory {} is not empty", dir.display()),
-                "choose another one, or delete it first if its data may go",
-            )),
-        },
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            durable::create_directory(dir).map_err(|error| cannot_use(error, dir))
-        }
-        Err(error) => Err(cannot_use(error, dir)),
-    }
-}
-
-fn cannot_use(error: io::Error, dir: &Path) -> Error {
-    Error::io(error, format!("cannot use the directory {}", dir.display()))
 }

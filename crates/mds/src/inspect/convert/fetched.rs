@@ -4,11 +4,11 @@
 use std::path::{Path, PathBuf};
 
 use mds::storage::{Remote, RemoteOptions};
-use mds::{Error, ErrorKind, Result};
+use mds::{ErrorKind, Result};
 use tempfile::TempDir;
 
 use super::files::{Kind, Place};
-use super::parts::part_name;
+use super::parts;
 use super::stop::StopSignal;
 
 /// Files at a remote, and the folder that they were brought to.
@@ -47,21 +47,8 @@ pub(super) fn folder(address: &str, stop: &StopSignal) -> Result<Option<Fetched>
     if names.is_empty() {
         return Ok(None);
     }
-    // Uploaded last: see `parts.rs`.
-    if names.iter().all(|name| is_part(name)) && !names.contains(&part_name(0)) {
-        return Err(Error::new(
-            ErrorKind::NotFound,
-            format!("{} has parts, but no {}", remote.address(), part_name(0)),
-            "write them again: the upload was cut off",
-        ));
-    }
+    parts::refuse_cut_off(names.iter().map(String::as_str), &remote.address())?;
     fetch(&remote, names.clone(), &names, stop).map(Some)
-}
-
-/// Whether a file has a name that this program gives.
-fn is_part(name: &str) -> bool {
-    let number = name.strip_prefix("part-").and_then(|rest| rest.strip_suffix(".parquet"));
-    number.is_some_and(|number| number.len() >= 5 && number.bytes().all(|b| b.is_ascii_digit()))
 }
 
 /// Brings objects into files of the given names.

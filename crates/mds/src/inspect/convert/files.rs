@@ -1,6 +1,7 @@
 //! Files of other programs as record batches: Parquet, and plain JSON lines, CSV and TSV.
 
 use std::fs::{self, File};
+use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,6 +14,7 @@ use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchR
 use super::columns::positions;
 use super::input::{Piece, Unit};
 use super::json_lines;
+use super::parts;
 use super::text::{self, Inferred, Rounded};
 
 /// About how many bytes of Parquet are in memory at once, and at most how many rows.
@@ -104,6 +106,8 @@ impl Files {
         if paths.is_empty() {
             return Ok(None);
         }
+        let names = paths.iter().filter_map(|path| path.file_name()?.to_str());
+        parts::refuse_cut_off(names, &folder.display())?;
         let places = paths.into_iter().map(Place::of).collect();
         Self::open(Kind::Parquet, places, columns).map(Some)
     }
@@ -173,11 +177,11 @@ impl Files {
     /// Sends the batches of all files until `send` says that nobody takes them.
     pub(super) fn read(&self, mut send: impl FnMut(Result<Piece>) -> bool) -> bool {
         self.files.iter().all(|(place, file)| {
-            let batches = match self.batches(&place.path, file) {
+            let mut batches = match self.batches(&place.path, file) {
                 Ok(batches) => batches,
                 Err(fault) => return send(Err(fault.in_file(self.kind, place))),
             };
-            for batch in batches {
+            while let Some(batch) = unpanicked(|| batches.next().transpose()).transpose() {
                 let piece = batch.map(|batch| Piece::Batch(place.shown.clone(), batch));
                 if !send(piece.map_err(|fault| fault.in_file(self.kind, place))) {
                     return false;
@@ -208,7 +212,7 @@ impl Files {
     }
 
     fn parquet(&self, path: &Path, file: &Unit) -> Result<ParquetRecordBatchReader, Fault> {
-        let builder = ParquetRecordBatchReaderBuilder::try_new(File::open(path)?)?;
+        let builder = parquet_builder(path)?;
         let groups = builder.metadata().row_groups();
         let sizes = groups.iter().map(|group| group.total_byte_size().unsigned_abs());
         let raw = sizes.fold(0, u64::saturating_add);
@@ -220,8 +224,23 @@ impl Files {
             }
         };
         let rows = rows.clamp(1, PARQUET_ROWS) as usize;
-        Ok(builder.with_projection(mask).with_batch_size(rows).build()?)
+        unpanicked(|| Ok(builder.with_projection(mask).with_batch_size(rows).build()?))
     }
+}
+
+fn parquet_builder(path: &Path) -> Result<ParquetRecordBatchReaderBuilder<File>, Fault> {
+    let file = File::open(path)?;
+    unpanicked(|| Ok(ParquetRecordBatchReaderBuilder::try_new(file)?))
+}
+
+/// What a reader of files finds wrong. That of Parquet panics at some damage instead of saying so.
+fn unpanicked<T>(read: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
+    // Whatever state the reader was left in: nobody reads on after a fault.
+    panic::catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|reason| {
+        let text = reason.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| reason.downcast_ref::<&str>().map(|&text| text.to_owned()));
+        Err(Fault::Panic(text.unwrap_or_else(|| "its reader panicked".to_owned())))
+    })
 }
 
 type Batches = Box<dyn Iterator<Item = Result<RecordBatch, Fault>>>;
@@ -230,7 +249,7 @@ type Batches = Box<dyn Iterator<Item = Result<RecordBatch, Fault>>>;
 fn describe(kind: Kind, path: &Path) -> Result<Inferred, Fault> {
     match kind {
         Kind::Parquet => {
-            let builder = ParquetRecordBatchReaderBuilder::try_new(File::open(path)?)?;
+            let builder = parquet_builder(path)?;
             let rows = builder.metadata().file_metadata().num_rows().unsigned_abs();
             let schema = builder.schema().as_ref().clone();
             // Its rows are as large as its row groups say.
@@ -287,6 +306,8 @@ pub(super) enum Fault {
     Io(std::io::Error),
     Arrow(ArrowError),
     Parquet(parquet::errors::ParquetError),
+    /// What a reader said when it panicked.
+    Panic(String),
 }
 
 impl From<std::io::Error> for Fault {
@@ -344,6 +365,7 @@ impl Fault {
             }
             Self::Arrow(error) => error.into(),
             Self::Parquet(error) => error.into(),
+            Self::Panic(reason) => reason.into(),
         };
         let what = format!("cannot read {shown} as {what}");
         Error::new(ErrorKind::Corrupt, what, remedy).with_source(error)

@@ -279,6 +279,7 @@ fn write(
     let (mut samples, mut bytes_in) = (0, 0);
     // Of the file at hand.
     let mut rows = 0;
+    let mut unread = input.units();
     for piece in pieces {
         stop.check()?;
         match piece? {
@@ -297,6 +298,7 @@ fn write(
             Piece::End(unit) => {
                 sink.end_unit()?;
                 rows = 0;
+                unread -= 1;
                 samples += unit.samples;
                 bytes_in += unit.bytes;
                 bar.set_message(format!("{} read  ", show::size(bytes_in)));
@@ -313,6 +315,12 @@ fn write(
         }
     }
     stop.check()?;
+    // A reader that panicked sends no more either.
+    if unread > 0 {
+        let what =
+            format!("{} of {} were not read", show::count(unread, input.noun()), input.shown());
+        return Err(Error::new(ErrorKind::Corrupt, what, "report it").into());
+    }
     let (units_out, noun_out, bytes_out) = sink.finish(stop)?;
     bar.finish_and_clear();
     Ok(Totals { samples, bytes_in, units_out, noun_out, bytes_out })

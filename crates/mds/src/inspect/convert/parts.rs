@@ -1,6 +1,7 @@
-//! A folder of Parquet files, whose names appear when all of them are complete. Those of a remote are
-//! written to a temporary folder first and go up, the first one last, when all are complete.
+//! A folder of Parquet files, whose names appear when all of them are complete, the first one last. Those
+//! of a remote are written to a temporary folder first and go up, in that order, when all are complete.
 
+use std::fmt::Display;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,7 +9,7 @@ use std::sync::Arc;
 
 use arrow_array::RecordBatch;
 use arrow_schema::{Schema, SchemaRef};
-use mds::durable::{self, Draft, Sealed};
+use mds::durable::{Draft, OutFolder, Sealed};
 use mds::format::Index;
 use mds::storage::Remote;
 use mds::{Error, ErrorKind, Result};
@@ -28,9 +29,7 @@ const ROW_GROUP_BYTES: usize = 64 << 20;
 const ROWS: usize = 1024;
 
 pub(super) struct Parts {
-    folder: PathBuf,
-    /// The outermost directory that was created, if any.
-    created: Option<PathBuf>,
+    folder: OutFolder,
     schema: SchemaRef,
     codec: Codec,
     limit: Option<u64>,
@@ -40,7 +39,7 @@ pub(super) struct Parts {
     /// The complete parts.
     sealed: Vec<Sealed>,
     /// Parts that have their names.
-    published: u64,
+    published: Vec<PathBuf>,
     finished: bool,
     upload: Option<Upload>,
 }
@@ -60,26 +59,15 @@ impl Parts {
         codec: Codec,
         limit: Option<u64>,
     ) -> Result<Self> {
-        let cannot_use =
-            |e: io::Error| Error::io(e, format!("cannot use the directory {}", folder.display()));
-        if folder.exists() && fs::read_dir(folder).map_err(cannot_use)?.next().is_some() {
-            return Err(Error::new(
-                ErrorKind::AlreadyExists,
-                format!("the directory {} is not empty", folder.display()),
-                "choose another one, or delete it first if its data may go",
-            ));
-        }
-        let created = durable::create_directory(folder).map_err(cannot_use)?;
         Ok(Self {
-            folder: folder.to_path_buf(),
-            created,
+            folder: OutFolder::create(folder)?,
             schema: Arc::new(schema),
             codec,
             limit,
             open: None,
             raw: 0,
             sealed: Vec::new(),
-            published: 0,
+            published: Vec::new(),
             finished: false,
             upload: None,
         })
@@ -178,8 +166,9 @@ impl Parts {
         Ok(())
     }
 
-    /// Gives all parts their names, at the remote too unless `stop` says no. Returns how many there
-    /// are and their bytes.
+    /// Gives all parts their names, at the remote too unless `stop` says no. The first part comes last:
+    /// without it the others are no whole dataset, which is how readers tell what a killed program left.
+    /// Returns how many there are and their bytes.
     pub(super) fn finish(
         mut self,
         stop: impl Fn() -> Result<(), Failure>,
@@ -190,29 +179,29 @@ impl Parts {
         }
         self.seal()?;
         let bytes = self.sealed.iter().map(Sealed::bytes).sum();
-        for (number, sealed) in std::mem::take(&mut self.sealed).into_iter().enumerate() {
+        for (number, sealed) in std::mem::take(&mut self.sealed).into_iter().enumerate().rev() {
             let path = self.path(number);
             sealed.publish().map_err(|error| cannot_write(error.into(), &path))?;
-            self.published += 1;
+            self.published.push(path);
         }
-        if let Some(Upload { remote, .. }) = &self.upload {
-            self.upload(remote, stop)?;
-            return Ok((self.published, bytes));
+        let parts = self.published.len();
+        match &self.upload {
+            Some(Upload { remote, .. }) => self.upload(remote, stop)?,
+            None => {
+                self.folder.sync()?;
+                self.finished = true;
+            }
         }
-        let synced = self.created.as_ref().map(|c| durable::sync_created(&self.folder, c));
-        synced.unwrap_or(Ok(())).map_err(|error| cannot_write(error.into(), &self.folder))?;
-        self.finished = true;
-        Ok((self.published, bytes))
+        Ok((parts as u64, bytes))
     }
 
-    /// Uploads the parts, the first one last: without it the others are no whole dataset, which is how
-    /// a killed upload is told from a complete one. If one fails, those before it are removed.
+    /// Uploads the parts, the first one last here too. If one fails, those before it are removed.
     fn upload(
         &self,
         remote: &Remote,
         stop: impl Fn() -> Result<(), Failure>,
     ) -> Result<(), Failure> {
-        let parts = self.published as usize;
+        let parts = self.published.len();
         for number in (0..parts).rev() {
             let put = |()| Ok(remote.put_file(&part_name(number), &self.path(number))?);
             let Err(failure) = stop().and_then(put) else { continue };
@@ -229,12 +218,34 @@ impl Parts {
     }
 
     fn path(&self, number: usize) -> PathBuf {
-        self.folder.join(part_name(number))
+        self.folder.path().join(part_name(number))
     }
 }
 
-pub(super) fn part_name(number: usize) -> String {
+fn part_name(number: usize) -> String {
     format!("part-{number:05}.parquet")
+}
+
+/// Whether a file has a name that this program gives.
+fn is_part(name: &str) -> bool {
+    let number = name.strip_prefix("part-").and_then(|rest| rest.strip_suffix(".parquet"));
+    number.is_some_and(|number| number.len() >= 5 && number.bytes().all(|b| b.is_ascii_digit()))
+}
+
+/// Refuses the Parquet files of a folder which are parts without the first one: it comes last.
+pub(super) fn refuse_cut_off<'a>(
+    mut names: impl Iterator<Item = &'a str>,
+    folder: &dyn Display,
+) -> Result<()> {
+    let first = part_name(0);
+    if !names.all(|name| is_part(name) && name != first) {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::NotFound,
+        format!("{folder} has parts, but no {first}"),
+        "write them again: what wrote them was cut off",
+    ))
 }
 
 impl Drop for Parts {
@@ -245,15 +256,10 @@ impl Drop for Parts {
         }
         self.open = None;
         self.sealed.clear();
-        for number in 0..self.published as usize {
-            let _ = fs::remove_file(self.path(number));
+        for part in &self.published {
+            let _ = fs::remove_file(part);
         }
-        let Some(created) = &self.created else { return };
-        for directory in self.folder.ancestors() {
-            if fs::remove_dir(directory).is_err() || directory == created {
-                return;
-            }
-        }
+        self.folder.remove_if_empty();
     }
 }
 
