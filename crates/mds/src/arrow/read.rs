@@ -131,7 +131,14 @@ impl<'s> Builder<'s> {
     fn push(&mut self, bytes: &[u8]) -> Result<()> {
         let encoding = &self.column.encoding;
         let kept = match self.layout {
-            Layout::Binary | Layout::Text => self.push_bytes(bytes, 1),
+            Layout::Binary => self.push_bytes(bytes, 1),
+            Layout::Text => {
+                // Of a `str` all texts are checked at once, at the end.
+                if *encoding != Encoding::Str {
+                    decode(encoding, bytes).map_err(|e| e.in_column(&self.column.name))?;
+                }
+                self.push_bytes(bytes, 1)
+            }
             Layout::Numbers(dtype) => {
                 self.bytes.extend_from_slice(bytes);
                 bytes.len() == dtype.size()

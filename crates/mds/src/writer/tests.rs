@@ -118,6 +118,25 @@ fn dropped_unfinished_it_keeps_what_it_did_not_create() {
 }
 
 #[test]
+fn a_folder_has_one_writer_at_a_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = Writer::create(dir.path(), schema(), WriterOptions::default()).unwrap();
+    for second in [Writer::create, Writer::resume] {
+        let error = second(dir.path(), schema(), WriterOptions::default()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::AlreadyExists);
+        assert_eq!(
+            error.to_string().split_once("another program").unwrap().1,
+            format!(
+                " is writing to the directory {}; wait for it, or choose another one",
+                dir.path().display()
+            )
+        );
+    }
+    drop(first);
+    Writer::resume(dir.path(), schema(), WriterOptions::default()).unwrap().finish().unwrap();
+}
+
+#[test]
 fn a_directory_that_is_not_empty_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("index.json"), "{}").unwrap();

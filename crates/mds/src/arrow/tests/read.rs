@@ -303,26 +303,41 @@ fn has_several_dimensions(shard: &Shard) -> bool {
     })
 }
 
+/// A shard of samples in their stored form.
+fn shard_of(schema: &Arc<Schema>, samples: &[&[u8]]) -> Shard {
+    let head = 4 * (samples.len() + 2);
+    let mut bytes = (samples.len() as u32).to_le_bytes().to_vec();
+    let mut at = head;
+    for sample in samples {
+        bytes.extend((at as u32).to_le_bytes());
+        at += sample.len();
+    }
+    bytes.extend((at as u32).to_le_bytes());
+    bytes.extend(samples.concat());
+    let info = FileInfo::of(ShardName::numbered(0, &Format::Mds), &bytes, &[]);
+    let count = samples.len() as u32;
+    let info =
+        ShardInfo::new(Arc::clone(schema), &ShardConfig::default(), (info, None), None, count);
+    Shard::from_bytes(bytes, None, &info).unwrap()
+}
+
+#[test]
+fn texts_that_stand_for_nothing_are_damage() {
+    for encoding in ["str_int", "str_decimal", "json"] {
+        let shard =
+            shard_of(&Arc::new(schema(&[("s", encoding)])), &[b"\x01\0\0\x001", b"\x01\0\0\0x"]);
+        let error = shard.to_record_batch().unwrap_err();
+        let expected = shard.sample(1).unwrap().decode().unwrap_err();
+        assert_eq!(error.to_string(), expected.to_string());
+        assert_eq!(error.kind(), ErrorKind::Corrupt);
+    }
+}
+
 #[test]
 fn damage_is_located_as_by_the_samples() {
     // One sample: the length of the text, the number, the text.
     let schema = Arc::new(schema(&[("n", "str_float"), ("s", "str")]));
-    let shard = |samples: &[&[u8]]| {
-        let head = 4 * (samples.len() + 2);
-        let mut bytes = (samples.len() as u32).to_le_bytes().to_vec();
-        let mut at = head;
-        for sample in samples {
-            bytes.extend((at as u32).to_le_bytes());
-            at += sample.len();
-        }
-        bytes.extend((at as u32).to_le_bytes());
-        bytes.extend(samples.concat());
-        let info = FileInfo::of(ShardName::numbered(0, &Format::Mds), &bytes, &[]);
-        let count = samples.len() as u32;
-        let info =
-            ShardInfo::new(Arc::clone(&schema), &ShardConfig::default(), (info, None), None, count);
-        Shard::from_bytes(bytes, None, &info).unwrap()
-    };
+    let shard = |samples: &[&[u8]]| shard_of(&schema, samples);
     let good = b"\x01\0\0\0\x01\0\0\x001a";
     for bad in [
         &b"\x01\0\0\0\x01\0\0\x001\xff"[..], // not UTF-8

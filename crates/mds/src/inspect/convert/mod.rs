@@ -46,14 +46,15 @@ Examples:
   mds-inspect convert crawl.jsonl.gz ./crawl
 
 SOURCE is a dataset (mds, json, csv, tsv or xsv; a path or a URL), a .parquet file, a folder of
-them, or a plain text file, which are brought into a temporary folder if they are at a URL: .jsonl, .ndjson, .json (an object in each line),
-.csv, .tsv (with a line of names; quotes are understood), as it is or as .gz or .zst. The types of
-a text file are inferred from all of it. In CSV a column with an empty field is text, and so are
-dates; a column of digits alone is of integers, and 007 becomes 7. In JSON lines, objects, texts beside
-numbers and whatever else is not of one kind become a column json, unchanged; lists of numbers
-are arrays. Nulls are refused, but in json. A column of integers and floats, or of integers beyond 64
-bits in a plain JSON file, is one of float64; an integer that no float64 is equal to is refused there.
-A line may have 256 MiB.
+them, or a plain text file: .jsonl, .ndjson, .json (an object in each line), .csv, .tsv (with a
+line of names; quotes are understood), as it is or as .gz or .zst. Files at a URL are brought into
+a temporary folder. The types of a text file are inferred from all of it. In CSV a column with an
+empty field is text, and so are dates; a column of digits alone is of integers, and 007 becomes 7,
+as +7 and \"7\" do. In JSON lines, objects, texts beside numbers and whatever else is not of one kind
+become a column json, unchanged; lists of numbers are arrays. true and false become 1 and 0 of
+uint8 in both. Nulls are refused, but in json. A column of integers and floats, or of integers
+beyond 64 bits in a plain JSON file, is one of float64; an integer that no float64 is equal to is
+refused there. A line may have 256 MiB.
 
 What is not given stays as it is in a dataset: format, compression, hashes, size limit. With all
 columns and the same format, samples are copied as they are, byte for byte. Other sources become
@@ -74,13 +75,14 @@ for the same shards. Arrays of several dimensions in a column ndarray:<type>, wi
 cannot be written to Parquet, nor can pickles. OUT becomes a folder of part-00000.parquet and so on:
 one for each shard or file of SOURCE, or of about --size_limit bytes before compression. Its
 compressions are zstd (the default), snappy, gz, br and none. At a URL the parts appear when all are
-complete, the first one last: without part-00000.parquet an upload was cut off. Until then they take
-as much room in the folder for temporary files.
+complete, the first one last: without part-00000.parquet an upload was cut off. Until then they
+take as much room in the folder for temporary files.
 
 OUT must not exist or be empty, nor be in the folder of SOURCE, if that is a dataset. It gets its
-index, or its parts their names, when all is written. An error or Ctrl-C removes what is unfinished;
-at a URL the shards of a dataset that were uploaded stay, without an index. A dataset without samples
-becomes one, or one Parquet file without rows.";
+index, or its parts their names, the first one last, when all is written. An error or Ctrl-C
+removes what is unfinished; at a URL the shards of a dataset that were uploaded stay, without an
+index. A file without rows becomes a dataset without samples, or one Parquet file without rows; a
+dataset without samples has no columns, and becomes a dataset alone.";
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Flags {
