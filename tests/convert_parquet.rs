@@ -179,6 +179,31 @@ fn parquet_that_cannot_be_read_is_named() {
     );
 }
 
+/// Of bytes all over what describes the rows, since the reader panics at some damage.
+#[test]
+fn parquet_whose_description_is_damaged_is_converted_whole_or_refused() {
+    let shop = Workshop::new();
+    write_parquet(&shop.path("a.parquet"), "text", 1..10, false);
+    let whole = fs::read(shop.path("a.parquet")).unwrap();
+    let length: [u8; 4] = whole[whole.len() - 8..whole.len() - 4].try_into().unwrap();
+    let description = whole.len() - 8 - u32::from_le_bytes(length) as usize;
+    for byte in (description..whole.len()).step_by(4) {
+        let mut damaged = whole.clone();
+        damaged[byte] ^= 1;
+        shop.write("a.parquet", damaged);
+        let run = shop.convert(&["parquet", "--path", "a.parquet", "--out_root", "out"]);
+        let said = stderr(&run);
+        if run.status.success() {
+            assert_eq!(shards::read_strings(&shop.path("out/train")).len(), 9, "byte {byte}");
+            fs::remove_dir_all(shop.path("out")).unwrap();
+        } else {
+            assert_eq!(run.status.code(), Some(1), "byte {byte}: {said}");
+            assert!(said.contains("a.parquet") && !said.contains("defect"), "byte {byte}: {said}");
+            assert!(!shop.path("out/train").exists(), "byte {byte}");
+        }
+    }
+}
+
 /// Rows that share one long text are few bytes in the file, and many in memory if they are read at once.
 #[test]
 fn rows_that_share_a_long_text_take_bounded_memory() {

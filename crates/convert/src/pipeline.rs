@@ -11,12 +11,13 @@
 //! Every queue is bounded, so memory does not grow with the source, and the result does not depend on the number of
 //! threads. The last two steps are [`Ordered`]. Dropping [`ParsedChunks`] ends the threads: each stops at its next send.
 
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::manifest::Position;
 use crate::ordered::{MOST_WORKERS, Ordered, Put, Room};
 use crate::progress::{Meter, Stage};
@@ -176,7 +177,9 @@ impl Reader {
             for deal in dealt {
                 let end = match deal {
                     Deal::End(end) => Read::End(end),
-                    Deal::Part(number, part) => match read_part(part, &meter, &own_room, &send) {
+                    Deal::Part(number, part) => match unpanicked(&part.name.clone(), || {
+                        read_part(part, &meter, &own_room, &send)
+                    }) {
                         Ok(()) => Read::EndOfPart,
                         Err(error) => Read::End(Err((error, Some(number)))),
                     },
@@ -195,6 +198,18 @@ impl Drop for Reader {
     fn drop(&mut self) {
         self.room.close();
     }
+}
+
+/// What a reader finds wrong with a file. That of Parquet panics at some damage instead of saying so.
+fn unpanicked(file: &str, read: impl FnOnce() -> Result<()>) -> Result<()> {
+    // Whatever state the reader was left in: nobody reads on after an error.
+    panic::catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| {
+        Err(Error::new(
+            ErrorKind::Corrupt,
+            format!("{file}: its reader gave up in the middle"),
+            "the file is damaged or cut short: fetch or write it again",
+        ))
+    })
 }
 
 fn read_part(part: Part, meter: &Arc<Meter>, room: &Room, send: &SyncSender<Read>) -> Result<()> {
