@@ -6,11 +6,13 @@
 mod program;
 mod support;
 
+use std::path::{Path, PathBuf};
+
 use mds::format::image::{Image, ImageFile, ImageFormat, ImageMode};
-use mds::format::{Encoding, Schema, Value};
+use mds::format::{Encoding, Format, HashAlgorithm, Schema, ShardFile, ShardInfo, Value};
 use mds::{Shard, ShardOptions, Writer, WriterOptions};
 use program::{inspect, path};
-use support::{HASHED, PLAIN, Server, ZIPPED, files, text, write};
+use support::{HASHED, Kind, PLAIN, Server, ZIPPED, files, text, write};
 
 #[test]
 fn a_root_and_a_split_are_streamed_alike() {
@@ -314,6 +316,190 @@ fn the_cache_of_a_compressed_dataset_is_verified_and_converted() {
     let error = Shard::open(at("cache"), shard, ShardOptions::default()).unwrap_err();
     assert_eq!(error.kind(), mds::ErrorKind::NotFound);
     assert!(error.to_string().contains("shard.00000.mds.zstd"), "{error}");
+}
+
+/// Puts a raw file beside the compressed one that it is unpacked from, as `keep_zip` of the reference
+/// does, and returns its path.
+fn unpack(dir: &Path, info: &ShardInfo, file: ShardFile<'_>) -> PathBuf {
+    let zip = std::fs::read(file.stored().basename.join_to(dir)).unwrap();
+    let raw = info.compression.unwrap().decompress(&zip, file.raw.bytes).unwrap();
+    let path = file.raw.basename.join_to(dir);
+    std::fs::write(&path, raw).unwrap();
+    path
+}
+
+/// Another text of the same length in sample 1, so that sizes and offsets stay right.
+fn change_sample_1(file: &Path) {
+    let mut bytes = std::fs::read(file).unwrap();
+    let text = text(1).into_bytes();
+    let at = bytes.windows(text.len()).position(|window| window == text).unwrap();
+    bytes[at..at + 4].copy_from_slice(b"That");
+    std::fs::write(file, bytes).unwrap();
+}
+
+const CHANGED: &str = "That is sample number 1.";
+
+#[test]
+fn a_raw_file_beside_its_compressed_one_is_what_all_commands_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let (root, out) = (dir.path().join("data"), dir.path().join("out"));
+    let index = write(&root, 30, &Kind { compression: Some("zstd"), hashed: false });
+    let (first, zip) = (&index.shards[0], root.join("shard.00000.mds.zstd"));
+    let raw = unpack(&root, first, first.data());
+    assert!(inspect(&["verify", path(&root)]).succeeds().contains("all good"));
+
+    change_sample_1(&raw);
+    assert!(inspect(&["sample", path(&root), "1"]).succeeds().contains(CHANGED));
+    assert!(inspect(&[path(&root)]).succeeds().contains(CHANGED));
+    inspect(&["convert", path(&root), path(&out)]).succeeds();
+    assert!(inspect(&["sample", path(&out), "1"]).succeeds().contains(CHANGED));
+    let shard = Shard::open(&root, first, ShardOptions::default()).unwrap();
+    assert_eq!(shard.sample(1).unwrap().str("text").unwrap(), CHANGED);
+    let output = inspect(&["verify", path(&root)]).output();
+    assert_eq!(output.code, 1);
+    let expected = format!(
+        "BAD  shard shard.00000.mds: {} is what is read, but it is not what {} unpacks to; remove the \
+         one that is wrong or write the dataset again\n",
+        raw.display(),
+        zip.display()
+    );
+    assert!(output.out.starts_with(&expected), "{}", output.out);
+
+    // What lies unread beside a good file is told, too.
+    unpack(&root, first, first.data());
+    let bytes = std::fs::read(&zip).unwrap();
+    std::fs::write(&zip, &bytes[..bytes.len() - 1]).unwrap();
+    assert!(inspect(&["sample", path(&root), "1"]).succeeds().contains(&text(1)));
+    let output = inspect(&["verify", path(&root)]).output();
+    assert_eq!(output.code, 1);
+    let expected = format!(
+        "BAD  shard shard.00000.mds.zstd: the file has {} bytes, but the index declares {}; fetch the \
+         shard again, or write it again from its source\n",
+        bytes.len() - 1,
+        bytes.len()
+    );
+    assert!(output.out.starts_with(&expected), "{}", output.out);
+}
+
+#[test]
+fn a_damaged_raw_file_beside_a_good_compressed_one_is_refused_by_all_commands() {
+    let dir = tempfile::tempdir().unwrap();
+    let (root, out) = (dir.path().join("data"), dir.path().join("out"));
+    let index = write(&root, 30, &ZIPPED);
+    let first = &index.shards[0];
+    let raw = unpack(&root, first, first.data());
+    let good = std::fs::read(&raw).unwrap();
+    let declared = &first.raw_data;
+    let refused = |verified: &str, sampled: &str| {
+        let output = inspect(&["verify", path(&root)]).output();
+        assert_eq!(output.code, 1);
+        let line = output.out.lines().next().unwrap();
+        assert_eq!(line, format!("BAD  {verified}"));
+        let at = format!("mds-inspect: dataset {}, shard shard.00000.mds: ", root.display());
+        let sampled = format!(
+            "{at}{} is damaged: {sampled}; remove the file, so that it is fetched again, or write the \
+             dataset again",
+            raw.display()
+        );
+        assert_eq!(inspect(&["sample", path(&root), "1"]).fails(), sampled);
+        let output = inspect(&[path(&root)]).output();
+        assert_eq!((output.code, output.err.trim_end()), (1, sampled.as_str()));
+        let output = inspect(&["convert", path(&root), path(&out)]).output();
+        assert_eq!(output.code, 1);
+        let (_, what) = verified.split_once(": ").unwrap();
+        assert_eq!(output.err.trim_end(), format!("{at}{what}"));
+    };
+    const REMEDY: &str = "fetch the shard again, or write it again from its source";
+
+    change_sample_1(&raw);
+    let bytes = std::fs::read(&raw).unwrap();
+    let differs = |hash: HashAlgorithm| {
+        let (name, found) = (hash.to_string(), hash.hex(&bytes));
+        let declared = &declared.hashes[&name];
+        format!("the {name} of the file is {found}, but the index declares {declared}")
+    };
+    refused(
+        &format!("shard shard.00000.mds: {}; {REMEDY}", differs(HashAlgorithm::Sha1)),
+        &differs(HashAlgorithm::Xxh64),
+    );
+
+    let differs = |found: usize| {
+        format!("the file has {found} bytes, but the index declares {}", declared.bytes)
+    };
+    std::fs::write(&raw, &good[..good.len() - 1]).unwrap();
+    let shorter = differs(good.len() - 1);
+    refused(&format!("shard shard.00000.mds: {shorter}; {REMEDY}"), &shorter);
+
+    std::fs::write(&raw, [good.as_slice(), b"+"].concat()).unwrap();
+    refused(
+        &format!(
+            "shard shard.00000.mds: {} is longer than the {} bytes it may have; check that the remote \
+             holds the dataset that its index.json describes",
+            raw.display(),
+            declared.bytes
+        ),
+        &differs(good.len() + 1),
+    );
+}
+
+/// Each file of a shard with two is looked for on its own.
+#[test]
+fn one_raw_and_one_compressed_file_of_a_shard_are_read_together() {
+    for is_data_raw in [true, false] {
+        let dir = tempfile::tempdir().unwrap();
+        let (root, out) = (dir.path().join("data"), dir.path().join("out"));
+        let options = WriterOptions {
+            format: Format::CSV,
+            compression: Some("gz".parse().unwrap()),
+            hashes: vec![HashAlgorithm::Xxh64],
+            ..WriterOptions::default()
+        };
+        let schema = Schema::new([("text", Encoding::Str)]).unwrap();
+        let mut writer = Writer::create(&root, schema, options).unwrap();
+        (0..5).for_each(|id| writer.write(&[text(id).as_str().into()]).unwrap());
+        let index = writer.finish().unwrap();
+        let info = &index.shards[0];
+        let file = if is_data_raw { info.data() } else { info.meta().unwrap() };
+        let raw = unpack(&root, info, file);
+        std::fs::remove_file(file.stored().basename.join_to(&root)).unwrap();
+        let before = files(&root);
+
+        assert!(inspect(&["verify", path(&root)]).succeeds().contains("all good"));
+        assert!(inspect(&["sample", path(&root), "1"]).succeeds().contains(&text(1)));
+        assert!(inspect(&[path(&root)]).succeeds().contains(&text(1)));
+        inspect(&["convert", path(&root), path(&out)]).succeeds();
+        assert!(inspect(&["sample", path(&out), "1"]).succeeds().contains(&text(1)));
+        assert_eq!(files(&root), before, "nothing was written or removed");
+
+        let bytes = std::fs::read(&raw).unwrap();
+        std::fs::write(&raw, &bytes[1..]).unwrap();
+        assert_eq!(
+            inspect(&["sample", path(&root), "1"]).fails(),
+            format!(
+                "mds-inspect: dataset {}, shard {}: {} is damaged: the file has {} bytes, but the \
+                 index declares {}; remove the file, so that it is fetched again, or write the dataset \
+                 again",
+                root.display(),
+                file.raw.basename,
+                raw.display(),
+                bytes.len() - 1,
+                bytes.len()
+            )
+        );
+        assert!(raw.exists(), "a dataset's own file is left as it is");
+        std::fs::remove_file(&raw).unwrap();
+        let message = inspect(&["sample", path(&root), "1"]).fails();
+        assert_eq!(
+            message,
+            format!(
+                "mds-inspect: dataset {}, shard {}: {} does not exist, although index.json lists it; \
+                 copy the file there or write the dataset again",
+                root.display(),
+                info.raw_data.basename,
+                file.stored().basename.join_to(&root).display()
+            )
+        );
+    }
 }
 
 #[test]

@@ -123,7 +123,8 @@ impl Versions {
 
 /// When the files of a shard in the folder were changed last.
 pub(super) fn modified(folder: &Path, shard: &ShardInfo) -> Option<String> {
-    joined(shard.files().map(|file| super::modified(&folder.join(file.stored().basename.as_str()))))
+    let served = shard.files().map(|file| file.served_in(folder).stored());
+    joined(served.map(|file| super::modified(&folder.join(file.basename.as_str()))))
 }
 
 /// What the index says of a shard, in short.

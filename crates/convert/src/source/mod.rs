@@ -334,7 +334,7 @@ impl SourceFile {
             (Place::Local(path), _) => vec![path.clone()],
             (Place::Folder(remote), Kind::Shard(shard, _)) => {
                 let Some(folder) = remote.folder() else { return Vec::new() };
-                let data = shard.data().stored().basename.join_to(folder);
+                let data = shard.data().served_in(folder).stored().basename.join_to(folder);
                 vec![data, folder.join(Index::FILE_NAME)]
             }
             _ => Vec::new(),

@@ -5,8 +5,9 @@
 //! shards under their own names (and the compressed ones with `keep_zip`). Files appear whole:
 //! they are written under a unique temporary name, checked, synced and renamed, and from then on
 //! only ever unlinked. A stream without a remote, or whose remote is its local folder, is read in
-//! place: nothing is written or removed there. If such a dataset holds compressed shards only, raw
-//! shards go to a private folder below the system's temporary one, which is removed with the dataset.
+//! place: nothing is written or removed there. If a raw file of a shard is missing in such a dataset,
+//! raw shards go to a private folder below the system's temporary one, which is removed with the
+//! dataset.
 //! A network remote without a local folder has one below the user's cache folder: [`UserCache`].
 //!
 //! # What is trusted
@@ -355,8 +356,10 @@ impl ShardCache {
     /// Puts the shard's raw files into place, downloading a second time if the first is damaged.
     /// False if there is no room for a shard that is not needed yet.
     fn fetch(&self, shard: usize, files: &RawFiles, need: Need, stop: &Stop) -> Result<bool> {
+        // What is read in place stays as it is, so a second look finds the same damage.
+        let may_differ = self.places[self.slots[shard].place].is_cache();
         match self.fetch_once(shard, files, need, stop) {
-            Err(error) if error.kind() == ErrorKind::Corrupt => {
+            Err(error) if error.kind() == ErrorKind::Corrupt && may_differ => {
                 tracing::warn!(%error, "fetching the shard a second time");
                 self.fetch_once(shard, files, need, stop)
             }
@@ -387,6 +390,11 @@ impl ShardCache {
         stop: &Stop,
     ) -> Result<()> {
         let place = &self.places[slot.place];
+        // Copied beside the unpacked one, because what lies in a private folder may be removed.
+        if let Some(bytes) = place.open_served_raw(file, &self.options)? {
+            raw.append(&bytes)?;
+            return place.check_raw(file.raw, raw, &self.options);
+        }
         let (Some(zip), Some(compression)) = (file.zip, slot.info.compression) else {
             place.download_raw(file.raw, raw, &self.options, stop)?;
             self.counters.downloaded(file.raw.bytes);

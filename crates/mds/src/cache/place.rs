@@ -9,7 +9,7 @@ use super::index::{self, InUse};
 use super::publish::{PartFile, sweep};
 use super::{CacheOptions, relock, user};
 use crate::error::{Error, Result};
-use crate::format::{Damage, FileInfo, Index, ShardInfo};
+use crate::format::{Damage, FileInfo, Index, ShardFile, ShardInfo};
 use crate::scratch::ScratchFolder;
 use crate::shard::{FileBytes, ShardOptions, check_bytes, inside, map, missing};
 use crate::storage::{Location, Remote, Stop, check_split, is_address, redacted};
@@ -123,7 +123,8 @@ impl Place {
             Ok(RawFiles { data, meta: meta.transpose()?, cached })
         };
         let files: RawFiles = in_folder(&self.dir, self.is_cache())?;
-        if files.cached || info.compression.is_none() || files.paths().all(Path::exists) {
+        let is_raw = |file: ShardFile<'_>| file.served_in(&self.dir).zip.is_none();
+        if files.cached || info.compression.is_none() || info.files().all(is_raw) {
             return Ok(files);
         }
         let mut private = relock(&self.private);
@@ -143,6 +144,20 @@ impl Place {
         self.folders.iter().map(|folder| (root.clone(), folder.as_path())).collect()
     }
 
+    /// A raw file of the dataset that is read in place while the other file of its shard has to be
+    /// unpacked; `None` if this one has to be unpacked or fetched, too.
+    pub(crate) fn open_served_raw(
+        &self,
+        file: ShardFile<'_>,
+        options: &CacheOptions,
+    ) -> Result<Option<FileBytes>> {
+        if self.is_cache() || file.served_in(&self.dir).zip.is_some() {
+            return Ok(None);
+        }
+        let path = inside(&self.dir, &file.raw.basename)?;
+        FileBytes::map_raw(&path, file.raw, shard_options(options), false)
+    }
+
     /// Where a compressed file is kept in a cache.
     pub(crate) fn zip_path(&self, zip: &FileInfo) -> Result<Option<PathBuf>> {
         self.is_cache().then(|| inside(&self.dir, &zip.basename)).transpose()
@@ -158,9 +173,7 @@ impl Place {
         stop: &Stop,
     ) -> Result<(FileBytes, bool)> {
         let path = inside(&self.dir, &zip.basename)?;
-        let shard_options =
-            ShardOptions { validate_hash: options.validate_hash, copy: options.copy };
-        match FileBytes::map_raw(&path, zip, shard_options, false) {
+        match FileBytes::map_raw(&path, zip, shard_options(options), false) {
             Ok(Some(bytes)) => return Ok((bytes, false)),
             Ok(None) => {}
             Err(error) => match (error.damage(), &self.remote) {
@@ -243,6 +256,10 @@ fn damaged(at: &str, damage: Damage) -> Error {
 
 fn object(remote: &Remote, file: &FileInfo) -> String {
     format!("{}/{}", remote.address().trim_end_matches('/'), file.basename)
+}
+
+fn shard_options(options: &CacheOptions) -> ShardOptions {
+    ShardOptions { validate_hash: options.validate_hash, copy: options.copy }
 }
 
 fn private_folder() -> Result<ScratchFolder> {

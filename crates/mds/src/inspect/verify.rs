@@ -1,12 +1,13 @@
 //! Checking every byte of a dataset that can be checked.
 
 use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
 
-use mds::Shard;
 use mds::format::image::ImageFault;
-use mds::format::{Damage, ShardInfo, Value};
+use mds::format::{Compression, Damage, ShardFile, ShardInfo, Value};
 use mds::storage::Remote;
+use mds::{ErrorKind, Shard};
 
 use super::{Failure, Source, fail, is_watched, progress, sentence, show};
 
@@ -69,14 +70,48 @@ pub(super) fn run(source: &Source, out: &mut dyn Write) -> Result<ExitCode, Fail
 
 /// Reads a shard and checks its sizes, hashes and offsets, and that every value can be decoded, the
 /// pixels of images included.
-fn check(remote: &Remote, shard: &ShardInfo) -> mds::Result<()> {
-    let shard = Shard::fetch(remote, shard)?;
+fn check(remote: &Remote, info: &ShardInfo) -> mds::Result<()> {
+    let shard = Shard::fetch(remote, info)?;
     for sample in shard.samples()? {
         for (column, value) in sample.values()? {
             check_image(&value).map_err(|error| sample.located(error.in_column(column)))?;
         }
     }
-    Ok(())
+    // Not to hold it while its files are read once more.
+    drop(shard);
+    let Some(folder) = remote.folder() else { return Ok(()) };
+    info.files().try_for_each(|file| check_beside(remote, folder, file, info.compression))
+}
+
+/// Checks a compressed file that lies beside its raw one. Nobody reads it in this folder, but who
+/// copies or streams from it does.
+fn check_beside(
+    remote: &Remote,
+    folder: &Path,
+    file: ShardFile<'_>,
+    compression: Option<Compression>,
+) -> mds::Result<()> {
+    let (Some(zip), Some(compression)) = (file.zip, compression) else { return Ok(()) };
+    let path = zip.basename.join_to(folder);
+    if file.served_in(folder).zip.is_some() || !path.exists() {
+        return Ok(());
+    }
+    let stored = remote.get(zip.basename.as_str(), zip.bytes)?;
+    zip.verify(&stored)?;
+    let unpacked = compression.decompress(&stored, file.raw.bytes)?;
+    if unpacked == remote.get(file.raw.basename.as_str(), file.raw.bytes)? {
+        return Ok(());
+    }
+    Err(mds::Error::new(
+        ErrorKind::Corrupt,
+        format!(
+            "{} is what is read, but it is not what {} unpacks to",
+            file.raw.basename.join_to(folder).display(),
+            path.display()
+        ),
+        "remove the one that is wrong or write the dataset again",
+    )
+    .in_shard(&file.raw.basename))
 }
 
 fn check_image(value: &Value<'_>) -> mds::Result<()> {

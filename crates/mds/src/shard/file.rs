@@ -36,8 +36,8 @@ impl Deref for FileBytes {
 }
 
 impl FileBytes {
-    /// Reads a file of the dataset in `dir`: maps the raw one, or unpacks the compressed one. Where
-    /// the compressed one is not there, but the raw one is, as in a cache, that is mapped.
+    /// Reads a file of the dataset in `dir`: maps the raw one, or unpacks the compressed one if
+    /// `file` has one.
     pub(super) fn read(
         dir: &Path,
         file: ShardFile<'_>,
@@ -49,13 +49,7 @@ impl FileBytes {
             let bytes = Self::map_raw(&path, file.raw, options, false)?;
             return bytes.ok_or_else(|| missing(&path));
         };
-        let stored = match read_at_most(&path, zip.bytes) {
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                let raw = inside(dir, &file.raw.basename)?;
-                return Self::map_raw(&raw, file.raw, options, false)?.ok_or(error);
-            }
-            stored => stored?,
-        };
+        let stored = read_at_most(&path, zip.bytes)?;
         check_bytes(&stored, zip, options.validate_hash)?;
         let raw = compression.decompress(&stored, file.raw.bytes)?;
         check_bytes(&raw, file.raw, options.validate_hash)?;
@@ -94,6 +88,17 @@ impl FileBytes {
             Ok(()) => Ok(Some(bytes)),
             Err(damage) => Err(damaged(path, damage).in_shard(&info.basename)),
         }
+    }
+}
+
+impl ShardFile<'_> {
+    /// What is read of the file where the dataset in `folder` is read in place: the raw file if it is
+    /// there, as by the reference, else the compressed one. Each file of a shard is looked for on its
+    /// own. Everything that reads in place asks here, so that what is verified is what is served.
+    #[must_use]
+    pub fn served_in(self, folder: &Path) -> Self {
+        let is_raw_there = self.raw.basename.join_to(folder).exists();
+        Self { zip: self.zip.filter(|_| !is_raw_there), ..self }
     }
 }
 

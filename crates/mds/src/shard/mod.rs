@@ -56,7 +56,7 @@ use std::sync::{Arc, OnceLock};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{
-    Damage, Format, HashAlgorithm, Schema, ShardFile, ShardInfo, ShardName, ShardTable,
+    Damage, FileInfo, Format, HashAlgorithm, Schema, ShardFile, ShardInfo, ShardName, ShardTable,
 };
 use crate::storage::Remote;
 
@@ -117,9 +117,8 @@ pub struct Shard {
 }
 
 impl Shard {
-    /// Opens a shard of the dataset in the directory `dir`: maps its raw file, or unpacks the
-    /// compressed one into memory. Of a compressed dataset a cache keeps the raw files alone: these are
-    /// mapped where the compressed ones are not there.
+    /// Opens a shard of the dataset in the directory `dir`: maps its raw file, or, where there is
+    /// none, unpacks the compressed one into memory, as [`ShardFile::served_in`] chooses.
     ///
     /// # Errors
     /// `NotFound` if a file is not there, `Corrupt` if one does not agree with the index or leads
@@ -127,6 +126,7 @@ impl Shard {
     pub fn open(dir: impl AsRef<Path>, info: &ShardInfo, options: ShardOptions) -> Result<Self> {
         let dir = dir.as_ref();
         let read = |file: ShardFile<'_>| {
+            let file = file.served_in(dir);
             FileBytes::read(dir, file, info.compression, options)
                 .map_err(|error| error.in_shard(&file.stored().basename))
         };
@@ -136,22 +136,16 @@ impl Shard {
     }
 
     /// A whole shard of the dataset at `remote`, in memory, with every size and every hash that its
-    /// index records checked. In a folder of this machine, raw files do where compressed ones are not
-    /// there, as in [`open`](Self::open).
+    /// index records checked. In a folder of this machine, the same files are read as by
+    /// [`open`](Self::open).
     ///
     /// # Errors
     /// `Corrupt` if a file does not agree with the index, and as the remote fails.
     pub fn fetch(remote: &Remote, info: &ShardInfo) -> Result<Self> {
         let raw = |file: ShardFile<'_>| {
-            let stored = match remote.get(file.stored().basename.as_str(), file.stored().bytes) {
-                Err(error) if error.kind() == ErrorKind::NotFound && remote.folder().is_some() => {
-                    let raw = remote.get(file.raw.basename.as_str(), file.raw.bytes);
-                    let raw = raw.map_err(|_| error)?;
-                    file.raw.verify(&raw)?;
-                    return Ok(raw);
-                }
-                stored => stored?,
-            };
+            let file = remote.folder().map_or(file, |folder| file.served_in(folder));
+            let FileInfo { basename, bytes, .. } = file.stored();
+            let stored = remote.get(basename.as_str(), *bytes).map_err(|e| e.in_shard(basename))?;
             file.stored().verify(&stored)?;
             let (Some(_), Some(compression)) = (file.zip, info.compression) else {
                 return Ok(stored);
@@ -371,7 +365,7 @@ fn prefetch(bytes: &[u8]) {
 }
 
 /// The recorded hash that is quickest to compute; one is enough to find damage.
-pub(crate) fn quickest_hash(info: &crate::format::FileInfo) -> Option<(HashAlgorithm, &str)> {
+pub(crate) fn quickest_hash(info: &FileInfo) -> Option<(HashAlgorithm, &str)> {
     const QUICK: [&str; 7] = ["xxh3_64", "xxh3_128", "xxh128", "xxh64", "xxh32", "sha1", "blake2b"];
     let rank = |name: &str| QUICK.iter().position(|quick| *quick == name).unwrap_or(QUICK.len());
     info.hashes
