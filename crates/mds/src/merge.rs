@@ -10,7 +10,7 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::{Index, IndexOptions, ShardName};
+use crate::format::{Index, IndexOptions, ShardInfo, ShardName};
 use crate::storage::{Remote, RemoteOptions};
 
 /// Pickles may be listed: nothing is read here but indexes.
@@ -18,11 +18,12 @@ const OPTIONS: IndexOptions = IndexOptions { pickle_bytes: true };
 
 /// Writes `root/index.json` over all datasets in the folders below `root`, a path or a URL, in the
 /// order of their names, and returns it. The text is the one that the reference's `merge_index`
-/// writes. A folder that has an index is one part, whatever lies below it.
+/// writes. A folder that has an index is one part with all that lies below it. Symbolic links to
+/// folders are not followed, as by the reference.
 ///
 /// # Errors
-/// [`NotFound`](ErrorKind::NotFound) if no folder below has an index, or one has shards and none, which
-/// would be left out ([`merge_parts`] takes the others),
+/// [`NotFound`](ErrorKind::NotFound) if no folder below has an index, or one has shards that no index lists,
+/// which would be left out ([`merge_parts`] takes the others),
 /// [`AlreadyExists`](ErrorKind::AlreadyExists) if `root` holds shards of its own, or an index that
 /// cannot be read and so may list some,
 /// [`Unsupported`](ErrorKind::Unsupported) if the remote cannot list its folders (plain HTTP),
@@ -57,8 +58,9 @@ pub fn merge_index(root: &str, options: RemoteOptions) -> Result<Index> {
             "give the folder that holds the parts of the dataset, each in a folder of its own",
         ));
     }
-    refuse_shards_without_index(&remote, &parts)?;
-    merge(&remote, &parts)
+    let index = listed_by(&remote, &parts)?;
+    refuse_left_out(&remote, &parts, &index)?;
+    publish(&remote, &index)
 }
 
 /// [`merge_index`] over the given folders below `root`, in the given order.
@@ -70,10 +72,12 @@ pub fn merge_parts(root: &str, parts: &[impl AsRef<str>], options: RemoteOptions
     let remote = Remote::open(root, options)?;
     let parts: Vec<_> =
         parts.iter().map(|part| part.as_ref().trim_end_matches('/').to_owned()).collect();
-    merge(&remote, &parts)
+    let index = listed_by(&remote, &parts)?;
+    publish(&remote, &index)
 }
 
-fn merge(remote: &Remote, parts: &[String]) -> Result<Index> {
+/// All shards that the indexes of the parts list, with their names below the root.
+fn listed_by(remote: &Remote, parts: &[String]) -> Result<Index> {
     refuse_shards_of_its_own(remote)?;
     let mut index = Index::default();
     let (mut given, mut owners) = (HashSet::new(), HashMap::new());
@@ -118,6 +122,10 @@ fn merge(remote: &Remote, parts: &[String]) -> Result<Index> {
             "write samples to them first, or choose other folders",
         ));
     }
+    Ok(index)
+}
+
+fn publish(remote: &Remote, index: &Index) -> Result<Index> {
     // Parsing it again finds what only the whole can have wrong.
     let text = index.to_merged_json();
     let index = Index::parse_with(text.as_bytes(), OPTIONS)
@@ -126,24 +134,35 @@ fn merge(remote: &Remote, parts: &[String]) -> Result<Index> {
     Ok(index)
 }
 
-/// Shards without an index are those of a writer that has not finished, or of a part whose index was
-/// lost. The reference leaves them out and says nothing.
-fn refuse_shards_without_index(remote: &Remote, parts: &[String]) -> Result<()> {
-    let folders = remote.folders_holding(&is_shard)?;
-    // What is hidden is not meant, and an index tells all that is below it.
-    let is_left_out = |folder: &&String| {
-        let is_of = |part: &String| {
-            folder.strip_prefix(part.as_str()).is_some_and(|r| r.is_empty() || r.starts_with('/'))
-        };
-        !folder.split('/').any(|name| name.starts_with('.')) && !parts.iter().any(is_of)
+/// Shards that no index lists are those of a writer that has not finished, of a part whose index was
+/// lost, or of a dataset that came to a merged part later. The reference leaves the first two out and
+/// says nothing.
+fn refuse_left_out(remote: &Remote, parts: &[String], index: &Index) -> Result<()> {
+    let folder_of = |shard: &ShardInfo| {
+        shard.raw_data.basename.as_str().rsplit_once('/').map(|(folder, _)| folder.to_owned())
     };
-    let Some(folder) = folders.iter().find(is_left_out) else { return Ok(()) };
-    let address = remote.address();
-    Err(Error::new(
-        ErrorKind::NotFound,
-        format!("the folder {folder} below {address} has shards but no index.json"),
-        "write or fetch that part again, or move it elsewhere; or name the parts to merge",
-    ))
+    let listed: HashSet<String> = index.shards.iter().filter_map(folder_of).collect();
+    // What is hidden is not meant.
+    let is_hidden = |folder: &str| folder.split('/').any(|name| name.starts_with('.'));
+    let folders = remote.folders_holding(&is_shard)?;
+    let Some(folder) = folders.iter().find(|&f| !is_hidden(f) && !listed.contains(f)) else {
+        return Ok(());
+    };
+    let is_of = |part: &&String| {
+        folder.strip_prefix(part.as_str()).is_some_and(|r| r.is_empty() || r.starts_with('/'))
+    };
+    let what = format!("the folder {folder} below {} has shards", remote.address());
+    let (what, remedy) = match parts.iter().find(is_of) {
+        Some(part) => (
+            format!("{what} that the index.json of {part} does not list"),
+            "merge that part again, or move those shards elsewhere; or name the parts to merge",
+        ),
+        None => (
+            format!("{what} but no index.json"),
+            "write or fetch that part again, or move it elsewhere; or name the parts to merge",
+        ),
+    };
+    Err(Error::new(ErrorKind::NotFound, what, remedy))
 }
 
 /// Whether a file is called as writers call shards: `shard.00017.mds`.
@@ -260,6 +279,43 @@ mod tests {
             names(&merged(root.path()).unwrap()),
             ["a/shard.00000.mds", "d/e/shard.00000.mds"]
         );
+    }
+
+    #[test]
+    fn datasets_below_a_part_are_not_left_out_in_silence() {
+        let root = tempfile::tempdir().unwrap();
+        let shown = root.path().display().to_string();
+        for (folder, ids) in [("g/a", 0..2), ("g/b", 2..3)] {
+            write(&root.path().join(folder), ids);
+        }
+        merged(&root.path().join("g")).unwrap();
+        // Written after its part was merged.
+        write(&root.path().join("g/c"), 3..5);
+        let remedy =
+            "merge that part again, or move those shards elsewhere; or name the parts to merge";
+        let error = merged(root.path()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotFound);
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "the folder g/c below {shown} has shards that the index.json of g does not list; \
+                 {remedy}"
+            )
+        );
+        assert!(!root.path().join("index.json").exists());
+        merged(&root.path().join("g")).unwrap();
+        assert_eq!(merged(root.path()).unwrap().samples(), 5);
+        // A dataset within another one.
+        write(&root.path().join("g/b/d"), 5..6);
+        assert_eq!(
+            merged(root.path()).unwrap_err().to_string(),
+            format!(
+                "the folder g/b/d below {shown} has shards that the index.json of g does not list; \
+                 {remedy}"
+            )
+        );
+        let parts = ["g/a", "g/b", "g/b/d", "g/c"];
+        assert_eq!(merge_parts(&shown, &parts, Default::default()).unwrap().samples(), 6);
     }
 
     #[test]

@@ -16,8 +16,9 @@ Examples:
 
 No shard is moved, read or changed: ROOT/index.json lists the shards where they are, and ROOT can
 be streamed as one dataset. Merging again, after parts were added, writes the index again.
-A ROOT that holds shards of its own is refused, and so is a folder with shards but no index.json,
-which would be left out, unless the parts are named. Plain HTTP cannot list its folders.";
+A ROOT that holds shards of its own is refused, and so is a folder with shards that no index.json
+lists, which would be left out, unless the parts are named. Links to folders are not followed.
+Plain HTTP cannot list its folders.";
 
 /// Folders that are listed unless all are asked for.
 const LISTED: usize = 20;

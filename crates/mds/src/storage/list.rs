@@ -67,11 +67,11 @@ impl Remote {
     /// [`get`](Self::get).
     pub fn folders_with(&self, name: &str) -> Result<Vec<String>> {
         let is_there = |folder: &Path| Ok(folder.join(name).is_file());
-        self.folders_where(&is_there, &|file| file == name)
+        self.folders_where(&is_there, &|file| file == name, true)
     }
 
-    /// The folders below this one, at any depth, that hold a file whose name is meant, as
-    /// [`folders_with`](Self::folders_with).
+    /// All folders below this one that hold a file whose name is meant, those below such a folder too;
+    /// else as [`folders_with`](Self::folders_with).
     ///
     /// # Errors
     /// As [`folders_with`](Self::folders_with).
@@ -80,20 +80,21 @@ impl Remote {
             let mut files = entries(folder)?.into_iter().filter(|(_, kind)| !kind.is_dir());
             Ok(files.any(|(name, _)| is_meant(&name)))
         };
-        self.folders_where(&is_there, is_meant)
+        self.folders_where(&is_there, is_meant, false)
     }
 
-    /// The outermost folders, by what is in one of this machine, or by the names of the files.
+    /// All folders or the outermost ones, by what is in one of this machine, or by the names of the files.
     fn folders_where(
         &self,
         is_there: &dyn Fn(&Path) -> Result<bool>,
         is_meant: &dyn Fn(&str) -> bool,
+        are_outermost: bool,
     ) -> Result<Vec<String>> {
         let mut found = match &self.root {
             Root::Folder(folder) => {
                 let mut found = Vec::new();
                 for below in subfolders(folder)? {
-                    walk(&folder.join(&below), &below, is_there, 1, &mut found)?;
+                    walk(&folder.join(&below), &below, is_there, are_outermost, 1, &mut found)?;
                 }
                 found
             }
@@ -108,6 +109,9 @@ impl Remote {
         };
         found.sort();
         found.dedup();
+        if !are_outermost {
+            return Ok(found);
+        }
         // Sorted, a folder comes before those below it, though not always right before.
         let mut outermost: Vec<String> = Vec::with_capacity(found.len());
         for folder in found {
@@ -205,18 +209,22 @@ fn walk(
     folder: &Path,
     path: &str,
     is_there: &dyn Fn(&Path) -> Result<bool>,
+    are_outermost: bool,
     depth: usize,
     found: &mut Vec<String>,
 ) -> Result<()> {
     if is_there(folder)? {
         found.push(path.to_owned());
-        return Ok(());
+        if are_outermost {
+            return Ok(());
+        }
     }
     if depth >= MAX_DEPTH {
         return Err(too_deep(folder));
     }
     for below in subfolders(folder)? {
-        walk(&folder.join(&below), &format!("{path}/{below}"), is_there, depth + 1, found)?;
+        let path = format!("{path}/{below}");
+        walk(&folder.join(&below), &path, is_there, are_outermost, depth + 1, found)?;
     }
     Ok(())
 }
